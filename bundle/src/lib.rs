@@ -1,1 +1,21 @@
-//! placeholder
+//! What goes on the media: the deduplicated store, file trees, block images and snapshot documents.
+//!
+//! The format is described in `docs/bundle-format.md`; everything in it can be read by hand with `zstd`, `tar`, `jq`
+//! and coreutils. This library never prints, never prompts and starts no process: it reports through
+//! [`events::Events`].
+
+pub mod backup;
+pub mod document;
+pub mod error;
+pub mod events;
+pub mod exclude;
+pub mod extract;
+pub mod list;
+pub mod store;
+pub mod verify;
+
+mod id;
+mod time;
+
+pub use error::{Error, Result};
+pub use id::Id;

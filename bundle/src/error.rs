@@ -1,0 +1,141 @@
+//! What can go wrong, said so that an administrator knows what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Id;
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on a store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "open", "read".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The directory holds no store.
+    #[error("{} holds no store (there is no lifeboat/store.json); `lifeboat prepare` makes one", dir.display())]
+    NoStore {
+        /// The directory looked at.
+        dir: PathBuf,
+    },
+    /// A store is to be created where one exists.
+    #[error("{} already holds a store; open it instead, or choose another directory", dir.display())]
+    StoreExists {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another process writes to the store.
+    #[error("the store in {} is in use by another writer; wait for it to end and try again", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file of a format that this version does not know.
+    #[error("{} has format {found}, this version reads format {known}; use a newer lifeboat", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: String,
+        /// The version known.
+        known: u32,
+    },
+    /// The store is encrypted, which this version cannot read.
+    #[error("the store in {} is encrypted; this version reads unencrypted stores only, use a newer lifeboat", path.display())]
+    Encrypted {
+        /// The store's `store.json`.
+        path: PathBuf,
+    },
+    /// A file or a blob whose content is not what the format asks for.
+    #[error("{what} is damaged: {reason}")]
+    Malformed {
+        /// The file, or the blob and its pack.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No snapshot of that name.
+    #[error("there is no snapshot {wanted:?} in {}; `lifeboat list` shows those that exist", dir.display())]
+    NoSnapshot {
+        /// What was asked for.
+        wanted: String,
+        /// The store.
+        dir: PathBuf,
+    },
+    /// More than one snapshot begins with these digits.
+    #[error("{wanted:?} fits {count} snapshots in {}; give more digits", dir.display())]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        wanted: String,
+        /// How many fit.
+        count: usize,
+        /// The store.
+        dir: PathBuf,
+    },
+    /// A blob that no store at hand can deliver.
+    #[error("blob {id} cannot be read: {reason}")]
+    Blob {
+        /// The blob.
+        id: Id,
+        /// One reason per place that was tried.
+        reason: String,
+    },
+    /// A pattern of an exclusion that cannot be understood.
+    #[error("the exclusion {pattern:?} is not usable: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Every target of a backup has failed.
+    #[error("no target is left to write to: {0}")]
+    NoTarget(String),
+    /// A worker of the pipeline ended without a result; a fault in this program.
+    #[error("internal fault: {0}; please report it")]
+    Internal(&'static str),
+}
+
+impl Error {
+    /// Turns an I/O error into one that names the file: `.map_err(Error::io("open", path))`.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io {
+            action,
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
+    }
+
+    /// The same for an error of `nix`.
+    pub(crate) fn sys(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(nix::Error) -> Error {
+        move |source| Error::Io {
+            action,
+            path: path.as_ref().to_path_buf(),
+            source: source.into(),
+        }
+    }
+
+    /// A damaged file or blob.
+    pub(crate) fn malformed(what: impl ToString, reason: impl ToString) -> Error {
+        Error::Malformed {
+            what: what.to_string(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Wall-clock times as text, without a calendar crate.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970 now; 0 when the clock stands before that.
+pub(crate) fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Year, month, day, hour, minute, second in UTC of seconds since 1970.
+fn civil(seconds: i64) -> (i64, u32, u32, u32, u32, u32) {
+    let days = seconds.div_euclid(86_400);
+    let rest = seconds.rem_euclid(86_400);
+    // Howard Hinnant, "chrono-compatible low-level date algorithms": days_from_civil, inverted.
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let mp = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (
+        year,
+        month as u32,
+        day as u32,
+        (rest / 3600) as u32,
+        (rest / 60 % 60) as u32,
+        (rest % 60) as u32,
+    )
+}
+
+/// `2026-11-20T20:31:36Z`.
+pub(crate) fn rfc3339(seconds: i64) -> String {
+    let (y, mo, d, h, mi, s) = civil(seconds);
+    format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}Z")
+}
+
+/// `20261120T203136Z`: the same without characters that some file systems refuse; sorts by time.
+pub(crate) fn compact(rfc3339: &str) -> String {
+    rfc3339
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .take(24)
+        .collect()
+}
+
+/// Is this text of the form that [`rfc3339`] writes?
+pub(crate) fn is_rfc3339(text: &str) -> bool {
+    let b = text.as_bytes();
+    b.len() == 20
+        && b.iter().enumerate().all(|(i, c)| match i {
+            4 | 7 => *c == b'-',
+            10 => *c == b'T',
+            13 | 16 => *c == b':',
+            19 => *c == b'Z',
+            _ => c.is_ascii_digit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_dates() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_206_696), "2026-11-20T20:31:36Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(compact("2026-11-20T20:31:36Z"), "20261120T203136Z");
+        assert!(is_rfc3339(&rfc3339(now())) && !is_rfc3339("2026-11-20"));
+    }
+}
