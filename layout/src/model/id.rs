@@ -1,0 +1,66 @@
+//! Names of nodes: stable between captures of the same host, and readable.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A stable name: `disk:<gpt guid, else serial>`, `part:<partuuid>`, `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`,
+/// `fs:<uuid>`, `swap:<uuid>`, `other:<device>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// Any text; capture uses the functions below.
+    pub fn new(text: impl Into<String>) -> NodeId {
+        NodeId(text.into())
+    }
+    /// A disk by its GPT GUID, or by serial (or kernel name) when it has none.
+    pub fn disk(key: &str) -> NodeId {
+        NodeId(format!("disk:{key}"))
+    }
+    /// A partition by its PARTUUID.
+    pub fn partition(partuuid: &str) -> NodeId {
+        NodeId(format!("part:{partuuid}"))
+    }
+    /// A physical volume by its LVM UUID.
+    pub fn pv(uuid: &str) -> NodeId {
+        NodeId(format!("pv:{uuid}"))
+    }
+    /// A volume group by name.
+    pub fn vg(name: &str) -> NodeId {
+        NodeId(format!("vg:{name}"))
+    }
+    /// A logical volume by names.
+    pub fn lv(vg: &str, name: &str) -> NodeId {
+        NodeId(format!("lv:{vg}/{name}"))
+    }
+    /// A filesystem by UUID.
+    pub fn fs(uuid: &str) -> NodeId {
+        NodeId(format!("fs:{uuid}"))
+    }
+    /// A swap area by UUID.
+    pub fn swap(uuid: &str) -> NodeId {
+        NodeId(format!("swap:{uuid}"))
+    }
+    /// Something not supported, by kernel name.
+    pub fn other(name: &str) -> NodeId {
+        NodeId(format!("other:{name}"))
+    }
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<&str> for NodeId {
+    fn from(text: &str) -> NodeId {
+        NodeId(text.to_owned())
+    }
+}

@@ -1,0 +1,91 @@
+//! Why there is no plan.
+
+use std::path::PathBuf;
+
+use crate::model::NodeId;
+use crate::units::{Bytes, SectorSize};
+
+/// Why a saved layout cannot be restored onto this machine.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The disk is too small.
+    #[error(
+        "{device} is too small for the saved disk {disk}: {needed} ({needed_bytes} bytes) are needed, it has {available} \
+         ({available_bytes} bytes), {missing_bytes} bytes ({missing}) are missing: use a bigger disk",
+        device = device.display(), needed_bytes = needed.0, available_bytes = available.0, missing_bytes = missing.0
+    )]
+    TooSmall {
+        /// The saved disk.
+        disk: NodeId,
+        /// The present disk.
+        device: PathBuf,
+        /// Bytes needed.
+        needed: Bytes,
+        /// Bytes that the present disk has.
+        available: Bytes,
+        /// The difference.
+        missing: Bytes,
+    },
+    /// No disk can take the place of a saved one.
+    #[error("no disk of this machine can take the place of the saved disk {disk} ({needed} needed): {reason}")]
+    NoDiskFor {
+        /// The saved disk.
+        disk: NodeId,
+        /// Bytes needed.
+        needed: Bytes,
+        /// Why each present disk was passed over.
+        reason: String,
+    },
+    /// Several disks could take the place of a saved one.
+    #[error(
+        "several disks could take the place of the saved disk {disk}: {}: say which one to erase",
+        candidates.join(", ")
+    )]
+    Ambiguous {
+        /// The saved disk.
+        disk: NodeId,
+        /// Device, model, serial and size of each.
+        candidates: Vec<String>,
+    },
+    /// A choice names a disk that is not there, or names it twice, or may not be used.
+    #[error("the choice for the saved disk {disk} cannot be used: {reason}")]
+    BadChoice {
+        /// The saved disk.
+        disk: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// The sectors differ: a partition table cannot be carried over.
+    #[error(
+        "{device} has sectors of {now}, the saved disk {disk} had sectors of {saved}: a disk with the same sector size is \
+         needed", device = device.display()
+    )]
+    SectorSize {
+        /// The saved disk.
+        disk: NodeId,
+        /// The present disk.
+        device: PathBuf,
+        /// Saved sector size.
+        saved: SectorSize,
+        /// Present sector size.
+        now: SectorSize,
+    },
+    /// The system lies on something that this version cannot rebuild.
+    #[error("{node} cannot be rebuilt by this version: {reason}")]
+    Unsupported {
+        /// What.
+        node: NodeId,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The graph goes round in circles.
+    #[error("the saved layout is damaged: {} depend on each other", nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Cycle {
+        /// The nodes in the circle.
+        nodes: Vec<NodeId>,
+    },
+    /// Nothing in the layout is to be restored.
+    #[error("the saved layout has no mounted system filesystem: there is nothing to restore onto a disk")]
+    NothingToRestore,
+}

@@ -1,0 +1,159 @@
+//! From a saved layout and the machine at hand to ordered, typed steps. Nothing is touched here.
+
+mod error;
+mod step;
+
+pub use error::PlanError;
+pub use step::{PlannedPartition, Step};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::inventory::Inventory;
+use crate::model::{Layout, NodeId};
+use crate::units::{Bytes, SectorSize};
+
+/// What the operator decided.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Choices {
+    /// Saved disk to present disk; what is not named here is matched by WWN, serial and size.
+    pub disks: BTreeMap<NodeId, DiskChoice>,
+    /// Devices that are never written to: the media that hold the bundle.
+    pub never: Vec<PathBuf>,
+    /// What happens with the space of a bigger disk.
+    pub grow: Grow,
+}
+
+/// A present disk, by what identifies it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskChoice {
+    /// By serial number.
+    Serial(String),
+    /// By world wide name.
+    Wwn(String),
+    /// By device node.
+    Device(PathBuf),
+}
+
+/// What happens with the space of a bigger disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grow {
+    /// The root volume and its filesystem grow.
+    #[default]
+    Root,
+    /// The space stays free: in the volume group, or behind the last partition.
+    Nothing,
+}
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Which present disk takes the place of which saved one.
+    pub disks: Vec<DiskAssignment>,
+    /// The disks that are made read-only first.
+    pub fence: Vec<FencedDisk>,
+    /// The steps in order.
+    pub steps: Vec<Step>,
+    /// What gets another size.
+    pub sizes: Vec<SizeChange>,
+    /// What is lost or not restored, and what else to know.
+    pub notes: Vec<String>,
+    /// Programs that the steps need.
+    pub tools: Vec<String>,
+    /// Differences from the saved layout that this plan makes on purpose.
+    pub substitutions: Vec<Substitution>,
+}
+
+/// A saved disk and the present one that is erased for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskAssignment {
+    /// The saved disk.
+    pub saved: NodeId,
+    /// Device node of the present disk.
+    pub device: PathBuf,
+    /// What the executor checks before the first write.
+    pub identity: DiskIdentity,
+    /// What is on the present disk now and will be erased.
+    pub erased: Vec<String>,
+    /// Why this disk: `same serial`, `chosen`, `the only one big enough`.
+    pub why: String,
+}
+
+/// What tells one disk from another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskIdentity {
+    /// Model.
+    pub model: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// World wide name.
+    pub wwn: Option<String>,
+    /// Capacity.
+    pub size: Bytes,
+    /// Logical sector.
+    pub sector_size: SectorSize,
+}
+
+/// A disk that must not change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FencedDisk {
+    /// Device node.
+    pub device: PathBuf,
+    /// Model.
+    pub model: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Capacity.
+    pub size: Bytes,
+    /// What is on it.
+    pub contents: Vec<String>,
+    /// Whether it stays writable on purpose: the medium that holds the bundle keeps the logs. It is still never a target.
+    pub bundle_medium: bool,
+}
+
+/// Something that gets another size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeChange {
+    /// What.
+    pub node: NodeId,
+    /// In words.
+    pub what: String,
+    /// Saved size.
+    pub saved: Bytes,
+    /// New size.
+    pub now: Bytes,
+}
+
+/// A difference that the plan makes on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Substitution {
+    /// Where.
+    pub node: NodeId,
+    /// The property as [`crate::diff::Difference`] names it; `*`: the whole node.
+    pub what: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Computes what a restore of `saved` onto the machine `inventory` does.
+pub fn plan(_saved: &Layout, _inventory: &Inventory, _choices: &Choices) -> Result<Plan, PlanError> {
+    Err(PlanError::NothingToRestore)
+}
+
+impl Plan {
+    /// The plan for a tired human, 80 columns wide.
+    pub fn render(&self) -> String {
+        String::new()
+    }
+}

@@ -1,0 +1,277 @@
+//! The steps of a plan: plain data, complete enough to be carried out without the layout.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Ext4, GptTable, NodeId, Vfat, Xfs};
+use crate::units::{Bytes, Lba, SectorSize};
+
+/// One step. Each is checked, done and verified; doing one again is harmless.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    /// Makes every disk that is not a target read-only, and checks that the targets are the planned ones and not in use.
+    Fence {
+        /// Disks to make read-only.
+        disks: Vec<PathBuf>,
+        /// Disks that hold the bundle: never a target, left writable for the logs.
+        media: Vec<PathBuf>,
+        /// The targets.
+        targets: Vec<PathBuf>,
+    },
+    /// Takes down stale volumes and removes every old signature from a disk.
+    Wipe {
+        /// The disk.
+        device: PathBuf,
+        /// Its size as planned.
+        size: Bytes,
+    },
+    /// Writes a GUID partition table.
+    WriteGpt {
+        /// The disk.
+        device: PathBuf,
+        /// Disk GUID and limits, fitted to the present disk.
+        table: GptTable,
+        /// The unit of all addresses.
+        sector_size: SectorSize,
+        /// Capacity in sectors.
+        sectors: u64,
+        /// The partitions.
+        partitions: Vec<PlannedPartition>,
+    },
+    /// Makes a physical volume.
+    PvCreate {
+        /// The partition or disk.
+        device: PathBuf,
+        /// LVM UUID.
+        uuid: String,
+        /// Where the first extent starts.
+        pe_start: Bytes,
+    },
+    /// Makes a volume group.
+    VgCreate {
+        /// Name.
+        name: String,
+        /// Its physical volumes.
+        devices: Vec<PathBuf>,
+        /// Extent size.
+        extent_size: Bytes,
+        /// Tags.
+        tags: Vec<String>,
+    },
+    /// Makes a linear volume.
+    LvCreate {
+        /// Volume group.
+        vg: String,
+        /// Name.
+        name: String,
+        /// Size.
+        size: Bytes,
+        /// `false`: made read-only at the end.
+        writeable: bool,
+        /// Tags.
+        tags: Vec<String>,
+    },
+    /// Makes a thin pool.
+    ThinPoolCreate {
+        /// Volume group.
+        vg: String,
+        /// Name.
+        name: String,
+        /// Size of the data part.
+        size: Bytes,
+        /// Chunk size.
+        chunk_size: Bytes,
+        /// Size of the metadata volume.
+        metadata_size: Bytes,
+        /// Whether new blocks are zeroed.
+        zero: bool,
+        /// `ignore`, `nopassdown` or `passdown`.
+        discards: String,
+        /// Whether the group keeps a spare metadata volume.
+        spare: bool,
+        /// Tags.
+        tags: Vec<String>,
+    },
+    /// Makes an ext2, ext3 or ext4 filesystem.
+    MakeExt4 {
+        /// Where.
+        device: PathBuf,
+        /// What; `size` and `on` are as saved.
+        fs: Ext4,
+        /// Whether the filesystem gets all of the device rather than its saved size.
+        fill: bool,
+    },
+    /// Makes an XFS filesystem.
+    MakeXfs {
+        /// Where.
+        device: PathBuf,
+        /// What.
+        fs: Xfs,
+    },
+    /// Makes a FAT filesystem.
+    MakeVfat {
+        /// Where.
+        device: PathBuf,
+        /// What.
+        fs: Vfat,
+    },
+    /// Makes a swap area.
+    MakeSwap {
+        /// Where.
+        device: PathBuf,
+        /// UUID.
+        uuid: String,
+        /// Label.
+        label: Option<String>,
+        /// Page size.
+        page_size: Bytes,
+    },
+    /// Writes the saved image of a partition that holds nothing known.
+    RestoreImage {
+        /// The saved partition.
+        node: NodeId,
+        /// The present one.
+        device: PathBuf,
+        /// Its size.
+        size: Bytes,
+    },
+    /// Mounts a filesystem below the restore root.
+    Mount {
+        /// Device.
+        device: PathBuf,
+        /// Type.
+        fstype: String,
+        /// Where, as the restored host sees it.
+        mount_point: PathBuf,
+    },
+    /// Restores the files of a filesystem.
+    RestoreTree {
+        /// Where it is mounted, as the restored host sees it.
+        mount_point: PathBuf,
+    },
+    /// Replaces device names in fstab that may not be the same on this machine.
+    UpdateFstab {
+        /// Old first field to new one.
+        replace: Vec<(String, String)>,
+    },
+    /// Makes the initramfs again.
+    UpdateInitramfs {
+        /// Why.
+        reason: String,
+    },
+    /// Installs GRUB for BIOS into the MBR and the BIOS boot partition of a disk.
+    GrubBios {
+        /// The disk.
+        device: PathBuf,
+        /// Modules that GRUB needs to find /boot, since it may not find out itself.
+        modules: Vec<String>,
+    },
+    /// Installs GRUB for UEFI onto the EFI system partition.
+    GrubEfi {
+        /// Where the partition is mounted, as the restored host sees it.
+        esp: PathBuf,
+        /// Directory below `/EFI`.
+        bootloader_id: String,
+        /// Whether shim belongs beside it.
+        shim: bool,
+    },
+    /// Writes GRUB's configuration.
+    GrubConfig,
+    /// Makes a boot entry in the firmware's variables, when the machine was started through UEFI.
+    EfiBootEntry {
+        /// The disk.
+        device: PathBuf,
+        /// Number of the EFI system partition.
+        partition: u32,
+        /// Its PARTUUID.
+        partuuid: String,
+        /// Label.
+        label: String,
+        /// Loader with backslashes.
+        loader: String,
+    },
+    /// Unmounts everything below the restore root.
+    Unmount,
+    /// Deactivates volume groups, so that the next start finds them clean.
+    Deactivate {
+        /// The groups.
+        vgs: Vec<String>,
+        /// Volumes that were read-only: `vg/lv`.
+        read_only: Vec<String>,
+    },
+}
+
+/// A partition to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedPartition {
+    /// The saved partition.
+    pub node: NodeId,
+    /// Device node that it will have.
+    pub device: PathBuf,
+    /// Number.
+    pub number: u32,
+    /// Type GUID.
+    pub type_guid: String,
+    /// Unique GUID.
+    pub partuuid: String,
+    /// Name.
+    pub name: String,
+    /// Attribute bits.
+    pub attributes: u64,
+    /// First block.
+    pub start: Lba,
+    /// Last block, inclusive.
+    pub end: Lba,
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    if paths.is_empty() {
+        return "no other disk".to_owned();
+    }
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Fence { disks, targets, .. } => {
+                write!(f, "Make {} read-only and check {}", list(disks), list(targets))
+            }
+            Step::Wipe { device, .. } => write!(f, "Erase {}", device.display()),
+            Step::WriteGpt { device, partitions, .. } => {
+                write!(f, "Write the partition table of {} ({} partitions)", device.display(), partitions.len())
+            }
+            Step::PvCreate { device, .. } => write!(f, "Make {} an LVM physical volume", device.display()),
+            Step::VgCreate { name, devices, .. } => write!(f, "Make volume group {name} on {}", list(devices)),
+            Step::LvCreate { vg, name, size, .. } => write!(f, "Make logical volume {vg}/{name} of {size}"),
+            Step::ThinPoolCreate { vg, name, size, .. } => write!(f, "Make thin pool {vg}/{name} of {size}"),
+            Step::MakeExt4 { device, fs, .. } => {
+                write!(f, "Make {} filesystem {} on {}", fs.fstype, fs.uuid, device.display())
+            }
+            Step::MakeXfs { device, fs } => write!(f, "Make xfs filesystem {} on {}", fs.uuid, device.display()),
+            Step::MakeVfat { device, fs } => write!(f, "Make vfat filesystem {} on {}", fs.uuid, device.display()),
+            Step::MakeSwap { device, uuid, .. } => write!(f, "Make swap area {uuid} on {}", device.display()),
+            Step::RestoreImage { node, device, .. } => {
+                write!(f, "Write the saved image of {node} to {}", device.display())
+            }
+            Step::Mount { device, mount_point, .. } => {
+                write!(f, "Mount {} as {}", device.display(), mount_point.display())
+            }
+            Step::RestoreTree { mount_point } => write!(f, "Restore the files of {}", mount_point.display()),
+            Step::UpdateFstab { .. } => f.write_str("Check device names in /etc/fstab"),
+            Step::UpdateInitramfs { .. } => f.write_str("Make the initramfs again"),
+            Step::GrubBios { device, .. } => write!(f, "Install GRUB for BIOS on {}", device.display()),
+            Step::GrubEfi { esp, bootloader_id, .. } => {
+                write!(f, "Install GRUB for UEFI as {bootloader_id} on {}", esp.display())
+            }
+            Step::GrubConfig => f.write_str("Write GRUB's configuration"),
+            Step::EfiBootEntry { label, .. } => write!(f, "Make EFI boot entry \"{label}\""),
+            Step::Unmount => f.write_str("Unmount everything"),
+            Step::Deactivate { vgs, .. } => write!(f, "Deactivate volume group {}", vgs.join(", ")),
+        }
+    }
+}
