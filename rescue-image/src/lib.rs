@@ -1,1 +1,12 @@
-//! placeholder
+//! Builds the rescue system and the media that boot it.
+//!
+//! [`kernel`] finds a kernel, [`initramfs`] packs the host's tools and `lifeboat-rescue` around it, [`stick`] makes a
+//! medium that boots it on BIOS and UEFI and holds a store, [`token`] arms it for one unattended restore.
+
+pub mod error;
+pub mod initramfs;
+pub mod kernel;
+pub mod stick;
+pub mod token;
+
+pub use error::{Error, Result};
