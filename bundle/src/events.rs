@@ -18,6 +18,12 @@ pub trait Events: Send + Sync {
     fn warn(&self, text: &str) {
         let _ = text;
     }
+    /// Whether the user wants the work to stop. Asked often (between files, chunks and packs), so it must be cheap.
+    /// When true, the operation ends soon with [`Error::Cancelled`](crate::Error::Cancelled): no snapshot is made,
+    /// what was there before is untouched.
+    fn cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Ignores everything.
