@@ -47,6 +47,8 @@ pub struct InventoryDisk {
     pub read_only: bool,
     /// What is on it now, in words.
     pub contents: Vec<String>,
+    /// Names of the volume groups that have a physical volume on it.
+    pub vgs: Vec<String>,
     /// Whether anything on it is mounted, swapped to or otherwise held.
     pub in_use: bool,
 }

@@ -1,7 +1,21 @@
 //! From the live machine to a [`Layout`].
 
-use crate::model::{Firmware, Layout, ModelError};
-use crate::system::{System, SystemError};
+pub(crate) mod boot;
+pub(crate) mod devices;
+mod disk;
+mod fs;
+pub(crate) mod gpt;
+pub(crate) mod lvm;
+pub(crate) mod mount;
+mod mounts;
+mod volumes;
+
+use std::path::Path;
+
+use crate::model::{Layout, ModelError, Node, NodeId, Unsupported};
+use crate::system::{BlockDevice, System, SystemError};
+use devices::Devices;
+use mount::Mounted;
 
 /// Why a machine could not be captured.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +43,124 @@ impl CaptureError {
 }
 
 /// Describes the machine that this runs on.
-pub fn capture(_sys: &dyn System) -> Result<Layout, CaptureError> {
-    Ok(Layout::new(Firmware::Bios))
+pub fn capture(sys: &dyn System) -> Result<Layout, CaptureError> {
+    capture_at(sys, Path::new("/"))
+}
+
+/// Describes the machine whose filesystems are mounted below `root`: fstab, boot loaders and mount points are looked for
+/// there. Other mounts are passed over.
+pub fn capture_at(sys: &dyn System, root: &Path) -> Result<Layout, CaptureError> {
+    let devices = Devices::new(sys)?;
+    let mut capture = Capture {
+        sys,
+        root,
+        mounted: mount::mounted(sys, root)?,
+        lvm: lvm::report(sys)?,
+        devices: &devices,
+        layout: Layout::new(boot::firmware(sys)),
+    };
+    for disk in devices.disks() {
+        capture.disk(disk)?;
+    }
+    capture.volume_groups()?;
+    capture.other_virtuals();
+    capture.mounts();
+    let mut layout = capture.layout;
+    layout.boot = boot::boot(sys, root, &layout);
+    layout.check()?;
+    Ok(layout)
+}
+
+/// A capture under way.
+pub(crate) struct Capture<'a> {
+    sys: &'a dyn System,
+    root: &'a Path,
+    devices: &'a Devices<'a>,
+    mounted: Vec<Mounted>,
+    lvm: lvm::Report,
+    layout: Layout,
+}
+
+impl Capture<'_> {
+    /// Adds what a disk, partition or volume carries. Says whether that is anything.
+    fn content(&mut self, device: &BlockDevice, on: &NodeId) -> Result<bool, CaptureError> {
+        let probe = self.devices.probe(device);
+        if let Some(reason) = &probe.unreadable {
+            return Ok(self.content_unreadable(device, on, reason));
+        }
+        let Some(fstype) = probe.fstype.clone() else { return Ok(false) };
+        let node = match fstype.as_str() {
+            "ext2" | "ext3" | "ext4" => Node::Ext4(fs::ext4(self.sys, &device.node, on.clone(), &probe)?),
+            "xfs" => {
+                let (xfs, warnings) = fs::xfs(self.sys, &device.node, on.clone())?;
+                let path = device.node.display();
+                self.layout.warnings.extend(warnings.iter().map(|w| format!("{path}: {w}")));
+                Node::Xfs(xfs)
+            }
+            "vfat" => Node::Vfat(fs::vfat(self.sys, &device.node, on.clone(), &probe)?),
+            "swap" => Node::Swap(self.swap(device, on, &probe)),
+            "LVM2_member" => return Ok(self.physical_volume(device, on)),
+            other => match meaning(other) {
+                Some(meaning) => {
+                    self.unsupported(device, vec![on.clone()], other, meaning);
+                    return Ok(true);
+                }
+                // No structure of the machine's storage: the partition is kept as a block image.
+                None => {
+                    self.layout.warnings.push(format!(
+                        "{} holds {other}, which is kept as a block image rather than as files",
+                        device.node.display()
+                    ));
+                    return Ok(false);
+                }
+            },
+        };
+        let id = match &node {
+            Node::Swap(swap) => NodeId::swap(&swap.uuid),
+            other => other.filesystem().map_or_else(|| on.clone(), |view| NodeId::fs(view.uuid)),
+        };
+        if let Some(twin) = self.layout.nodes.get(&id) {
+            let reason = "it is a copy of a filesystem that is known already, with the same UUID";
+            self.layout.warnings.push(format!(
+                "{}: {reason} ({}): only the first is restored",
+                device.node.display(),
+                twin.on().first().map_or("", NodeId::as_str)
+            ));
+            return Ok(true);
+        }
+        self.layout.nodes.insert(id, node);
+        Ok(true)
+    }
+
+    fn unsupported(&mut self, device: &BlockDevice, on: Vec<NodeId>, what: &str, meaning: &str) {
+        let node = device.node.clone();
+        self.layout.warnings.push(format!("{} ({what}): {meaning}", node.display()));
+        self.layout.nodes.insert(
+            NodeId::other(&device.name),
+            Node::Unsupported(Unsupported {
+                on,
+                device: node,
+                what: what.to_owned(),
+                size: self.devices.size(device),
+                meaning: meaning.to_owned(),
+            }),
+        );
+    }
+}
+
+/// What a signature that is no plain filesystem means for a restore.
+fn meaning(fstype: &str) -> Option<&'static str> {
+    Some(match fstype {
+        "linux_raid_member" | "ddf_raid_member" | "isw_raid_member" => {
+            "software RAID is not supported yet: the array and what is on it are not restored"
+        }
+        "crypto_LUKS" => "LUKS is not supported yet: the container and what is in it are not restored",
+        "zfs_member" => "ZFS is not supported yet: the pool and its datasets are not restored",
+        "btrfs" => "btrfs is not supported yet: the filesystem is not restored",
+        "bcache" | "drbd" | "LVM1_member" | "LVM2_thinpool" | "DM_snapshot_cow" | "mpath_member" | "ceph_bluestore"
+        | "VMFS_volume_member" | "stratis" | "bcachefs" | "ambiguous" => {
+            "this kind of storage is not supported: it and what is on it are not restored"
+        }
+        _ => return None,
+    })
 }

@@ -42,8 +42,10 @@ pub struct Boot {
     pub running_kernel: String,
     /// Releases with a kernel in /boot, sorted.
     pub kernels: Vec<String>,
-    /// Whether debconf knows `grub-pc/install_devices` (the package grub-pc is set up here).
+    /// Whether the package grub-pc is installed, which keeps the boot disk in debconf.
     pub grub_pc_package: bool,
+    /// `MODULES=` of initramfs-tools: with `dep` the initramfs holds the drivers of the old machine only.
+    pub initramfs_modules: Option<String>,
 }
 
 /// GRUB for BIOS in the MBR of a disk.

@@ -141,6 +141,10 @@ impl Layout {
         Ok(layout)
     }
 
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        self.check_edges()
+    }
+
     fn check_edges(&self) -> Result<(), ModelError> {
         for (id, node) in &self.nodes {
             if let Some(missing) = node.on().iter().find(|on| !self.nodes.contains_key(on)) {

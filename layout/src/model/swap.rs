@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::NodeId;
+use super::{FstabEntry, NodeId};
 use crate::units::Bytes;
 
 /// A swap area on a partition or a logical volume.
@@ -21,4 +21,6 @@ pub struct Swap {
     pub size: Bytes,
     /// Whether the kernel was swapping to it.
     pub active: bool,
+    /// Its line in fstab.
+    pub fstab: Option<FstabEntry>,
 }

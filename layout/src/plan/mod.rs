@@ -7,7 +7,7 @@ pub use error::PlanError;
 pub use step::{PlannedPartition, Step};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,7 @@ pub struct FencedDisk {
     pub size: Bytes,
     /// What is on it.
     pub contents: Vec<String>,
-    /// Whether it stays writable on purpose: the medium that holds the bundle keeps the logs. It is still never a target.
+    /// Whether the operator named it as the medium that holds the bundle.
     pub bundle_medium: bool,
 }
 
@@ -144,6 +144,13 @@ pub struct Substitution {
     pub what: String,
     /// Why.
     pub reason: String,
+}
+
+/// The device node of a partition: kernels put a `p` between a name that ends in a digit and the number.
+pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
+    let name = disk.to_string_lossy();
+    let separator = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    PathBuf::from(format!("{name}{separator}{number}"))
 }
 
 /// Computes what a restore of `saved` onto the machine `inventory` does.

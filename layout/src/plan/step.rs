@@ -16,10 +16,10 @@ pub enum Step {
     Fence {
         /// Disks to make read-only.
         disks: Vec<PathBuf>,
-        /// Disks that hold the bundle: never a target, left writable for the logs.
-        media: Vec<PathBuf>,
         /// The targets.
         targets: Vec<PathBuf>,
+        /// Volume groups that will be made: no old one of the same name may be active.
+        vgs: Vec<String>,
     },
     /// Takes down stale volumes and removes every old signature from a disk.
     Wipe {
@@ -108,8 +108,10 @@ pub enum Step {
     MakeXfs {
         /// Where.
         device: PathBuf,
-        /// What.
+        /// What; `size` and `on` are as saved.
         fs: Xfs,
+        /// Whether the filesystem gets all of the device rather than its saved size.
+        fill: bool,
     },
     /// Makes a FAT filesystem.
     MakeVfat {
@@ -252,7 +254,7 @@ impl fmt::Display for Step {
             Step::MakeExt4 { device, fs, .. } => {
                 write!(f, "Make {} filesystem {} on {}", fs.fstype, fs.uuid, device.display())
             }
-            Step::MakeXfs { device, fs } => write!(f, "Make xfs filesystem {} on {}", fs.uuid, device.display()),
+            Step::MakeXfs { device, fs, .. } => write!(f, "Make xfs filesystem {} on {}", fs.uuid, device.display()),
             Step::MakeVfat { device, fs } => write!(f, "Make vfat filesystem {} on {}", fs.uuid, device.display()),
             Step::MakeSwap { device, uuid, .. } => write!(f, "Make swap area {uuid} on {}", device.display()),
             Step::RestoreImage { node, device, .. } => {

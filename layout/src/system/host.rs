@@ -207,6 +207,23 @@ impl System for Host {
         list().map_err(|e| SystemError::Udev(e.to_string()))
     }
 
+    fn mounted_uuid(&self, path: &Path) -> Option<String> {
+        /// `struct fsuuid` of fs/ext4/ext4.h with room for one UUID.
+        #[repr(C)]
+        struct FsUuid {
+            len: u32,
+            flags: u32,
+            uuid: [u8; 16],
+        }
+        // EXT4_IOC_GETFSUUID (fs/ext4/ext4.h): _IOR('f', 44, struct fsuuid), whose size is that of the two words.
+        nix::ioctl_read_bad!(ext4_get_uuid, 0x8008_662c, FsUuid);
+        let file = fs::File::open(path).ok()?;
+        let mut answer = FsUuid { len: 16, flags: 0, uuid: [0; 16] };
+        // SAFETY: the descriptor is open and the structure is as the kernel expects it; other filesystems answer ENOTTY.
+        unsafe { ext4_get_uuid(std::os::fd::AsRawFd::as_raw_fd(&file), &mut answer) }.ok()?;
+        Some(uuid::Uuid::from_bytes(answer.uuid).to_string())
+    }
+
     fn disk_facts(&self, device: &Path) -> DiskFacts {
         use block_utils::MediaType;
         match block_utils::get_device_info(device) {

@@ -219,6 +219,8 @@ pub trait System: Send + Sync {
     fn usage(&self, path: &Path) -> Result<Usage, SystemError>;
     /// Every block device, sorted by name.
     fn block_devices(&self) -> Result<Vec<BlockDevice>, SystemError>;
+    /// The UUID of the ext4 filesystem mounted at `path`, asked of the kernel: for where the device cannot be opened.
+    fn mounted_uuid(&self, path: &Path) -> Option<String>;
     /// What `block-utils` knows about a disk.
     fn disk_facts(&self, device: &Path) -> DiskFacts;
 

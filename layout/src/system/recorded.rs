@@ -20,6 +20,8 @@ pub struct Recorded {
     pub usage: BTreeMap<PathBuf, Usage>,
     /// Block devices.
     pub devices: Vec<BlockDevice>,
+    /// UUIDs of mounted filesystems.
+    pub uuids: BTreeMap<PathBuf, String>,
     /// Facts by device node.
     pub facts: BTreeMap<PathBuf, DiskFacts>,
     /// What was written, and which commands were run.
@@ -132,6 +134,10 @@ impl System for Recorded {
 
     fn block_devices(&self) -> Result<Vec<BlockDevice>, SystemError> {
         Ok(self.devices.clone())
+    }
+
+    fn mounted_uuid(&self, path: &Path) -> Option<String> {
+        self.uuids.get(path).cloned()
     }
 
     fn disk_facts(&self, device: &Path) -> DiskFacts {

@@ -1,0 +1,173 @@
+//! Firmware, boot loaders, kernels.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::model::{Boot, EfiEntry, Firmware, GrubBios, GrubEfi, Layout, Node};
+use crate::system::{Cmd, System};
+
+/// How this machine was started.
+pub(crate) fn firmware(sys: &dyn System) -> Firmware {
+    if sys.exists(Path::new("/sys/firmware/efi")) { Firmware::Uefi } else { Firmware::Bios }
+}
+
+/// Looks for boot loaders of the system in `root`.
+pub(crate) fn boot(sys: &dyn System, root: &Path, layout: &Layout) -> Boot {
+    let mut boot = Boot {
+        secure_boot: secure_boot(sys),
+        kernel_command_line: sys.text(Path::new("/proc/cmdline")).unwrap_or_default(),
+        running_kernel: sys.text(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default(),
+        grub_pc_package: sys.exists(&root.join("var/lib/dpkg/info/grub-pc.list")),
+        initramfs_modules: initramfs_modules(sys, root),
+        ..Boot::default()
+    };
+    let mut kernels: Vec<String> = sys
+        .list_dir(&root.join("boot"))
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|name| name.strip_prefix("vmlinuz-"))
+        .map(str::to_owned)
+        .collect();
+    kernels.sort();
+    boot.kernels = kernels;
+    let system = layout.system_disks();
+    for (id, disk) in layout.disks() {
+        if system.contains(id) && mbr_has_grub(sys, &disk.device) {
+            boot.grub_bios.push(GrubBios { disk: id.clone() });
+        }
+    }
+    for mount in layout.mounts.iter().filter(|m| m.mounted) {
+        if matches!(layout.nodes.get(&mount.node), Some(Node::Vfat(_))) {
+            let relative = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
+            boot.grub_efi.extend(grub_efi(sys, &root.join(relative)).into_iter().map(|(id, shim, fallback)| GrubEfi {
+                esp: mount.node.clone(),
+                bootloader_id: id,
+                shim,
+                fallback,
+            }));
+        }
+    }
+    if firmware(sys) == Firmware::Uefi {
+        if let Ok(output) = sys.run(&Cmd::new("efibootmgr").arg("-v")) {
+            boot.efi_entries = parse_efibootmgr(&output.text());
+        }
+    }
+    boot
+}
+
+fn secure_boot(sys: &dyn System) -> Option<bool> {
+    // The variable's value follows four bytes of attributes (kernel: Documentation/filesystems/efivarfs.rst).
+    let path = Path::new("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+    sys.read(path).ok()?.get(4).map(|byte| *byte == 1)
+}
+
+fn initramfs_modules(sys: &dyn System, root: &Path) -> Option<String> {
+    let mut found = None;
+    let mut files = vec![root.join("etc/initramfs-tools/initramfs.conf")];
+    let parts = root.join("etc/initramfs-tools/conf.d");
+    files.extend(sys.list_dir(&parts).unwrap_or_default().iter().map(|name| parts.join(name)));
+    for file in files {
+        for line in sys.text(&file).unwrap_or_default().lines() {
+            if let Some(value) = line.trim().strip_prefix("MODULES=") {
+                found = Some(value.trim_matches(['"', '\'']).to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// GRUB's boot.img contains this text within the 440 bytes of boot code.
+pub(crate) fn mbr_has_grub(sys: &dyn System, disk: &Path) -> bool {
+    let mut code = [0u8; 440];
+    let read = sys.open(disk).is_ok_and(|mut file| file.read_exact(&mut code).is_ok());
+    read && code.windows(4).any(|window| window == b"GRUB")
+}
+
+/// Directories below `/EFI` that hold GRUB: id, shim, fallback.
+fn grub_efi(sys: &dyn System, esp: &Path) -> Vec<(String, bool, bool)> {
+    // FAT keeps case as written and ignores it: "efi", "EFI" and "Efi" are met.
+    let child = |dir: &Path, name: &str| {
+        sys.list_dir(dir).ok()?.into_iter().find(|n| n.eq_ignore_ascii_case(name)).map(|n| dir.join(n))
+    };
+    let Some(efi) = child(esp, "EFI") else { return Vec::new() };
+    let fallback =
+        child(&efi, "BOOT").is_some_and(|dir| child(&dir, "BOOTX64.EFI").is_some() || child(&dir, "BOOTAA64.EFI").is_some());
+    let mut found = Vec::new();
+    for name in sys.list_dir(&efi).unwrap_or_default() {
+        let dir = efi.join(&name);
+        if !name.eq_ignore_ascii_case("BOOT") && child(&dir, "grubx64.efi").is_some() {
+            found.push((name, child(&dir, "shimx64.efi").is_some(), fallback));
+        }
+    }
+    found
+}
+
+/// Parses `efibootmgr -v`, in boot order.
+pub(crate) fn parse_efibootmgr(text: &str) -> Vec<EfiEntry> {
+    let mut order: Vec<String> = Vec::new();
+    let mut entries: Vec<EfiEntry> = Vec::new();
+    for line in text.lines() {
+        if let Some(list) = line.strip_prefix("BootOrder:") {
+            order = list.split(',').map(|n| n.trim().to_owned()).collect();
+            continue;
+        }
+        let Some(rest) = line.strip_prefix("Boot") else { continue };
+        let (Some(number), Some(after)) = (rest.get(..4), rest.get(4..)) else { continue };
+        if !number.chars().all(|c| c.is_ascii_hexdigit()) {
+            continue;
+        }
+        let active = after.starts_with('*');
+        let after = after.trim_start_matches('*').trim_start();
+        let (label, path) = after.split_once('\t').unwrap_or((after, ""));
+        // HD(2,GPT,<partuuid>,0x800,0x100000)/File(\EFI\debian\shimx64.efi); newer versions leave "File()" out.
+        let partuuid = path.split_once("GPT,").and_then(|(_, r)| r.split(',').next()).map(str::to_lowercase);
+        let loader = match path.split_once("File(") {
+            Some((_, rest)) => rest.split(')').next().map(str::to_owned),
+            None => path.split_once(")/\\").map(|(_, rest)| {
+                let end = rest.to_ascii_lowercase().find(".efi").map_or(rest.len(), |at| at + 4);
+                format!("\\{}", &rest[..end])
+            }),
+        };
+        entries.push(EfiEntry { number: number.to_owned(), label: label.trim().to_owned(), active, partuuid, loader });
+    }
+    entries.sort_by_key(|e| order.iter().position(|n| *n == e.number).unwrap_or(usize::MAX));
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::Recorded;
+
+    #[test]
+    fn efibootmgr_is_understood() {
+        let text = "BootCurrent: 0004\nTimeout: 0 seconds\nBootOrder: 0004,0000\n\
+            Boot0000* UiApp\tFvVol(7cb8bdc9)/FvFile(462caa21)\n\
+            Boot0004* proxmox\tHD(2,GPT,5E0F5A3C-0000-4000-8000-000000000001,0x800,0x100000)/File(\\EFI\\proxmox\\shimx64.efi)\n\
+            Boot0005  old\tHD(2,GPT,5e0f5a3c-0000-4000-8000-000000000001,0x800,0x100000)/\\EFI\\debian\\grubx64.efi0000\n";
+        let entries = parse_efibootmgr(text);
+        assert_eq!(entries[0].label, "proxmox");
+        assert_eq!(entries[0].partuuid.as_deref(), Some("5e0f5a3c-0000-4000-8000-000000000001"));
+        assert_eq!(entries[0].loader.as_deref(), Some("\\EFI\\proxmox\\shimx64.efi"));
+        assert_eq!(entries[1].label, "UiApp");
+        assert!(!entries[2].active);
+        assert_eq!(entries[2].loader.as_deref(), Some("\\EFI\\debian\\grubx64.efi"));
+    }
+
+    #[test]
+    fn grub_on_an_esp_is_found_whatever_the_case() {
+        let sys = Recorded::new()
+            .file("/boot/efi/EFI/proxmox/grubx64.efi", "")
+            .file("/boot/efi/EFI/proxmox/shimx64.efi", "")
+            .file("/boot/efi/EFI/Boot/bootx64.efi", "");
+        assert_eq!(grub_efi(&sys, Path::new("/boot/efi")), [("proxmox".to_owned(), true, true)]);
+    }
+
+    #[test]
+    fn a_later_file_decides_about_initramfs_modules() {
+        let sys = Recorded::new()
+            .file("/etc/initramfs-tools/initramfs.conf", "#MODULES=x\nMODULES=most\n")
+            .file("/etc/initramfs-tools/conf.d/driver-policy", "MODULES=dep\n");
+        assert_eq!(initramfs_modules(&sys, Path::new("/")).as_deref(), Some("dep"));
+    }
+}
