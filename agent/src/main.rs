@@ -1,1 +1,85 @@
-fn main() {}
+//! `lifeboat`: bare-metal recovery for Proxmox VE and Debian hosts, the part that runs on the healthy host.
+
+mod cli;
+mod commands;
+mod config;
+mod disks;
+mod exclusions;
+mod facts;
+mod hooks;
+mod output;
+mod paths;
+mod progress;
+mod rescue;
+mod signals;
+mod targets;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use layout::system::Host;
+
+use cli::{Cli, Command};
+use output::{Outcome, Output};
+
+/// What every command needs.
+pub struct Context {
+    config: config::Config,
+    out: Output,
+    sys: Host,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.common.verbose, cli.common.quiet);
+    match signals::install().and_then(|()| run(cli)) {
+        Ok(outcome) => outcome.code(),
+        Err(error) => {
+            eprintln!("lifeboat: {error:#}");
+            ExitCode::from(output::error_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let context = Context {
+        config: config::Config::load(cli.common.config.as_deref())?,
+        out: Output {
+            json: cli.common.json,
+            quiet: cli.common.quiet,
+        },
+        sys: Host,
+    };
+    match cli.command {
+        Command::Prepare(args) => commands::prepare::run(&context, &args),
+        Command::Backup(args) => commands::backup::run(&context, &args),
+        Command::List(args) => commands::list::run(&context, &args),
+        Command::Show(args) => commands::show::run(&context, &args),
+        Command::Verify(args) => commands::verify::run(&context, &args),
+        Command::Extract(args) => commands::extract::run(&context, &args),
+        Command::Layout(args) => commands::layout::run(&context, &args),
+        Command::Plan(args) => commands::plan::run(&context, &args),
+        Command::Inventory => commands::inventory::run(&context),
+        Command::Arm(args) => commands::arm::run(&context, &args),
+        Command::Disarm(args) => commands::disarm::run(&context, &args),
+        Command::Config(args) => commands::config::run(&context, &args),
+    }
+}
+
+/// Logs go to standard error; `LIFEBOAT_LOG` (as `RUST_LOG` elsewhere) overrides the options.
+fn start_log(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

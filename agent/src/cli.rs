@@ -1,0 +1,337 @@
+//! The command line: every option, with the help that users read.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Compression;
+use crate::values::{Hours, Size};
+
+/// Printed below the help: what the exit status says.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  failed; for verify: damage was found
+  2  wrong usage, or a wrong configuration
+  3  done, with warnings: files changed or vanished meanwhile or were unreadable, parts of the
+     layout that a restore will not remake, or one of several targets failed
+  4  refused, so that nothing is lost (for example: the disk is in use)";
+
+/// Bare-metal recovery for Proxmox VE and Debian hosts: restore points on a stick that boots, and on other drives.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, after_help = EXIT_STATUS, propagate_version = true)]
+pub struct Cli {
+    /// Settings common to all commands.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Configuration file; all settings in it are optional [default: /etc/lifeboat/lifeboat.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Write the result as JSON to standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no summary; warnings and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more (-v: each step; -vv: each process that is started)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a stick (or an image of one) that boots, or a store in a directory
+    Prepare(PrepareArgs),
+    /// Make a restore point of this host on all targets
+    Backup(BackupArgs),
+    /// List the restore points of a target
+    List(ListArgs),
+    /// Show one restore point: what is in it, and what went wrong when it was made
+    Show(ShowArgs),
+    /// Read a target again, past the page cache, and check every byte
+    Verify(VerifyArgs),
+    /// Copy files out of a restore point
+    Extract(ExtractArgs),
+    /// Show the storage layout of this host, or the one saved in a restore point
+    Layout(LayoutArgs),
+    /// Show what a restore onto the disks at hand would do; touches none of them
+    Plan(PlanArgs),
+    /// Show the disks of this machine as a restore would see them
+    Inventory,
+    /// Let the next boot of a stick restore without questions, once
+    Arm(ArmArgs),
+    /// Take back what `arm` did
+    Disarm(DisarmArgs),
+    /// Show the configuration, or an example with every setting explained
+    Config(ConfigArgs),
+}
+
+/// Options of `lifeboat prepare`.
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// A whole disk (/dev/sdX), an image file, or a directory on another drive
+    #[arg(required_unless_present = "check_kernel")]
+    pub target: Option<PathBuf>,
+    /// Size of a new image file, for example 32G
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// Size of the EFI system partition, which holds two rescue systems
+    #[arg(long, value_name = "SIZE")]
+    pub esp_size: Option<Size>,
+    /// Take the kernel of the rescue system from this Debian package, not from this host
+    #[arg(long, value_name = "DEB")]
+    pub kernel_package: Option<PathBuf>,
+    /// Take this kernel of the host (a version below /lib/modules), not the newest
+    #[arg(long, value_name = "VERSION", conflicts_with = "kernel_package")]
+    pub kernel: Option<String>,
+    /// Erase the disk with this serial without asking
+    #[arg(long, value_name = "SERIAL")]
+    pub yes_erase: Option<String>,
+    /// Kernel modules of the rescue system: for which machines it boots [default: full]
+    #[arg(long, value_enum)]
+    pub modules: Option<Modules>,
+    /// Write over an image file that exists
+    #[arg(long)]
+    pub force_image: bool,
+    /// Only say whether this host has a kernel that a rescue system can be made of
+    #[arg(long)]
+    pub check_kernel: bool,
+}
+
+/// Which kernel modules the rescue system carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modules {
+    /// Any machine: storage, USB, file systems, keyboards, wired network
+    Full,
+    /// The same without network cards
+    Storage,
+    /// Virtual machines only; boots quickest, for tests and drills
+    Slim,
+}
+
+/// Options of `lifeboat backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where to: a stick (/dev/sdX), an image file, or a directory; repeat for several
+    /// [default: the configured targets]
+    #[arg(long, value_name = "PATH")]
+    pub to: Vec<PathBuf>,
+    /// Show what would be saved and what is left out, with sizes; writes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Leave out what matches, besides the configured and the default exclusions; repeat for several
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Save what a default exclusion leaves out (give its pattern as --dry-run shows it); repeat for several
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Leave out only what was asked for, and pseudo file systems
+    #[arg(long)]
+    pub no_default_exclusions: bool,
+    /// Save this directory instead of the whole host, without layout and partitions; repeat for several
+    #[arg(long, value_name = "DIR")]
+    pub root: Vec<PathBuf>,
+    /// zstd:LEVEL, xz:LEVEL or none [default: zstd:3]
+    #[arg(long, value_name = "CODEC")]
+    pub compression: Option<Compression>,
+    /// Do not read the new restore point again
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Leave the rescue system on sticks as it is
+    #[arg(long)]
+    pub no_update_rescue: bool,
+    /// Take the kernel of the rescue system from this Debian package, not from this host
+    #[arg(long, value_name = "DEB")]
+    pub kernel_package: Option<PathBuf>,
+}
+
+/// Where to read from.
+#[derive(Debug, Clone, Args)]
+pub struct From {
+    /// A stick (/dev/sdX), an image file, or a directory; repeat to read several as one
+    /// [default: the configured targets]
+    #[arg(long, value_name = "PATH")]
+    pub from: Vec<PathBuf>,
+}
+
+/// Options of `lifeboat list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// Options of `lifeboat show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The beginning of a restore point's id, or `latest`
+    pub snapshot: String,
+    /// List the files, all or those below these paths
+    #[arg(long)]
+    pub files: bool,
+    /// Absolute paths of the host (with --files)
+    #[arg(requires = "files")]
+    pub paths: Vec<PathBuf>,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// Options of `lifeboat verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The beginning of a restore point's id, or `latest` [default: the whole store]
+    pub snapshot: Option<String>,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// Options of `lifeboat extract`.
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    /// The beginning of a restore point's id, or `latest`
+    pub snapshot: String,
+    /// Absolute paths of the host, files or directories [default: everything]
+    pub paths: Vec<PathBuf>,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+    /// A directory; /etc/fstab arrives as DIR/etc/fstab
+    #[arg(long, value_name = "DIR", required_unless_present = "tar")]
+    pub to: Option<PathBuf>,
+    /// A tar archive, or - for standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "to")]
+    pub tar: Option<PathBuf>,
+}
+
+/// Options of `lifeboat layout`.
+#[derive(Debug, Args)]
+pub struct LayoutArgs {
+    /// Show the layout saved in this restore point, not the one of this host
+    pub snapshot: Option<String>,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// Options of `lifeboat plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The beginning of a restore point's id, or `latest`
+    pub snapshot: String,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+    /// Restore a saved disk onto the disk with this serial, WWN or device; repeat for several
+    #[arg(long, value_name = "SAVED=DISK")]
+    pub disk: Vec<String>,
+    /// Plan for the disks in this file (`lifeboat inventory --json` writes one), not for those of this machine
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+    /// Leave the last volume as large as it was, when the new disk is larger
+    #[arg(long)]
+    pub no_grow: bool,
+}
+
+/// Options of `lifeboat arm`.
+#[derive(Debug, Args)]
+pub struct ArmArgs {
+    /// The stick or image file that is to restore without questions
+    #[arg(long, value_name = "STICK")]
+    pub on: PathBuf,
+    /// The beginning of a restore point's id, or `latest`
+    #[arg(long, default_value = "latest")]
+    pub snapshot: String,
+    /// Restore a saved disk onto the disk with this serial; repeat for several [default: the disks it was saved from]
+    #[arg(long, value_name = "SAVED=SERIAL")]
+    pub disk: Vec<String>,
+    /// Where a saved disk is not there any more, let the rescue system choose another one by its size
+    #[arg(long)]
+    pub any_disk: bool,
+    /// What to do after the restore
+    #[arg(long, value_enum, default_value_t = Then::Reboot)]
+    pub then: Then,
+    /// How long the stick stays armed, for example 24h or 7d
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub expires: Hours,
+    /// Replace the token of an earlier `arm`
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// What follows an unattended restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Then {
+    /// Start the restored system
+    Reboot,
+    /// Switch the machine off
+    Poweroff,
+}
+
+/// Options of `lifeboat disarm`.
+#[derive(Debug, Args)]
+pub struct DisarmArgs {
+    /// The stick or image file
+    #[arg(long, value_name = "STICK")]
+    pub on: PathBuf,
+}
+
+/// Options of `lifeboat config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to show
+    #[command(subcommand)]
+    pub what: ConfigCommand,
+}
+
+/// What `lifeboat config` shows.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// An example with every setting, its default and what it does
+    Example,
+    /// The settings in force
+    Show,
+    /// What a backup leaves out by default, and why
+    Exclusions,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn extract_needs_a_destination() {
+        assert!(Cli::try_parse_from(["lifeboat", "extract", "latest"]).is_err());
+        assert!(
+            Cli::try_parse_from(["lifeboat", "extract", "latest", "--to", "/x", "--tar", "-"])
+                .is_err()
+        );
+        assert!(
+            Cli::try_parse_from(["lifeboat", "extract", "latest", "/etc", "--tar", "-"]).is_ok()
+        );
+    }
+
+    #[test]
+    fn kernel_check_needs_no_target() {
+        assert!(Cli::try_parse_from(["lifeboat", "prepare", "--check-kernel"]).is_ok());
+        assert!(Cli::try_parse_from(["lifeboat", "prepare"]).is_err());
+    }
+}

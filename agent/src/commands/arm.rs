@@ -1,0 +1,145 @@
+//! `lifeboat arm`
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use anyhow::{Context as _, bail};
+use layout::model::Layout;
+use rescue_image::stick::Stick;
+use rescue_image::token::{self, Armed};
+
+use crate::cli::{ArmArgs, Then};
+use crate::output::{Outcome, Refused};
+use crate::targets::{Kind, reading};
+use crate::{Context, disks, values};
+
+/// Version of `armed.json` that this program writes.
+const FORMAT: u32 = 1;
+
+/// Lets the next boot of the stick restore without questions.
+pub fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<Outcome> {
+    if let Kind::Directory(dir) = Kind::of(&args.on)? {
+        bail!(
+            "{} is a directory: only a stick, or an image of one, boots",
+            dir.display()
+        );
+    }
+    let (id, saved) = reading(std::slice::from_ref(&args.on), |sources| {
+        let (id, snapshot) = sources.snapshot(&args.snapshot)?;
+        Ok((id, super::layout::saved(&snapshot)?))
+    })?;
+    let disks = choose(&saved, &args.disk, args.any_disk)?;
+    let stick = Stick::open(&args.on)?;
+    if token::read(&stick)?.is_some() && !args.replace {
+        return Err(Refused(format!(
+            "{} is armed already; `lifeboat disarm` takes that back, --replace replaces it",
+            args.on.display()
+        ))
+        .into());
+    }
+    let armed = Armed {
+        format: FORMAT,
+        token: secret()?,
+        snapshot: id.to_string(),
+        disks,
+        then: match args.then {
+            Then::Reboot => token::Then::Reboot,
+            Then::Poweroff => token::Then::PowerOff,
+        },
+        expires: Some(values::rfc3339(
+            values::now() + args.expires.0 as i64 * 3600,
+        )),
+    };
+    token::arm(&stick, &armed).with_context(|| format!("cannot arm {}", args.on.display()))?;
+    context.out.summary(&armed, || text(args, &armed, &saved))?;
+    Ok(Outcome::Fine)
+}
+
+/// Which saved disk goes where. Without `--disk` each goes onto the very disk that it was saved from: at an unattended
+/// boot nobody looks at the choice, so it must not be a guess.
+fn choose(
+    saved: &Layout,
+    args: &[String],
+    any_disk: bool,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut chosen = BTreeMap::new();
+    for arg in args {
+        let (id, disk) = disks::split(saved, arg)?;
+        chosen.insert(id.to_string(), disk);
+    }
+    if any_disk {
+        return Ok(chosen);
+    }
+    for id in saved.system_disks() {
+        if chosen.contains_key(id.as_str()) {
+            continue;
+        }
+        let serial = saved
+            .disks()
+            .find(|(d, _)| **d == id)
+            .and_then(|(_, d)| d.serial.clone());
+        let Some(serial) = serial.filter(|s| !s.is_empty()) else {
+            return Err(Refused(format!(
+                "the saved disk {id} has no serial, so that it cannot be told from others: say where it goes with \
+                 --disk {id}=SERIAL, or let the rescue system choose with --any-disk"
+            ))
+            .into());
+        };
+        chosen.insert(id.to_string(), serial);
+    }
+    Ok(chosen)
+}
+
+/// 128 random bits in hexadecimal.
+fn secret() -> anyhow::Result<String> {
+    let mut bytes = [0u8; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut bytes))
+        .context("cannot read /dev/urandom")?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
+    let mut out = format!(
+        "{} is armed until {}: a machine that boots from it ONCE RESTORES WITHOUT ASKING and then {}.\n",
+        args.on.display(),
+        armed.expires.as_deref().unwrap_or("it is used"),
+        match args.then {
+            Then::Reboot => "starts the restored system",
+            Then::Poweroff => "switches off",
+        }
+    );
+    out.push_str(&format!(
+        "restore point {}\n",
+        &armed.snapshot[..armed.snapshot.len().min(8)]
+    ));
+    for (id, disk) in &armed.disks {
+        let was = saved.disks().find(|(d, _)| d.as_str() == id);
+        let was = was
+            .map(|(_, d)| format!("{} {}", d.model.clone().unwrap_or_default(), d.size))
+            .unwrap_or_default();
+        out.push_str(&format!(
+            "erases the disk {disk} for {id} ({})\n",
+            was.trim()
+        ));
+    }
+    if armed.disks.is_empty() {
+        out.push_str("erases the disk that fits; with none or several that fit, nothing is done\n");
+    }
+    out.push_str(&format!(
+        "`lifeboat disarm --on {}` takes it back.\n",
+        args.on.display()
+    ));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_differ() {
+        let (a, b) = (secret().unwrap(), secret().unwrap());
+        assert!(a.len() == 32 && a != b);
+    }
+}

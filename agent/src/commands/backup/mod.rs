@@ -1,0 +1,354 @@
+//! `lifeboat backup`
+
+mod dry_run;
+mod report;
+mod work;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use bundle::backup::{Backup, BackupOptions, Codec};
+use bundle::document::{HostIdentity, SnapshotDraft};
+use bundle::store::Store;
+use bundle::verify::{VerifyOptions, verify, write_report};
+
+use crate::cli::BackupArgs;
+use crate::config::{Compression, Config};
+use crate::output::Outcome;
+use crate::progress::Progress;
+use crate::rescue::{Builder, Update, Wish};
+use crate::targets::{Access, Kind, Opened, chosen, close_all};
+use crate::{Context, facts, hooks, signals};
+use report::{Report, TargetReport};
+use work::Work;
+
+/// Makes a restore point on all targets, or shows what it would hold.
+pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
+    let roots = if args.root.is_empty() {
+        &context.config.roots
+    } else {
+        &args.root
+    };
+    if roots.is_empty() && !nix::unistd::geteuid().is_root() {
+        bail!(
+            "a backup of the whole host reads every file of it: run this command as root (or save single directories with --root)"
+        );
+    }
+    if args.dry_run {
+        return dry_run::run(context, args, roots);
+    }
+    let targets = chosen(&args.to, &context.config, "--to")?;
+    let progress = Progress::new(context.out.quiet);
+    let hook_dir = &context.config.hooks;
+    let result = hooks::run(&context.sys, hook_dir, "pre-backup", &[])
+        .context("nothing was backed up")
+        .and_then(|()| signals::check())
+        .and_then(|()| make(context, args, roots, &targets, &progress));
+    let mut warnings = progress.finish();
+    let status = match &result {
+        Ok(report) => report.status(),
+        Err(_) => "failed",
+    };
+    let after = hooks::run(
+        &context.sys,
+        hook_dir,
+        "post-backup",
+        &[("LIFEBOAT_STATUS", status)],
+    );
+    let mut report = match (result, after) {
+        (Ok(report), Ok(())) => report,
+        (Ok(mut report), Err(e)) => {
+            warnings.push(format!("{e:#}"));
+            report.hook_failed = true;
+            report
+        }
+        (Err(e), Ok(())) => return Err(e),
+        (Err(e), Err(hook)) => {
+            eprintln!("warning: {hook:#}");
+            return Err(e);
+        }
+    };
+    report.warnings.extend(warnings);
+    context.out.summary(&report, || report.text())?;
+    if context.out.quiet && !context.out.json && report.outcome() != Outcome::Fine {
+        eprint!("{}", report.text());
+    }
+    Ok(report.outcome())
+}
+
+/// A target that was opened, and what has become of it so far.
+struct Part {
+    opened: Option<Opened>,
+    report: TargetReport,
+}
+
+/// Opens, writes, verifies, and closes every target, whatever happens in between.
+fn make(
+    context: &Context,
+    args: &BackupArgs,
+    roots: &[PathBuf],
+    targets: &[PathBuf],
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    let start = Instant::now();
+    progress.say("looking at the host");
+    let work = Work::find(context, args, roots, targets)?;
+    signals::check()?;
+    let mut parts = Vec::new();
+    let mut stores = Vec::new();
+    for target in targets {
+        let mut part = Part {
+            opened: None,
+            report: TargetReport::new(target),
+        };
+        match open(target) {
+            Ok((opened, store)) => {
+                part.opened = Some(opened);
+                stores.push(store);
+            }
+            Err(error) => part.report.fail(format!("{error:#}")),
+        }
+        parts.push(part);
+    }
+    let result = if stores.is_empty() {
+        let reasons: Vec<String> = parts
+            .iter()
+            .filter_map(|p| p.report.error.clone())
+            .collect();
+        Err(anyhow::anyhow!(
+            "no target can be written to: {}",
+            reasons.join("; ")
+        ))
+    } else {
+        fill(context, args, work, stores, &mut parts, progress)
+    };
+    // From here on nothing is lost any more, but a stick that cannot be unmounted must not be pulled out.
+    let mut reports = Vec::new();
+    for mut part in parts {
+        if let Some(Err(error)) = part.opened.take().map(Opened::close) {
+            part.report.problems.push(format!("{error:#}"));
+            eprintln!("warning: {error:#}");
+        }
+        reports.push(part.report);
+    }
+    let mut report = result?;
+    report.targets = reports;
+    report.seconds = start.elapsed().as_secs();
+    if report.targets.iter().all(|t| t.error.is_some()) {
+        let reasons: Vec<String> = report
+            .targets
+            .iter()
+            .filter_map(|t| t.error.clone())
+            .collect();
+        bail!(
+            "no target holds a new restore point: {}",
+            reasons.join("; ")
+        );
+    }
+    Ok(report)
+}
+
+fn open(target: &Path) -> anyhow::Result<(Opened, Store)> {
+    let opened = Opened::open(target, Access::Write)?;
+    match opened.writer() {
+        Ok(store) => Ok((opened, store)),
+        Err(error) => close_all(vec![opened], Err(error)),
+    }
+}
+
+/// Reads the host once, writes to all stores, then checks each of them.
+fn fill(
+    context: &Context,
+    args: &BackupArgs,
+    work: Work,
+    stores: Vec<Store>,
+    parts: &mut [Part],
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    let facts = facts::collect(&context.sys);
+    let options = options(&context.config, args);
+    let mut backup = Backup::start(stores, options, progress)?;
+    let mut trees = Vec::new();
+    for source in &work.trees {
+        let tree = backup
+            .tree(source)
+            .with_context(|| format!("cannot save {}", source.mount_point.display()))
+            .map_err(why_stopped)?;
+        trees.push(tree);
+    }
+    let mut images = Vec::new();
+    for source in &work.images {
+        let image = backup
+            .image(source)
+            .with_context(|| format!("cannot save the partition {}", source.path.display()))
+            .map_err(why_stopped)?;
+        images.push(image);
+    }
+    signals::check()?;
+    let host = HostIdentity {
+        machine_id: facts.machine_id.clone(),
+        hostname: facts.hostname.clone(),
+    };
+    let mut report = Report::new(&work, &host, &trees, &images);
+    let draft = SnapshotDraft {
+        host,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        kind: work.kind.to_owned(),
+        layout: match &work.layout {
+            Some(layout) => {
+                serde_json::to_value(layout).context("cannot write the layout as JSON")?
+            }
+            None => serde_json::Value::Null,
+        },
+        trees,
+        images,
+        facts: serde_json::to_value(&facts).context("cannot write the facts as JSON")?,
+    };
+    for result in backup.commit(draft) {
+        let Some(part) = parts
+            .iter_mut()
+            .find(|p| p.opened.as_ref().is_some_and(|o| o.dir == result.dir))
+        else {
+            continue;
+        };
+        part.report.bytes_written = result.bytes_written;
+        part.report.new_blobs = result.new_blobs;
+        part.report.known_blobs = result.known_blobs;
+        match result.snapshot {
+            Ok(id) => part.report.snapshot = Some(id),
+            Err(error) => part.report.fail(error.to_string()),
+        }
+    }
+    for part in parts.iter_mut() {
+        let Part {
+            opened: Some(opened),
+            report: target,
+        } = part
+        else {
+            continue;
+        };
+        let Some(id) = target.snapshot else { continue };
+        if context.config.verify && !args.no_verify {
+            check(context, opened, &id.to_string(), target, progress);
+        }
+    }
+    if context.config.update_rescue && !args.no_update_rescue {
+        update_rescue(context, args, parts, progress);
+    }
+    report.stopped = signals::stopped();
+    Ok(report)
+}
+
+/// A stop by a signal is said as such, not as a failure of a tree.
+fn why_stopped(error: anyhow::Error) -> anyhow::Error {
+    match signals::check() {
+        Err(stop) => stop,
+        Ok(()) => error,
+    }
+}
+
+/// Reads the new restore point again, past the page cache, and stores the verdict beside it.
+fn check(
+    context: &Context,
+    opened: &Opened,
+    id: &str,
+    target: &mut TargetReport,
+    progress: &Progress,
+) {
+    if signals::stopped() {
+        target.problems.push("not verified: stopped before".into());
+        return;
+    }
+    let options = VerifyOptions {
+        snapshot: Some(id.to_owned()),
+        cold: true,
+        workers: context.config.workers,
+    };
+    let verdict = opened.reader().and_then(|store| {
+        let report = verify(&store, &options, progress)?;
+        if let Err(error) = write_report(&store, &report) {
+            target.problems.push(format!(
+                "the verdict of the verification could not be stored: {error}"
+            ));
+        }
+        Ok(report)
+    });
+    match verdict {
+        Ok(report) => {
+            target.verified = Some(report.ok());
+            target.verified_bytes = report.bytes;
+            target.damage = super::verify::damages(&report);
+        }
+        Err(error) => target.problems.push(format!("not verified: {error:#}")),
+    }
+}
+
+/// Sticks get a new rescue system when what it is made of has changed. A failure leaves the one that is there.
+fn update_rescue(context: &Context, args: &BackupArgs, parts: &mut [Part], progress: &Progress) {
+    let mut sticks = parts
+        .iter_mut()
+        .filter(|p| p.report.snapshot.is_some())
+        .filter_map(|p| Some((p.opened.as_ref()?.stick.as_ref()?, &mut p.report)))
+        .peekable();
+    if sticks.peek().is_none() || signals::stopped() {
+        return;
+    }
+    let modules = context.config.rescue_modules;
+    let builder = Builder::new(
+        &context.sys,
+        &Wish {
+            package: args.kernel_package.as_deref(),
+            version: None,
+            modules,
+        },
+    );
+    for (stick, report) in sticks {
+        let builder = match &builder {
+            Ok(builder) => builder,
+            Err(error) => {
+                // A container or a cloud machine has no kernel; its stick was prepared with one from a package.
+                report.rescue = Some(Update::Kept(format!("{error:#}")));
+                continue;
+            }
+        };
+        match builder.update(&context.sys, stick, progress) {
+            Ok(update) => report.rescue = Some(update),
+            Err(error) => {
+                report.rescue = Some(Update::Kept(format!("{error:#}")));
+                report.problems.push(format!(
+                    "the rescue system could not be updated, the old one stays: {error:#}"
+                ));
+            }
+        }
+    }
+}
+
+fn options(config: &Config, args: &BackupArgs) -> BackupOptions {
+    let mut options = BackupOptions {
+        compression: match args.compression.unwrap_or(config.compression) {
+            Compression::Zstd(level) => Codec::Zstd(level),
+            Compression::Xz(level) => Codec::Xz(level),
+            Compression::None => Codec::Raw,
+        },
+        ..BackupOptions::default()
+    };
+    if config.workers > 0 {
+        options.workers = config.workers;
+    }
+    options
+}
+
+/// Where a target's store is, as paths that a backup must not read: it would save itself.
+fn own_places(targets: &[PathBuf]) -> Vec<PathBuf> {
+    targets
+        .iter()
+        .filter_map(|target| match Kind::of(target) {
+            Ok(Kind::Directory(dir)) => Some(dir.join("lifeboat")),
+            Ok(Kind::Image(file)) => Some(file),
+            Ok(Kind::Device(_)) => None,
+            // Not made yet (dry run): by its name.
+            Err(_) => std::path::absolute(target).ok(),
+        })
+        .collect()
+}

@@ -1,0 +1,289 @@
+//! What a backup says at its end.
+
+use std::path::{Path, PathBuf};
+
+use bundle::document::{HostIdentity, Image, Summary, Tree};
+use serde::Serialize;
+
+use super::work::Work;
+use crate::output::{Outcome, table};
+use crate::rescue::Update;
+use crate::values;
+
+/// The result of a backup.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub kind: String,
+    pub host: String,
+    pub seconds: u64,
+    pub files: u64,
+    pub bytes: u64,
+    pub trees: Vec<TreeReport>,
+    pub summary: Summary,
+    /// What a restore will not remake.
+    pub layout_warnings: Vec<String>,
+    /// What happened on the way.
+    pub warnings: Vec<String>,
+    pub targets: Vec<TargetReport>,
+    pub hook_failed: bool,
+    /// A signal came after the restore point was made: what should follow was left out.
+    pub stopped: bool,
+}
+
+/// A tree, or a partition.
+#[derive(Debug, Serialize)]
+pub struct TreeReport {
+    pub name: String,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// What became of a target.
+#[derive(Debug, Serialize)]
+pub struct TargetReport {
+    pub target: PathBuf,
+    pub snapshot: Option<bundle::Id>,
+    /// Why there is no restore point.
+    pub error: Option<String>,
+    pub bytes_written: u64,
+    pub new_blobs: u64,
+    pub known_blobs: u64,
+    /// Whether all was read back right; nothing when it was not read back.
+    pub verified: Option<bool>,
+    pub verified_bytes: u64,
+    /// In words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub damage: String,
+    pub rescue: Option<Update>,
+    /// What went wrong after the restore point was made.
+    pub problems: Vec<String>,
+}
+
+impl TargetReport {
+    pub fn new(target: &Path) -> TargetReport {
+        TargetReport {
+            target: target.into(),
+            snapshot: None,
+            error: None,
+            bytes_written: 0,
+            new_blobs: 0,
+            known_blobs: 0,
+            verified: None,
+            verified_bytes: 0,
+            damage: String::new(),
+            rescue: None,
+            problems: Vec::new(),
+        }
+    }
+
+    pub fn fail(&mut self, reason: String) {
+        self.error = Some(reason);
+    }
+
+    fn text(&self) -> String {
+        let name = self.target.display();
+        let Some(id) = &self.snapshot else {
+            return format!(
+                "  {name}: FAILED: {}\n",
+                self.error.as_deref().unwrap_or("no restore point was made")
+            );
+        };
+        let verified = match self.verified {
+            Some(true) => format!(
+                ", {} read back and good",
+                values::bytes(self.verified_bytes)
+            ),
+            Some(false) => ", read back and DAMAGED".into(),
+            None => ", not read back".into(),
+        };
+        let mut out = format!(
+            "  {name}: restore point {}, {} new{verified}\n{}",
+            id.short(),
+            values::bytes(self.bytes_written),
+            self.damage
+        );
+        match &self.rescue {
+            Some(Update::Updated) => out.push_str("    the rescue system was updated\n"),
+            Some(Update::Kept(why)) => {
+                out.push_str(&format!("    the rescue system stays as it is: {why}\n"))
+            }
+            Some(Update::Current) | None => {}
+        }
+        for problem in &self.problems {
+            out.push_str(&format!("    {problem}\n"));
+        }
+        out
+    }
+}
+
+impl Report {
+    pub fn new(work: &Work, host: &HostIdentity, trees: &[Tree], images: &[Image]) -> Report {
+        let mut summary = Summary::default();
+        for tree in trees {
+            summary.add(&tree.summary);
+        }
+        let mut warnings: Vec<String> = Vec::new();
+        for image in images {
+            if let Some(error) = &image.error {
+                warnings.push(format!("{}: {error}", image.node));
+            }
+        }
+        let partitions = images.iter().map(|i| TreeReport {
+            name: format!("{} (block image)", i.node),
+            files: 0,
+            bytes: i.size,
+        });
+        let lines: Vec<TreeReport> = trees
+            .iter()
+            .map(|t| TreeReport {
+                name: t.mount_point.clone(),
+                files: t.files,
+                bytes: t.bytes,
+            })
+            .chain(partitions)
+            .collect();
+        Report {
+            kind: work.kind.to_owned(),
+            host: host.hostname.clone(),
+            seconds: 0,
+            files: lines.iter().map(|l| l.files).sum(),
+            bytes: lines.iter().map(|l| l.bytes).sum(),
+            trees: lines,
+            summary,
+            layout_warnings: work
+                .layout
+                .iter()
+                .flat_map(|l| l.warnings.iter().cloned())
+                .collect(),
+            warnings,
+            targets: Vec::new(),
+            hook_failed: false,
+            stopped: false,
+        }
+    }
+
+    /// The worst that happened. A target that was read back damaged is a failure: there is nothing to rely on.
+    pub fn outcome(&self) -> Outcome {
+        if self.targets.iter().any(|t| t.verified == Some(false)) {
+            return Outcome::Failed;
+        }
+        let s = &self.summary;
+        let complete = s.changed + s.vanished + s.unreadable == 0
+            && self.layout_warnings.is_empty()
+            && self.warnings.is_empty()
+            && !self.hook_failed
+            && !self.stopped
+            && self
+                .targets
+                .iter()
+                .all(|t| t.error.is_none() && t.problems.is_empty());
+        if complete {
+            Outcome::Fine
+        } else {
+            Outcome::Warnings
+        }
+    }
+
+    /// For the hook after a backup.
+    pub fn status(&self) -> &'static str {
+        match self.outcome() {
+            Outcome::Fine => "ok",
+            Outcome::Warnings => "warnings",
+            Outcome::Failed => "failed",
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let what = if self.kind == "host" {
+            "host"
+        } else {
+            "directories of host"
+        };
+        let mut out = format!(
+            "Saved {what} {}: {}, {} in {}\n",
+            self.host,
+            values::plural(self.files, "file", "files"),
+            values::bytes(self.bytes),
+            values::duration(std::time::Duration::from_secs(self.seconds)),
+        );
+        let rows: Vec<Vec<String>> = self
+            .trees
+            .iter()
+            .map(|t| {
+                vec![
+                    format!("  {}", t.name),
+                    values::count(t.files),
+                    values::bytes(t.bytes),
+                ]
+            })
+            .collect();
+        out.push_str(&table(&["  tree", ">files", ">size"], &rows));
+        out.push_str("Targets:\n");
+        self.targets.iter().for_each(|t| out.push_str(&t.text()));
+        out.push_str(&crate::commands::show::problems(&self.summary));
+        if !self.layout_warnings.is_empty() {
+            out.push_str("\nWhat a restore will not remake:\n");
+            self.layout_warnings
+                .iter()
+                .for_each(|w| out.push_str(&format!("  {w}\n")));
+        }
+        if !self.warnings.is_empty() {
+            out.push_str("\nWarnings:\n");
+            self.warnings
+                .iter()
+                .for_each(|w| out.push_str(&format!("  {w}\n")));
+        }
+        if self.stopped {
+            out.push_str("\nStopped after the restore point was made: verification or rescue system are not complete.\n");
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let work = Work {
+            kind: "host",
+            layout: None,
+            trees: Vec::new(),
+            images: Vec::new(),
+            reasons: Vec::new(),
+        };
+        let host = HostIdentity {
+            machine_id: String::new(),
+            hostname: "pve1".into(),
+        };
+        let mut report = Report::new(&work, &host, &[], &[]);
+        let mut target = TargetReport::new(Path::new("/mnt/drive"));
+        target.snapshot = Some(bundle::Id::of(b"x"));
+        target.verified = Some(true);
+        report.targets.push(target);
+        report
+    }
+
+    #[test]
+    fn outcomes() {
+        assert_eq!(report().outcome(), Outcome::Fine);
+        let mut r = report();
+        r.summary.changed = 1;
+        assert_eq!(r.outcome(), Outcome::Warnings);
+        let mut r = report();
+        r.targets.push(TargetReport::new(Path::new("/gone")));
+        r.targets[1].fail("not there".into());
+        assert_eq!(r.outcome(), Outcome::Warnings);
+        assert!(
+            r.text().contains("/gone: FAILED: not there"),
+            "{}",
+            r.text()
+        );
+        r.targets[0].verified = Some(false);
+        assert_eq!(r.outcome(), Outcome::Failed);
+        let mut r = report();
+        r.layout_warnings.push("the array md0 is not remade".into());
+        assert_eq!(r.outcome(), Outcome::Warnings);
+        assert!(r.text().contains("md0"));
+    }
+}

@@ -1,0 +1,282 @@
+//! What a backup saves, and what it leaves out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use bundle::backup::{ImageSource, TreeSource};
+use bundle::exclude::Exclusions;
+use layout::model::Layout;
+use layout::system::System;
+
+use crate::Context;
+use crate::cli::BackupArgs;
+use crate::config::Config;
+use crate::exclusions::{DEFAULTS, SWAP_NAMES, swap_files};
+use crate::output::Usage;
+
+/// What is to be done.
+pub struct Work {
+    /// `host`, or `directories`.
+    pub kind: &'static str,
+    /// The layout of a host.
+    pub layout: Option<Layout>,
+    /// File systems, or directories.
+    pub trees: Vec<TreeSource>,
+    /// Partitions that hold nothing known.
+    pub images: Vec<ImageSource>,
+    /// Every exclusion with the reason for it.
+    pub reasons: Vec<(String, String)>,
+}
+
+impl Work {
+    /// Looks at the host.
+    pub fn find(
+        context: &Context,
+        args: &BackupArgs,
+        roots: &[PathBuf],
+        targets: &[PathBuf],
+    ) -> anyhow::Result<Work> {
+        if !roots.is_empty() {
+            return directories(context, args, roots, targets);
+        }
+        let layout = layout::capture::capture(&context.sys)
+            .context("cannot capture the layout of this host")?;
+        let mount_points: Vec<PathBuf> = layout
+            .filesystems_to_save()
+            .into_iter()
+            .map(|m| m.mount_point.clone())
+            .collect();
+        if !mount_points.iter().any(|m| m == Path::new("/")) {
+            bail!(
+                "the root file system lies on nothing that this version knows; it cannot be saved for a restore. \
+                 `lifeboat layout` shows what was found; single directories can be saved with --root /"
+            );
+        }
+        let images = layout
+            .unknown_partitions()
+            .into_iter()
+            .map(|p| ImageSource {
+                node: p.id.to_string(),
+                path: p.device,
+            })
+            .collect();
+        let (exclude, reasons) =
+            exclusions(&context.sys, &context.config, args, &mount_points, targets)?;
+        let trees = mount_points
+            .into_iter()
+            .map(|m| TreeSource {
+                root: m.clone(),
+                mount_point: m,
+                exclude: exclude.clone(),
+            })
+            .collect();
+        Ok(Work {
+            kind: "host",
+            layout: Some(layout),
+            trees,
+            images,
+            reasons,
+        })
+    }
+}
+
+fn directories(
+    context: &Context,
+    args: &BackupArgs,
+    roots: &[PathBuf],
+    targets: &[PathBuf],
+) -> anyhow::Result<Work> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for root in roots {
+        let real = root
+            .canonicalize()
+            .with_context(|| format!("cannot save the directory {}", root.display()))?;
+        if !real.is_dir() {
+            return Err(Usage(format!("{} is not a directory", root.display())).into());
+        }
+        if !found.contains(&real) {
+            found.push(real);
+        }
+    }
+    found.sort_by_key(|p| p.components().count());
+    let (exclude, reasons) = exclusions(&context.sys, &context.config, args, &found, targets)?;
+    let trees = found
+        .into_iter()
+        .map(|m| TreeSource {
+            root: m.clone(),
+            mount_point: m,
+            exclude: exclude.clone(),
+        })
+        .collect();
+    Ok(Work {
+        kind: "directories",
+        layout: None,
+        trees,
+        images: Vec::new(),
+        reasons,
+    })
+}
+
+/// All exclusions, with the reason of each.
+fn exclusions(
+    sys: &dyn System,
+    config: &Config,
+    args: &BackupArgs,
+    mount_points: &[PathBuf],
+    targets: &[PathBuf],
+) -> anyhow::Result<(Exclusions, Vec<(String, String)>)> {
+    let mut exclude = Exclusions::none();
+    let mut reasons = Vec::new();
+    let included: Vec<&String> = config.include.iter().chain(&args.include).collect();
+    let defaults: Vec<_> = DEFAULTS.iter().chain(SWAP_NAMES).collect();
+    if let Some(unknown) = included
+        .iter()
+        .find(|i| !defaults.iter().any(|r| r.pattern == i.as_str()))
+    {
+        return Err(Usage(format!(
+            "include '{unknown}': no default exclusion is written like that; `lifeboat config exclusions` shows them"
+        ))
+        .into());
+    }
+    let mut add = |pattern: &str, why: &str| -> anyhow::Result<()> {
+        exclude.add(pattern).map_err(|e| Usage(e.to_string()))?;
+        reasons.push((pattern.to_owned(), why.to_owned()));
+        Ok(())
+    };
+    if config.default_exclusions && !args.no_default_exclusions {
+        for rule in defaults
+            .iter()
+            .filter(|r| !included.iter().any(|i| i.as_str() == r.pattern))
+        {
+            add(rule.pattern, rule.why)?;
+        }
+        for mount_point in mount_points {
+            let pattern = format!(
+                "{}/lost+found/*",
+                literal(mount_point).trim_end_matches('/')
+            );
+            add(&pattern, "what fsck found; the directory itself is kept")?;
+        }
+    }
+    for pattern in config.exclude.iter().chain(&args.exclude) {
+        add(pattern, "asked for")?;
+    }
+    let mut paths: Vec<(PathBuf, &str)> = Vec::new();
+    if config.default_exclusions && !args.no_default_exclusions {
+        let in_use = swap_files(&sys.read(Path::new("/proc/swaps")).unwrap_or_default());
+        paths.extend(in_use.into_iter().map(|p| (p, "swap file in use")));
+    }
+    let all_targets: Vec<PathBuf> = targets.iter().chain(&config.targets).cloned().collect();
+    paths.extend(
+        super::own_places(&all_targets)
+            .into_iter()
+            .map(|p| (p, "a target of backups")),
+    );
+    for (path, why) in paths {
+        let shown = path.display().to_string();
+        if reasons.iter().any(|(known, _)| *known == shown) {
+            continue;
+        }
+        exclude.add_path(&path).map_err(|e| Usage(e.to_string()))?;
+        reasons.push((shown, why.to_owned()));
+    }
+    Ok((exclude, reasons))
+}
+
+/// A path as a pattern that fits it alone.
+fn literal(path: &Path) -> String {
+    let mut out = String::new();
+    for c in path.to_string_lossy().chars() {
+        match c {
+            '*' | '?' | '[' => out.extend(['[', c, ']']),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use layout::system::Recorded;
+
+    fn args() -> BackupArgs {
+        use clap::Parser;
+        match crate::cli::Cli::try_parse_from(["lifeboat", "backup"])
+            .unwrap()
+            .command
+        {
+            crate::cli::Command::Backup(args) => args,
+            _ => unreachable!(),
+        }
+    }
+
+    fn patterns(config: &Config, args: &BackupArgs, targets: &[PathBuf]) -> Vec<String> {
+        let swaps = "Filename Type Size Used Priority\n/srv/swapfile1 file 1 0 -2\n";
+        let sys = Recorded::new().file("/proc/swaps", swaps);
+        let mounts = [PathBuf::from("/"), PathBuf::from("/var")];
+        let (_, reasons) = exclusions(&sys, config, args, &mounts, targets).unwrap();
+        reasons.into_iter().map(|(pattern, _)| pattern).collect()
+    }
+
+    #[test]
+    fn defaults_swap_targets_and_lost_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = patterns(
+            &Config::default(),
+            &args(),
+            &[dir.path().to_path_buf(), "/srv/new.img".into()],
+        );
+        let store = dir
+            .path()
+            .canonicalize()
+            .unwrap()
+            .join("lifeboat")
+            .display()
+            .to_string();
+        for wanted in [
+            "/tmp/*",
+            "/srv/swapfile1",
+            "/lost+found/*",
+            "/var/lost+found/*",
+            "/srv/new.img",
+            &store,
+        ] {
+            assert!(
+                all.iter().any(|p| p == wanted),
+                "{wanted} is missing in {all:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn include_switches_a_default_off() {
+        let config = Config {
+            include: vec!["/var/tmp/*".into()],
+            ..Config::default()
+        };
+        assert!(!patterns(&config, &args(), &[]).contains(&"/var/tmp/*".to_owned()));
+        let wrong = Config {
+            include: vec!["/var/tmp".into()],
+            ..Config::default()
+        };
+        let e = exclusions(&Recorded::new(), &wrong, &args(), &[], &[]).unwrap_err();
+        assert_eq!(crate::output::error_code(&e), 2);
+    }
+
+    #[test]
+    fn without_defaults_the_targets_still_stay_out() {
+        let mut args = args();
+        args.no_default_exclusions = true;
+        args.exclude = vec!["*.iso".into()];
+        assert_eq!(
+            patterns(&Config::default(), &args, &["/srv/new.img".into()]),
+            ["*.iso", "/srv/new.img"]
+        );
+    }
+
+    #[test]
+    fn paths_with_signs_of_patterns() {
+        assert_eq!(literal(Path::new("/srv/a*b[1]?")), "/srv/a[*]b[[]1][?]");
+    }
+}

@@ -1,0 +1,445 @@
+//! `lifeboat prepare`
+
+use std::io::IsTerminal;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use bundle::store::{Store, StoreOptions};
+use layout::units::Bytes;
+use rescue_image::stick::{Identity, PrepareOptions, Stick, Target, UefiBoot, identify, refusals};
+use serde::Serialize;
+
+use crate::cli::PrepareArgs;
+use crate::output::{Outcome, Refused, Usage};
+use crate::progress::Progress;
+use crate::rescue::{Builder, Wish};
+use crate::targets::{Access, Opened, close_all};
+use crate::{Context, signals, values};
+
+/// Below this a stick has no room for a host.
+const SMALLEST: u64 = 3 << 30;
+
+#[derive(Debug, Serialize)]
+struct Prepared {
+    target: PathBuf,
+    store: String,
+    #[serde(flatten)]
+    stick: Option<StickFacts>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct StickFacts {
+    bios: bool,
+    uefi: UefiBoot,
+    medium: String,
+    data_bytes: u64,
+    kernel: String,
+}
+
+/// What the path stands for.
+#[derive(Debug, PartialEq, Eq)]
+enum What {
+    Device,
+    Image(u64),
+    Directory,
+}
+
+/// Makes a target.
+pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<Outcome> {
+    let wish = Wish {
+        package: args.kernel_package.as_deref(),
+        version: args.kernel.as_deref(),
+        modules: args.modules.unwrap_or(context.config.rescue_modules),
+    };
+    if args.check_kernel {
+        let builder = Builder::new(&context.sys, &wish).map_err(no_kernel)?;
+        let kernel = builder.kernel();
+        let facts = serde_json::json!({ "kernel": kernel.version, "image": kernel.image });
+        context.out.summary(&facts, || {
+            format!("kernel {} ({})", kernel.version, kernel.image.display())
+        })?;
+        return Ok(Outcome::Fine);
+    }
+    let Some(target) = &args.target else {
+        return Err(Usage("give a TARGET".into()).into());
+    };
+    match classify(target, args)? {
+        What::Directory => directory(context, target),
+        What::Device => device(context, args, target, &wish),
+        What::Image(size) => image(context, args, target, size, &wish),
+    }
+}
+
+fn no_kernel(error: anyhow::Error) -> anyhow::Error {
+    error.context(
+        "no kernel for the rescue system; give one with --kernel-package linux-image-....deb",
+    )
+}
+
+fn classify(target: &Path, args: &PrepareArgs) -> anyhow::Result<What> {
+    let size = args.size.map(|s| s.0);
+    let for_images = |what: &str| {
+        Usage(format!(
+            "--size is for new image files, and {} is {what}",
+            target.display()
+        ))
+    };
+    match std::fs::metadata(target) {
+        Ok(meta) if meta.is_dir() => match size {
+            Some(_) => Err(for_images("a directory").into()),
+            None => Ok(What::Directory),
+        },
+        Ok(meta) if meta.file_type().is_block_device() => match size {
+            Some(_) => Err(for_images("a disk").into()),
+            None => Ok(What::Device),
+        },
+        Ok(meta) if meta.is_file() => {
+            if !args.force_image && meta.len() > 0 {
+                return Err(Refused(format!(
+                    "{} exists ({}); what is in it would be lost: choose another name, or give --force-image",
+                    target.display(),
+                    values::bytes(meta.len())
+                ))
+                .into());
+            }
+            let size = size.or((meta.len() > 0).then_some(meta.len()));
+            large_enough(
+                target,
+                size.ok_or_else(|| Usage("a new image file needs --size, for example 32G".into()))?,
+            )
+        }
+        Ok(_) => bail!(
+            "{} is neither a disk, a file nor a directory",
+            target.display()
+        ),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => match size {
+            Some(size) => large_enough(target, size),
+            None if target.starts_with("/dev") => {
+                bail!(
+                    "there is no device {}; `lsblk -o NAME,MODEL,SERIAL,SIZE` lists the disks",
+                    target.display()
+                )
+            }
+            None => Ok(What::Directory),
+        },
+        Err(e) => Err(e).with_context(|| format!("cannot look at {}", target.display())),
+    }
+}
+
+fn large_enough(target: &Path, size: u64) -> anyhow::Result<What> {
+    if size < SMALLEST {
+        let text = format!(
+            "{} would be too small: at least {} are needed",
+            target.display(),
+            values::bytes(SMALLEST)
+        );
+        return Err(Usage(text).into());
+    }
+    Ok(What::Image(size))
+}
+
+fn directory(context: &Context, target: &Path) -> anyhow::Result<Outcome> {
+    std::fs::create_dir_all(target)
+        .with_context(|| format!("cannot make the directory {}", target.display()))?;
+    let store = Store::create(target, &StoreOptions::default())
+        .with_context(|| format!("cannot make a store in {}", target.display()))?;
+    let done = Prepared {
+        target: target.into(),
+        store: store.id().to_owned(),
+        stick: None,
+        notes: Vec::new(),
+    };
+    context.out.summary(&done, || {
+        format!(
+            "{} is a target now. It does not boot by itself: the rescue system of any stick reads it.\n\
+             Next: lifeboat backup --to {}\n",
+            target.display(),
+            target.display()
+        )
+    })?;
+    Ok(Outcome::Fine)
+}
+
+fn device(
+    context: &Context,
+    args: &PrepareArgs,
+    target: &Path,
+    wish: &Wish,
+) -> anyhow::Result<Outcome> {
+    need_root()?;
+    // A link like /dev/disk/by-id/... may lead elsewhere in a minute: from here on it is this device.
+    let path = target
+        .canonicalize()
+        .with_context(|| format!("cannot use {}", target.display()))?;
+    let identity = identify(&context.sys, &path)?;
+    let reasons = refusals(&context.sys, &path, Bytes(SMALLEST))?;
+    if !reasons.is_empty() {
+        return Err(Refused(format!(
+            "{} must not be erased: {}",
+            path.display(),
+            reasons.join("; ")
+        ))
+        .into());
+    }
+    confirm(&identity, args.yes_erase.as_deref())?;
+    make(context, args, &Target::Device(path), wish)
+}
+
+fn image(
+    context: &Context,
+    args: &PrepareArgs,
+    target: &Path,
+    size: u64,
+    wish: &Wish,
+) -> anyhow::Result<Outcome> {
+    need_root()?;
+    make(
+        context,
+        args,
+        &Target::Image {
+            path: target.into(),
+            size: Bytes(size),
+        },
+        wish,
+    )
+}
+
+fn need_root() -> anyhow::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("making a stick needs root (its data partition is mounted): run this command as root")
+}
+
+/// Has the serial of the disk typed, or compares it with the one that was given.
+fn confirm(identity: &Identity, given: Option<&str>) -> anyhow::Result<()> {
+    // A disk without a serial is confirmed by its device name: there is nothing better to tell it by.
+    let device = identity.device.display().to_string();
+    let expected = if identity.serial.is_empty() {
+        device.as_str()
+    } else {
+        identity.serial.as_str()
+    };
+    let shown = describe(identity);
+    if let Some(given) = given {
+        return match given == expected {
+            true => Ok(()),
+            false => Err(Refused(format!(
+                "--yes-erase {given} does not fit; the disk is\n{shown}"
+            ))
+            .into()),
+        };
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Refused(format!(
+            "nobody can be asked (no terminal). If this disk is to be ERASED, add --yes-erase '{expected}':\n{shown}"
+        ))
+        .into());
+    }
+    eprint!("This disk will be ERASED:\n{shown}");
+    let what = if identity.serial.is_empty() {
+        "device name"
+    } else {
+        "serial"
+    };
+    let typed: String = dialoguer::Input::new()
+        .with_prompt(format!(
+            "Type its {what} to erase it (anything else leaves it alone)"
+        ))
+        .allow_empty(true)
+        .interact_text()
+        .context("nothing was typed")?;
+    if typed.trim() != expected {
+        return Err(Refused("that is not it; the disk was not touched".into()).into());
+    }
+    signals::check()
+}
+
+fn describe(identity: &Identity) -> String {
+    let mut out = format!(
+        "  {}  {}  serial {}  {}{}\n",
+        identity.device.display(),
+        if identity.model.is_empty() {
+            "(no model)"
+        } else {
+            &identity.model
+        },
+        if identity.serial.is_empty() {
+            "(none)"
+        } else {
+            &identity.serial
+        },
+        identity.size,
+        if identity.removable {
+            "  removable"
+        } else {
+            ""
+        },
+    );
+    for line in &identity.contents {
+        out.push_str(&format!("    on it now: {line}\n"));
+    }
+    if identity.contents.is_empty() {
+        out.push_str("    on it now: nothing that is known\n");
+    }
+    out
+}
+
+fn make(
+    context: &Context,
+    args: &PrepareArgs,
+    target: &Target,
+    wish: &Wish,
+) -> anyhow::Result<Outcome> {
+    let progress = Progress::new(context.out.quiet);
+    // Everything that can fail without the disk comes before the disk is touched.
+    let builder = Builder::new(&context.sys, wish)?;
+    let (rescue, mut notes) = builder.build(&context.sys, &progress)?;
+    signals::check()?;
+    let kernel = rescue.info.kernel.clone();
+    let mut options = PrepareOptions::new(rescue);
+    if let Some(size) = args.esp_size {
+        options.esp_size = Bytes(size.0);
+    }
+    options.replace_foreign_file = args.force_image;
+    let report = Stick::prepare(&context.sys, target, &options, &progress)
+        .with_context(|| format!("cannot make a stick of {}", target.path().display()))?;
+    let opened = Opened::open(target.path(), Access::Write)?;
+    let result = match Store::open(&opened.dir) {
+        Ok(store) => Ok(store.id().to_owned()),
+        Err(bundle::Error::NoStore { .. }) => Store::create(&opened.dir, &StoreOptions::default())
+            .map(|store| store.id().to_owned())
+            .with_context(|| format!("cannot make a store on {}", target.path().display())),
+        Err(e) => Err(e.into()),
+    };
+    let store = close_all(vec![opened], result)?;
+    progress.finish();
+    notes.extend(report.notes);
+    let done = Prepared {
+        target: target.path().into(),
+        store,
+        stick: Some(StickFacts {
+            bios: report.bios,
+            uefi: report.uefi,
+            medium: report.medium,
+            data_bytes: report.data_size.0,
+            kernel,
+        }),
+        notes,
+    };
+    context.out.summary(&done, || text(&done))?;
+    Ok(Outcome::Fine)
+}
+
+fn text(done: &Prepared) -> String {
+    let target = done.target.display();
+    let mut out = String::new();
+    if let Some(s) = &done.stick {
+        let uefi = match s.uefi {
+            UefiBoot::Signed => "UEFI (with Secure Boot, too)",
+            UefiBoot::Unsigned => "UEFI (with Secure Boot off)",
+            UefiBoot::No => "not on UEFI",
+        };
+        let boots: Vec<&str> = s.bios.then_some("BIOS").into_iter().chain([uefi]).collect();
+        out.push_str(&format!(
+            "{target} is a stick now: boots on {}; kernel {}; {} for restore points\n",
+            boots.join(" and "),
+            s.kernel,
+            values::bytes(s.data_bytes)
+        ));
+    }
+    for note in &done.notes {
+        out.push_str(&format!("note: {note}\n"));
+    }
+    out.push_str(&format!("Next: lifeboat backup --to {target}\n"));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::error_code;
+
+    fn args(size: Option<u64>, force: bool) -> PrepareArgs {
+        PrepareArgs {
+            target: None,
+            size: size.map(values::Size),
+            esp_size: None,
+            kernel_package: None,
+            kernel: None,
+            yes_erase: None,
+            modules: None,
+            force_image: force,
+            check_kernel: false,
+        }
+    }
+
+    #[test]
+    fn what_a_path_stands_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("new");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert_eq!(
+            classify(dir.path(), &args(None, false)).unwrap(),
+            What::Directory
+        );
+        assert_eq!(classify(&new, &args(None, false)).unwrap(), What::Directory);
+        assert_eq!(
+            classify(&new, &args(Some(4 << 30), false)).unwrap(),
+            What::Image(4 << 30)
+        );
+        assert_eq!(
+            classify(&file, &args(Some(4 << 30), true)).unwrap(),
+            What::Image(4 << 30)
+        );
+        // A file that exists is not written over; a mistyped device does not become a directory below /dev.
+        assert_eq!(
+            error_code(&classify(&file, &args(Some(4 << 30), false)).unwrap_err()),
+            4
+        );
+        assert_eq!(
+            error_code(&classify(Path::new("/dev/sdzz9"), &args(None, false)).unwrap_err()),
+            1
+        );
+        assert_eq!(
+            error_code(&classify(&new, &args(Some(1 << 20), false)).unwrap_err()),
+            2
+        );
+        assert_eq!(
+            error_code(&classify(dir.path(), &args(Some(4 << 30), false)).unwrap_err()),
+            2
+        );
+    }
+
+    fn stick(serial: &str) -> Identity {
+        Identity {
+            device: "/dev/sdx".into(),
+            model: "Example Stick".into(),
+            serial: serial.into(),
+            size: Bytes::GIB,
+            sector_size: 512,
+            removable: true,
+            transport: "usb".into(),
+            read_only: false,
+            contents: vec!["ext4 'photos'".into()],
+        }
+    }
+
+    #[test]
+    fn only_the_exact_serial_erases() {
+        confirm(&stick("ABC123"), Some("ABC123")).unwrap();
+        for wrong in ["abc123", "ABC12", "", "/dev/sdx"] {
+            let e = confirm(&stick("ABC123"), Some(wrong)).unwrap_err();
+            assert_eq!(error_code(&e), 4);
+            assert!(
+                e.to_string().contains("photos"),
+                "the error says what is on the disk: {e}"
+            );
+        }
+        confirm(&stick(""), Some("/dev/sdx")).unwrap();
+        assert!(confirm(&stick(""), Some("")).is_err());
+    }
+}

@@ -1,0 +1,309 @@
+//! `lifeboat show`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bundle::document::{Snapshot, Summary};
+use bundle::extract::Selection;
+use bundle::list::{Entry, EntryKind, EntryState};
+use serde::Serialize;
+
+use crate::Context;
+use crate::cli::ShowArgs;
+use crate::output::{Outcome, table};
+use crate::targets::{Sources, chosen, reading};
+use crate::{paths, values};
+
+/// How many problems are named; JSON has them all.
+const PROBLEMS: usize = 20;
+
+/// Shows a restore point, or its files.
+pub fn run(context: &Context, args: &ShowArgs) -> anyhow::Result<Outcome> {
+    let targets = chosen(&args.from.from, &context.config, "--from")?;
+    let wanted = args
+        .paths
+        .iter()
+        .map(|p| paths::normal(p))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    reading(&targets, |sources| {
+        let (id, snapshot) = sources.snapshot(&args.snapshot)?;
+        if args.files {
+            return files(context, sources, &snapshot, &wanted);
+        }
+        let mut document = serde_json::to_value(&snapshot)?;
+        if let Some(map) = document.as_object_mut() {
+            map.insert("id".into(), id.to_string().into());
+        }
+        context.out.result(&document, || text(&id, &snapshot))?;
+        Ok(Outcome::Fine)
+    })
+}
+
+fn text(id: &bundle::Id, s: &Snapshot) -> String {
+    let mut out = format!("restore point {id}\n");
+    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<10} {value}\n"));
+    line("host", s.host.hostname.clone());
+    line(
+        "made",
+        format!(
+            "{} by lifeboat {} in {} s",
+            s.time, s.tool_version, s.stats.seconds
+        ),
+    );
+    line(
+        "holds",
+        if s.kind == "host" {
+            "a whole host".into()
+        } else {
+            format!("{} (no host to restore)", s.kind)
+        },
+    );
+    let fact = |name: &str| {
+        s.facts
+            .pointer(name)
+            .and_then(|v| v.as_str())
+            .map(str::to_owned)
+    };
+    if let Some(system) = fact("/os_release/PRETTY_NAME") {
+        let kernel = fact("/kernel")
+            .map(|k| format!(", kernel {k}"))
+            .unwrap_or_default();
+        line("system", format!("{system}{kernel}"));
+    }
+    if let Some(proxmox) = fact("/proxmox/version") {
+        line("proxmox", proxmox);
+    }
+    if let Some(packages) = s.facts.get("packages").and_then(|v| v.as_array()) {
+        line("packages", values::count(packages.len() as u64));
+    }
+    let rows: Vec<Vec<String>> = s
+        .trees
+        .iter()
+        .map(|t| {
+            vec![
+                t.mount_point.clone(),
+                values::count(t.entries),
+                values::count(t.files),
+                values::bytes(t.bytes),
+            ]
+        })
+        .collect();
+    out.push_str(&format!(
+        "\n{}",
+        table(&["tree", ">entries", ">files", ">size"], &rows)
+    ));
+    if !s.images.is_empty() {
+        let rows: Vec<Vec<String>> = s
+            .images
+            .iter()
+            .map(|i| {
+                vec![
+                    i.node.clone(),
+                    values::bytes(i.size),
+                    i.error.clone().unwrap_or_default(),
+                ]
+            })
+            .collect();
+        out.push_str(&format!(
+            "\n{}",
+            table(&["image", ">size", "read errors"], &rows)
+        ));
+    }
+    out.push_str(&problems(&s.summary));
+    if let Some(warnings) = s
+        .layout
+        .get("warnings")
+        .and_then(|w| w.as_array())
+        .filter(|w| !w.is_empty())
+    {
+        out.push_str("\nwhat a restore will not remake:\n");
+        for warning in warnings.iter().filter_map(|w| w.as_str()) {
+            out.push_str(&format!("  {warning}\n"));
+        }
+    }
+    out
+}
+
+/// What was not kept as it was, in words; nothing when all was.
+pub fn problems(summary: &Summary) -> String {
+    let mut out = String::new();
+    for (n, text) in [
+        (summary.changed, "changed while they were read"),
+        (summary.vanished, "vanished before they were read"),
+        (summary.unreadable, "could not be read, or not completely"),
+    ] {
+        if n > 0 {
+            out.push_str(&format!("\n{} {text}", values::plural(n, "file", "files")));
+        }
+    }
+    if out.is_empty() {
+        return out;
+    }
+    out.push('\n');
+    for problem in summary.problems.iter().take(PROBLEMS) {
+        let path = crate::progress::printable(problem.path.as_bytes());
+        out.push_str(&format!("  {}: {path}: {}\n", problem.what, problem.detail));
+    }
+    let more =
+        (summary.changed + summary.vanished + summary.unreadable).saturating_sub(PROBLEMS as u64);
+    if more > 0 {
+        out.push_str(&format!(
+            "  and {}; `lifeboat show --json` names more\n",
+            values::count(more)
+        ));
+    }
+    out
+}
+
+#[derive(Serialize)]
+struct FileLine<'a> {
+    path: String,
+    kind: EntryKind,
+    size: u64,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    mtime: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: &'a Option<EntryState>,
+}
+
+/// One line per file; as JSON, one object per line, so that a large tree need not fit in memory.
+fn files(
+    context: &Context,
+    sources: &Sources,
+    snapshot: &Snapshot,
+    wanted: &[PathBuf],
+) -> anyhow::Result<Outcome> {
+    let readers = sources.readers();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut shown = false;
+    for (tree, selection) in paths::select(&snapshot.trees, wanted) {
+        for entry in bundle::list::entries(&readers, tree) {
+            let entry = entry?;
+            let inside = entry.path.strip_prefix(".").unwrap_or(&entry.path);
+            let chosen = match &selection {
+                Selection::All => true,
+                Selection::Paths(paths) => paths.iter().any(|p| inside.starts_with(p)),
+            };
+            if !chosen {
+                continue;
+            }
+            shown = true;
+            let path = Path::new(&tree.mount_point).join(inside);
+            let written = if context.out.json {
+                json_line(&path, &entry)?
+            } else {
+                ls_line(&path, &entry)
+            };
+            match writeln!(out, "{written}") {
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Outcome::Fine),
+                other => other?,
+            }
+        }
+    }
+    out.flush()?;
+    drop(out);
+    if !shown && !wanted.is_empty() {
+        anyhow::bail!("the restore point holds nothing at {}", wanted[0].display());
+    }
+    Ok(Outcome::Fine)
+}
+
+fn json_line(path: &Path, entry: &Entry) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(&FileLine {
+        path: path.to_string_lossy().into_owned(),
+        kind: entry.kind,
+        size: entry.size,
+        mode: format!("{:04o}", entry.mode & 0o7777),
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime.0,
+        target: entry
+            .target
+            .as_ref()
+            .map(|t| t.to_string_lossy().into_owned()),
+        state: &entry.state,
+    })?)
+}
+
+fn ls_line(path: &Path, entry: &Entry) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let kind = match entry.kind {
+        EntryKind::File | EntryKind::Hardlink => '-',
+        EntryKind::Dir => 'd',
+        EntryKind::Symlink => 'l',
+        EntryKind::Char => 'c',
+        EntryKind::Block => 'b',
+        EntryKind::Fifo => 'p',
+    };
+    let bits: String = (0..9)
+        .map(|i| {
+            if entry.mode >> (8 - i) & 1 == 1 {
+                ['r', 'w', 'x'][i as usize % 3]
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let owner = format!("{}:{}", entry.uid, entry.gid);
+    let size = match entry.rdev {
+        Some((major, minor)) => format!("{major}, {minor}"),
+        None => entry.size.to_string(),
+    };
+    let show = |p: &Path| crate::progress::printable(p.as_os_str().as_bytes());
+    let target = match (&entry.target, entry.kind) {
+        (Some(t), EntryKind::Symlink) => format!(" -> {}", show(t)),
+        (Some(t), _) => format!(" same as {}", show(t)),
+        (None, _) => String::new(),
+    };
+    let state = match entry.state {
+        Some(EntryState::Changed) => "  (changed while it was read)",
+        Some(EntryState::Vanished) => "  (vanished before it was read)",
+        Some(EntryState::Unreadable) => "  (could not be read completely)",
+        None => "",
+    };
+    let time = values::rfc3339(entry.mtime.0);
+    format!(
+        "{kind}{bits} {owner:>11} {size:>12} {time} {}{target}{state}",
+        show(path)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_read_like_ls() {
+        let entry = Entry {
+            path: "bin/su".into(),
+            kind: EntryKind::File,
+            size: 72_000,
+            mode: 0o4755,
+            uid: 0,
+            gid: 0,
+            mtime: (951_782_400, 5),
+            ctime: (0, 0),
+            ino: 1,
+            rdev: None,
+            target: None,
+            content: None,
+            state: None,
+        };
+        let line = ls_line(Path::new("/bin/su"), &entry);
+        assert_eq!(
+            line,
+            "-rwxr-xr-x         0:0        72000 2000-02-29T00:00:00Z /bin/su"
+        );
+        let device = Entry {
+            kind: EntryKind::Char,
+            rdev: Some((1, 3)),
+            ..entry
+        };
+        assert!(ls_line(Path::new("/x"), &device).starts_with("crwxr-xr-x"));
+        assert!(ls_line(Path::new("/x"), &device).contains(" 1, 3 "));
+    }
+}

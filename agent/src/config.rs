@@ -1,0 +1,339 @@
+//! The configuration file, and the example of it. One table ([`SETTINGS`]) feeds the example; a test keeps it, the
+//! structure and `docs/lifeboat.toml` the same.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::cli::Modules;
+use crate::output::Usage;
+
+/// Where the configuration is looked for; it need not exist.
+pub const DEFAULT_PATH: &str = "/etc/lifeboat/lifeboat.toml";
+
+/// The settings. Every one has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Config {
+    /// Sticks, image files, directories.
+    pub targets: Vec<PathBuf>,
+    /// Directories to save instead of the whole host.
+    pub roots: Vec<PathBuf>,
+    /// Patterns to leave out.
+    pub exclude: Vec<String>,
+    /// Default exclusions to switch off, by their pattern.
+    pub include: Vec<String>,
+    /// Whether the default exclusions apply.
+    pub default_exclusions: bool,
+    /// Codec and level.
+    pub compression: Compression,
+    /// Threads that compress; 0: one per processor.
+    pub workers: usize,
+    /// Whether a new restore point is read again.
+    pub verify: bool,
+    /// Whether the rescue system on sticks follows changes of kernel and tools.
+    pub update_rescue: bool,
+    /// Which kernel modules the rescue system carries.
+    pub rescue_modules: Modules,
+    /// Directory with `pre-backup` and `post-backup`.
+    pub hooks: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            targets: Vec::new(),
+            roots: Vec::new(),
+            exclude: Vec::new(),
+            include: Vec::new(),
+            default_exclusions: true,
+            compression: Compression::Zstd(3),
+            workers: 0,
+            verify: true,
+            update_rescue: true,
+            rescue_modules: Modules::Full,
+            hooks: PathBuf::from("/etc/lifeboat/hooks.d"),
+        }
+    }
+}
+
+/// How new data are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// zstd with a level of 1 to 19.
+    Zstd(i32),
+    /// xz with a level of 0 to 9: about a hundredth of the speed of zstd.
+    Xz(u32),
+    /// As it is.
+    None,
+}
+
+impl FromStr for Compression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("'{text}' is not a compression; write zstd:1 to zstd:19, xz:0 to xz:9, or none")
+        };
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level.parse::<u32>().map_err(|_| wrong())?)),
+            None => (text, None),
+        };
+        match (name, level) {
+            ("zstd", None) => Ok(Compression::Zstd(3)),
+            ("zstd", Some(l @ 1..=19)) => Ok(Compression::Zstd(l as i32)),
+            ("xz", None) => Ok(Compression::Xz(6)),
+            ("xz", Some(l @ 0..=9)) => Ok(Compression::Xz(l)),
+            ("none", None) => Ok(Compression::None),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compression::Zstd(l) => write!(f, "zstd:{l}"),
+            Compression::Xz(l) => write!(f, "xz:{l}"),
+            Compression::None => f.write_str("none"),
+        }
+    }
+}
+
+impl Serialize for Compression {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Compression {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Config {
+    /// Reads the file that was named, or the default one if it exists. What is wrong in it is a [`Usage`] error that
+    /// names file, line and what would be right.
+    pub fn load(named: Option<&Path>) -> anyhow::Result<Config> {
+        let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                return Ok(Config::default());
+            }
+            Err(e) => {
+                return Err(e)
+                    .with_context(|| format!("cannot read the configuration {}", path.display()));
+            }
+        };
+        Self::parse(&text).map_err(|e| {
+            Usage(format!(
+                "the configuration {} is wrong:\n{e}",
+                path.display()
+            ))
+            .into()
+        })
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|e| {
+            format!("{e}Every setting is optional; `lifeboat config example` shows all of them with their defaults.")
+        })?;
+        for root in &config.roots {
+            if !root.is_absolute() {
+                return Err(format!(
+                    "roots: '{}' is not an absolute path",
+                    root.display()
+                ));
+            }
+        }
+        for target in &config.targets {
+            if !target.is_absolute() {
+                return Err(format!(
+                    "targets: '{}' is not an absolute path; a timer would look for it in the wrong place",
+                    target.display()
+                ));
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
+const SETTINGS: &[(&str, &str, Option<&str>)] = &[
+    (
+        "targets",
+        "Where restore points go when --to is not given: sticks (use the stable names in /dev/disk/by-id),\n\
+         image files, directories on other drives. `lifeboat prepare` makes a target.",
+        Some(
+            r#"["/dev/disk/by-id/usb-Example_Stick_0123456789-0:0", "/mnt/backup-drive/lifeboat"]"#,
+        ),
+    ),
+    (
+        "roots",
+        "Save these directories, each as a tree of its own, instead of the whole host. The restore point\n\
+         then has no layout: files can be extracted from it, a machine cannot be restored.",
+        None,
+    ),
+    (
+        "exclude",
+        "What to leave out besides the default exclusions. A pattern with a slash is a path of the host, one\n\
+         without is a name at any depth. * and ? stay within a name, ** crosses directories. A directory that\n\
+         matches is left out with all below it; to keep it as an empty one, end with /*.",
+        Some(r#"["/srv/scratch/*", "*.iso"]"#),
+    ),
+    (
+        "include",
+        "Default exclusions to switch off, written as `lifeboat config exclusions` shows them.",
+        Some(r#"["/var/tmp/*"]"#),
+    ),
+    (
+        "default-exclusions",
+        "Whether the default exclusions apply at all.",
+        None,
+    ),
+    (
+        "compression",
+        "zstd:1 (fast) to zstd:19 (small), xz:0 to xz:9 (very slow), or none.",
+        None,
+    ),
+    (
+        "workers",
+        "Threads that compress; 0 means one per processor.",
+        None,
+    ),
+    (
+        "verify",
+        "Read every new restore point again, past the page cache, right after it was written.",
+        None,
+    ),
+    (
+        "update-rescue",
+        "Give sticks a new rescue system when the kernel or the tools of this host have changed.",
+        None,
+    ),
+    (
+        "rescue-modules",
+        "Kernel modules of the rescue system: full (any machine), storage (without network cards), or\n\
+         slim (virtual machines only).",
+        None,
+    ),
+    (
+        "hooks",
+        "The executables pre-backup and post-backup in this directory are run before and after each backup\n\
+         (or every executable in directories of these names, in order). If pre-backup fails, nothing is\n\
+         backed up. post-backup runs whatever happened; LIFEBOAT_STATUS tells it (ok, warnings, failed).",
+        None,
+    ),
+];
+
+/// The example configuration: every setting, commented out, with its default or an example.
+pub fn example() -> anyhow::Result<String> {
+    let defaults = toml::Table::try_from(Config::default())
+        .context("cannot write out the default configuration")?;
+    let mut out = String::from(
+        "# Lifeboat's configuration: /etc/lifeboat/lifeboat.toml. Every setting is optional.\n\
+         # This example is written by `lifeboat config example`.\n",
+    );
+    for (name, text, example) in SETTINGS {
+        let default = defaults
+            .get(*name)
+            .with_context(|| format!("no setting is called {name}"))?;
+        out.push('\n');
+        for line in text.lines() {
+            out.push_str(&format!("# {line}\n"));
+        }
+        out.push_str(&format!("# Default: {default}\n"));
+        out.push_str(&match example {
+            Some(example) => format!("#{name} = {example}\n"),
+            None => format!("#{name} = {default}\n"),
+        });
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_file_means_defaults() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn unknown_setting_is_named_with_its_line_and_the_known_ones() {
+        let e = Config::parse("verify = true\ntarget = [\"/x\"]\n").unwrap_err();
+        assert!(
+            e.contains("target") && e.contains("line 2") && e.contains("`targets`"),
+            "{e}"
+        );
+        assert!(e.contains("lifeboat config example"), "{e}");
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        assert!(
+            Config::parse("compression = \"gzip\"")
+                .unwrap_err()
+                .contains("zstd:1")
+        );
+        assert!(Config::parse("compression = \"zstd:99\"").is_err());
+        assert!(
+            Config::parse("targets = [\"stick.img\"]")
+                .unwrap_err()
+                .contains("absolute")
+        );
+    }
+
+    #[test]
+    fn compressions_read_as_written() {
+        for text in ["zstd:3", "zstd:19", "xz:0", "none"] {
+            assert_eq!(text.parse::<Compression>().unwrap().to_string(), text);
+        }
+        assert_eq!("xz".parse(), Ok(Compression::Xz(6)));
+        assert!("none:1".parse::<Compression>().is_err());
+    }
+
+    /// Every setting is in the example, and the example, with its comment signs removed, is a valid configuration.
+    #[test]
+    fn example_is_complete_and_valid() {
+        let example = example().unwrap();
+        let names: Vec<_> = toml::Table::try_from(Config::default())
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        for name in &names {
+            assert!(
+                SETTINGS.iter().any(|s| s.0 == *name),
+                "{name} is missing in the example"
+            );
+        }
+        let active: String = example
+            .lines()
+            .filter_map(|l| l.strip_prefix('#'))
+            .filter(|l| !l.starts_with(' '))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        assert_eq!(active.lines().count(), names.len());
+        Config::parse(&active).unwrap();
+    }
+
+    #[test]
+    fn documented_example_is_the_generated_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lifeboat.toml");
+        let documented = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            documented,
+            example().unwrap(),
+            "docs/lifeboat.toml differs from the code: run `lifeboat config example > docs/lifeboat.toml`"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! `--disk SAVED=DISK`: which saved disk goes onto which disk at hand.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use layout::inventory::Inventory;
+use layout::model::{Layout, NodeId};
+use layout::plan::DiskChoice;
+
+use crate::output::Usage;
+
+/// Splits `SAVED=DISK` and finds the saved disk: by its name in the layout, its serial, or its device at that time.
+pub fn split(saved: &Layout, arg: &str) -> anyhow::Result<(NodeId, String)> {
+    let wrong = |reason: String| {
+        let known: Vec<String> = saved.disks().map(|(id, _)| id.to_string()).collect();
+        Usage(format!(
+            "--disk {arg}: {reason}; saved disks: {}",
+            known.join(", ")
+        ))
+    };
+    // The last `=`: names of saved disks may hold one, serials and devices do not.
+    let (wanted, disk) = arg
+        .rsplit_once('=')
+        .ok_or_else(|| wrong("write SAVED=DISK".into()))?;
+    if wanted.is_empty() || disk.is_empty() {
+        return Err(wrong("write SAVED=DISK".into()).into());
+    }
+    let mut fits = saved.disks().filter(|(id, d)| {
+        id.as_str() == wanted
+            || id.as_str().strip_prefix("disk:") == Some(wanted)
+            || d.serial.as_deref() == Some(wanted)
+            || d.device == Path::new(wanted)
+    });
+    match (fits.next(), fits.next()) {
+        (Some((id, _)), None) => Ok((id.clone(), disk.to_owned())),
+        (None, _) => Err(wrong(format!("there is no saved disk {wanted}")).into()),
+        (Some(_), Some(_)) => {
+            Err(wrong(format!("{wanted} fits several saved disks, use the name")).into())
+        }
+    }
+}
+
+/// The choices for a plan. A disk at hand is meant by device when it is a path, else by WWN or serial.
+pub fn choices(
+    saved: &Layout,
+    at_hand: &Inventory,
+    args: &[String],
+) -> anyhow::Result<BTreeMap<NodeId, DiskChoice>> {
+    let mut choices = BTreeMap::new();
+    for arg in args {
+        let (id, disk) = split(saved, arg)?;
+        let choice = if disk.starts_with('/') {
+            // A name like /dev/disk/by-id/... leads to the device that the inventory names.
+            DiskChoice::Device(
+                PathBuf::from(&disk)
+                    .canonicalize()
+                    .unwrap_or_else(|_| PathBuf::from(&disk)),
+            )
+        } else if at_hand
+            .disks
+            .iter()
+            .any(|d| d.wwn.as_deref() == Some(disk.as_str()))
+        {
+            DiskChoice::Wwn(disk)
+        } else {
+            DiskChoice::Serial(disk)
+        };
+        if choices.insert(id.clone(), choice).is_some() {
+            return Err(Usage(format!("--disk names the saved disk {id} twice")).into());
+        }
+    }
+    Ok(choices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use layout::model::{Disk, Firmware, Node};
+    use layout::units::{Bytes, SectorSize};
+
+    fn saved() -> Layout {
+        let mut layout = Layout::new(Firmware::Bios);
+        for (id, device, serial) in [("aaaa", "/dev/nvme0n1", "S1"), ("bbbb", "/dev/sda", "S2")] {
+            let disk = Disk {
+                device: device.into(),
+                model: None,
+                serial: Some(serial.into()),
+                wwn: None,
+                size: Bytes::GIB,
+                sector_size: SectorSize::S512,
+                transport: None,
+                removable: false,
+                table: None,
+            };
+            layout.nodes.insert(NodeId::disk(id), Node::Disk(disk));
+        }
+        layout
+    }
+
+    #[test]
+    fn saved_disks_by_name_serial_and_device() {
+        for name in ["disk:aaaa", "aaaa", "S1", "/dev/nvme0n1"] {
+            assert_eq!(
+                split(&saved(), &format!("{name}=NEW")).unwrap(),
+                (NodeId::disk("aaaa"), "NEW".into())
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_ones_are_named_with_the_right_ones() {
+        for arg in ["nonsense", "=x", "S1=", "S9=x"] {
+            let e = split(&saved(), arg).unwrap_err();
+            assert!(e.to_string().contains("disk:aaaa, disk:bbbb"), "{e}");
+            assert_eq!(crate::output::error_code(&e), 2);
+        }
+        let none = Inventory {
+            firmware: Firmware::Bios,
+            disks: Vec::new(),
+            memory: Bytes(0),
+        };
+        let twice = ["S1=x".to_owned(), "aaaa=y".to_owned()];
+        assert!(choices(&saved(), &none, &twice).is_err());
+    }
+}

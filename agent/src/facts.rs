@@ -1,0 +1,252 @@
+//! What a snapshot says about the host besides layout and files: for people who rebuild it, and for the restore, which
+//! has to bring network names to other hardware.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use layout::system::{Cmd, System};
+use serde::Serialize;
+
+/// Facts about the host. What could not be found out is left empty: no fact is worth a failed backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// Name.
+    pub hostname: String,
+    /// `/etc/machine-id`: changes with a fresh installation.
+    pub machine_id: String,
+    /// `/etc/os-release`.
+    pub os_release: BTreeMap<String, String>,
+    /// `uname -r`.
+    pub kernel: String,
+    /// The kernel's command line.
+    pub kernel_command_line: String,
+    /// Installed Debian packages.
+    pub packages: Vec<Package>,
+    /// Packages that were asked for, not drawn in by others.
+    pub manual_packages: Vec<String>,
+    /// Network interfaces.
+    pub network: Vec<Interface>,
+    /// Proxmox VE, if this is such a host.
+    pub proxmox: Option<Proxmox>,
+}
+
+/// An installed package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Package {
+    /// Name, with the architecture where it is a foreign one.
+    pub name: String,
+    /// Version.
+    pub version: String,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// Name: `enp3s0`, `vmbr0`.
+    pub name: String,
+    /// MAC address in use.
+    pub mac: String,
+    /// MAC address of the hardware, where that is another one (in a bond).
+    pub permanent_mac: Option<String>,
+    /// Driver; only hardware has one.
+    pub driver: Option<String>,
+    /// Device below `/sys/devices`; only hardware has one.
+    pub device: Option<PathBuf>,
+    /// udev's `ID_PATH` and `ID_NET_NAME_*`.
+    pub udev: BTreeMap<String, String>,
+}
+
+/// A Proxmox VE host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Proxmox {
+    /// `pveversion`, for example `pve-manager/8.4.1/2a5fa54a8503f96d (running kernel: 6.8.12-10-pve)`.
+    pub version: String,
+    /// Whether the host belongs to a cluster.
+    pub cluster: bool,
+    /// Configuration files of guests below `/etc/pve`: `qemu-server/100.conf`, `lxc/101.conf`.
+    pub guests: Vec<String>,
+}
+
+/// Asks the host.
+pub fn collect(sys: &dyn System) -> Facts {
+    let text = |path: &str| sys.text(Path::new(path)).unwrap_or_default();
+    Facts {
+        hostname: text("/proc/sys/kernel/hostname"),
+        machine_id: text("/etc/machine-id"),
+        os_release: os_release(&text("/etc/os-release")),
+        kernel: text("/proc/sys/kernel/osrelease"),
+        kernel_command_line: text("/proc/cmdline"),
+        packages: packages(sys),
+        manual_packages: manual_packages(sys),
+        network: network(sys),
+        proxmox: proxmox(sys),
+    }
+}
+
+/// Output of a command that may be missing or fail: then nothing.
+fn ask(sys: &dyn System, command: &Cmd) -> Option<String> {
+    match sys.run(command) {
+        Ok(output) => Some(output.text()),
+        Err(error) => {
+            tracing::debug!("a fact is left out: {error}");
+            None
+        }
+    }
+}
+
+/// os-release(5): shell assignments, of which only plain quoting occurs.
+fn os_release(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter_map(|line| line.trim().split_once('='))
+        .filter(|(name, _)| !name.starts_with('#'))
+        .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
+        .collect()
+}
+
+fn packages(sys: &dyn System) -> Vec<Package> {
+    let query = Cmd::new("dpkg-query").args([
+        "-W",
+        "-f=${db:Status-Status}\t${binary:Package}\t${Version}\n",
+    ]);
+    ask(sys, &query)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split('\t');
+            // Packages that were removed and left their configuration are listed, too.
+            (fields.next()? == "installed").then_some(())?;
+            Some(Package {
+                name: fields.next()?.to_owned(),
+                version: fields.next()?.to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn manual_packages(sys: &dyn System) -> Vec<String> {
+    let text = ask(sys, &Cmd::new("apt-mark").arg("showmanual")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn network(sys: &dyn System) -> Vec<Interface> {
+    let permanent =
+        permanent_macs(&ask(sys, &Cmd::new("ip").args(["-j", "link"])).unwrap_or_default());
+    let root = Path::new("/sys/class/net");
+    let names = sys.list_dir(root).unwrap_or_default();
+    names
+        .into_iter()
+        .filter(|name| name != "lo")
+        // A file there is no interface: the bonding module has `bonding_masters`.
+        .filter(|name| sys.exists(&root.join(name).join("ifindex")))
+        .map(|name| {
+            let dir = root.join(&name);
+            let device = sys
+                .exists(&dir.join("device"))
+                .then(|| sys.canonicalize(&dir.join("device")).ok())
+                .flatten();
+            let driver = device
+                .as_ref()
+                .and_then(|d| sys.canonicalize(&d.join("driver")).ok());
+            let udev = if device.is_some() {
+                udev_names(sys, &dir)
+            } else {
+                BTreeMap::new()
+            };
+            Interface {
+                mac: sys.text(&dir.join("address")).unwrap_or_default(),
+                permanent_mac: permanent.get(&name).cloned(),
+                driver: driver.and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned())),
+                device,
+                udev,
+                name,
+            }
+        })
+        .collect()
+}
+
+/// `ip -j link` names the hardware's address where another one is in use.
+fn permanent_macs(json: &str) -> BTreeMap<String, String> {
+    let links: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+    links
+        .iter()
+        .filter_map(|l| {
+            Some((
+                l.get("ifname")?.as_str()?.to_owned(),
+                l.get("permaddr")?.as_str()?.to_owned(),
+            ))
+        })
+        .collect()
+}
+
+fn udev_names(sys: &dyn System, dir: &Path) -> BTreeMap<String, String> {
+    let query = Cmd::new("udevadm")
+        .args(["info", "--query=property"])
+        .arg(format!("--path={}", dir.display()));
+    ask(sys, &query)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| *name == "ID_PATH" || name.starts_with("ID_NET_NAME"))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn proxmox(sys: &dyn System) -> Option<Proxmox> {
+    if !sys.exists(Path::new("/usr/bin/pveversion")) {
+        return None;
+    }
+    let mut guests = Vec::new();
+    for kind in ["qemu-server", "lxc"] {
+        let names = sys
+            .list_dir(&Path::new("/etc/pve").join(kind))
+            .unwrap_or_default();
+        guests.extend(
+            names
+                .into_iter()
+                .filter(|n| n.ends_with(".conf"))
+                .map(|n| format!("{kind}/{n}")),
+        );
+    }
+    Some(Proxmox {
+        version: ask(sys, &Cmd::new("/usr/bin/pveversion"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        cluster: sys.exists(Path::new("/etc/pve/corosync.conf")),
+        guests,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn os_release_is_unquoted() {
+        let map =
+            os_release("# comment\nNAME=\"Debian GNU/Linux\"\nVERSION_ID='12'\nID=debian\n\n");
+        assert_eq!(map["NAME"], "Debian GNU/Linux");
+        assert_eq!(map["VERSION_ID"], "12");
+        assert_eq!(map["ID"], "debian");
+        assert_eq!(map.len(), 3);
+    }
+
+    #[test]
+    fn permanent_addresses_of_bonded_cards() {
+        let json = r#"[{"ifname":"lo"},{"ifname":"enp3s0","address":"02:00:00:00:00:01","permaddr":"bc:24:11:00:00:01"}]"#;
+        assert_eq!(
+            permanent_macs(json),
+            BTreeMap::from([("enp3s0".into(), "bc:24:11:00:00:01".into())])
+        );
+        assert!(permanent_macs("").is_empty());
+    }
+
+    /// This very machine answers, whatever it is: a fact that cannot be had is no error.
+    #[test]
+    fn live_host_answers() {
+        let facts = collect(&layout::system::Host);
+        assert!(!facts.hostname.is_empty());
+        assert!(!facts.kernel.is_empty());
+        assert!(!facts.network.iter().any(|i| i.name == "lo"));
+    }
+}
