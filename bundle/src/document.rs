@@ -127,7 +127,7 @@ impl Summary {
 pub struct Problem {
     /// Path on the host; bytes that are not UTF-8 are replaced.
     pub path: String,
-    /// `changed`, `vanished` or `unreadable`.
+    /// `changed`, `vanished`, `unreadable` or `partial`.
     pub what: String,
     /// The system's reason, or what was seen.
     pub detail: String,

@@ -14,8 +14,20 @@ pub mod list;
 pub mod store;
 pub mod verify;
 
+mod bytes;
+mod catalogue;
+mod codec;
+mod content;
+mod format;
+mod fsutil;
 mod id;
+mod index;
+mod member;
+mod pack;
+mod pax;
+mod read;
 mod time;
+mod walk;
 
 pub use error::{Error, Result};
 pub use id::Id;

@@ -1,11 +1,17 @@
 //! What a tree holds, from its catalogue.
-use crate::document::Tree;
-use crate::store::Store;
-use crate::{Id, Result};
+
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::catalogue::{Catalogue, Line, WireEntry};
+use crate::document::Tree;
+use crate::read::Readers;
+use crate::store::Store;
+use crate::{Id, Result};
+
 /// What kind of file an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryKind {
     /// Regular file.
@@ -25,18 +31,42 @@ pub enum EntryKind {
 }
 
 /// How an entry's content in the snapshot relates to the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryState {
     /// It changed while it was read.
     Changed,
     /// It was listed, but gone when it was to be read; not in the snapshot.
     Vanished,
-    /// It could not be read, or not completely (the rest is zeroes).
+    /// It could not be read at all; not in the snapshot.
     Unreadable,
+    /// It could not be read completely: the rest is zeroes.
+    Partial,
 }
 
-/// One entry of a tree.
+impl EntryState {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            EntryState::Changed => "changed",
+            EntryState::Vanished => "vanished",
+            EntryState::Unreadable => "unreadable",
+            EntryState::Partial => "partial",
+        }
+    }
+
+    pub(crate) fn from_word(word: &[u8]) -> Option<EntryState> {
+        [
+            EntryState::Changed,
+            EntryState::Vanished,
+            EntryState::Unreadable,
+            EntryState::Partial,
+        ]
+        .into_iter()
+        .find(|state| state.word().as_bytes() == word)
+    }
+}
+
+/// One entry of a tree. Serialises as the catalogue writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Path inside the tree, without a leading slash; `.` is the tree's root.
@@ -67,10 +97,38 @@ pub struct Entry {
     pub state: Option<EntryState>,
 }
 
+impl Entry {
+    /// Is it in the snapshot, or only recorded as something that could not be kept?
+    pub fn is_kept(&self) -> bool {
+        !matches!(
+            self.state,
+            Some(EntryState::Vanished | EntryState::Unreadable)
+        )
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        WireEntry::from(self).serialize(serializer)
+    }
+}
+
 /// The entries of a tree, directories before their contents, in byte order.
 pub fn entries<'s>(
-    _readers: &'s [&'s Store],
-    _tree: &'s Tree,
+    readers: &'s [&'s Store],
+    tree: &'s Tree,
 ) -> impl Iterator<Item = Result<Entry>> + 's {
-    std::iter::empty()
+    let mut lines = Catalogue::new(Readers::new(readers), tree);
+    let mut current: std::vec::IntoIter<Entry> = Vec::new().into_iter();
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(entry) = current.next() {
+                return Some(Ok(entry));
+            }
+            match lines.next()? {
+                Ok(Line { entries, .. }) => current = entries.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    })
 }

@@ -1,22 +1,67 @@
 //! A store on a target.
-use crate::document::{Snapshot, SnapshotHeader};
-use crate::{Error, Id, Result};
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Decoder;
+use crate::document::{SNAPSHOT_FORMAT, Snapshot, SnapshotHeader};
+use crate::format::{FORMAT, Versioned, parse};
+use crate::index::{self, Location, Map};
+use crate::pack::{self, PackEntry};
+use crate::{Error, Id, Result, fsutil, time};
+
+/// The store's directory on a target.
+const ROOT: &str = "lifeboat";
+/// Packs that are kept open for reading.
+const OPEN_PACKS: usize = 16;
 
 /// How a store is made.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct StoreOptions {}
 
-/// The deduplicated data on one target, in `<dir>/lifeboat`.
-#[derive(Debug)]
-pub struct Store {
-    dir: PathBuf,
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreFile {
+    format: u32,
     id: String,
+    created: String,
+    /// Key slots in a later version. The field is there so that this version refuses what it cannot decrypt.
+    encryption: Option<serde_json::Value>,
 }
 
-/// A snapshot document that is not what its name says, or that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+impl Versioned for StoreFile {
+    fn format(&self) -> u32 {
+        self.format
+    }
+}
+
+impl Versioned for Snapshot {
+    fn format(&self) -> u32 {
+        self.format
+    }
+}
+
+/// What opening found out about a pack.
+#[derive(Debug)]
+pub(crate) struct PackInfo {
+    pub id: Id,
+    /// Size that the index or the footer gives.
+    pub size: u64,
+    /// Why it cannot be relied upon: missing, another size.
+    pub problem: Option<String>,
+    /// Found by its footer only: the next writer lists it in an index.
+    pub unindexed: bool,
+}
+
+/// A file of the store that cannot be used as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DamagedDocument {
     /// The file.
     pub file: PathBuf,
@@ -24,50 +69,432 @@ pub struct DamagedDocument {
     pub reason: String,
 }
 
+/// The deduplicated data on one target, in `<dir>/lifeboat`.
+pub struct Store {
+    dir: PathBuf,
+    root: PathBuf,
+    id: String,
+    lock: Option<Flock<File>>,
+    packs: Vec<PackInfo>,
+    map: Map,
+    problems: Vec<DamagedDocument>,
+    open: Mutex<VecDeque<(u32, Arc<File>)>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("dir", &self.dir)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Store {
     /// Makes an empty store in `<dir>/lifeboat` and opens it for writing.
     pub fn create(dir: &Path, _options: &StoreOptions) -> Result<Store> {
-        Err(Error::NoStore { dir: dir.into() })
+        let root = dir.join(ROOT);
+        let file = root.join("store.json");
+        if file.exists() {
+            return Err(Error::StoreExists {
+                dir: dir.to_path_buf(),
+            });
+        }
+        fsutil::make_dir(&root)?;
+        for name in ["tmp", "packs", "index", "snapshots", "reports"] {
+            fsutil::make_dir(&root.join(name))?;
+        }
+        let document = StoreFile {
+            format: FORMAT,
+            id: uuid::Uuid::new_v4().to_string(),
+            created: time::rfc3339(time::now()),
+            encryption: None,
+        };
+        let mut json =
+            serde_json::to_vec(&document).map_err(|e| Error::malformed(file.display(), e))?;
+        json.push(b'\n');
+        fsutil::write_file(&root, &file, &json)?;
+        Store::open(dir)
     }
-    /// Opens for writing: takes the store's lock until dropped, removes what a killed writer left.
+
+    /// Opens for writing: takes the store's lock until dropped, removes what a killed writer left unfinished.
     pub fn open(dir: &Path) -> Result<Store> {
-        Err(Error::NoStore { dir: dir.into() })
+        let id = read_store_file(dir)?;
+        let root = dir.join(ROOT);
+        let path = root.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
+                    nix::Error::EWOULDBLOCK => Error::Locked {
+                        dir: dir.to_path_buf(),
+                    },
+                    other => Error::sys("lock", &path)(other),
+                },
+            )?;
+        // Under the lock nobody else writes: what lies here is of a writer that was killed.
+        let unfinished = root.join("tmp");
+        fsutil::make_dir(&unfinished)?;
+        for name in fsutil::names(&unfinished)? {
+            let path = unfinished.join(name);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        Store::load(dir, id, Some(lock))
     }
+
     /// Opens for reading; needs no write permission and no lock.
     pub fn open_read_only(dir: &Path) -> Result<Store> {
-        Err(Error::NoStore { dir: dir.into() })
+        let id = read_store_file(dir)?;
+        Store::load(dir, id, None)
     }
+
+    fn load(dir: &Path, id: String, lock: Option<Flock<File>>) -> Result<Store> {
+        let root = dir.join(ROOT);
+        let mut store = Store {
+            dir: dir.to_path_buf(),
+            root,
+            id,
+            lock,
+            packs: Vec::new(),
+            map: Map::default(),
+            problems: Vec::new(),
+            open: Mutex::default(),
+        };
+        let mut known = HashMap::new();
+        for (path, id) in index::files(&store.root)? {
+            let read = match id {
+                Some(id) => index::read(&path, &id),
+                None => Err(Error::malformed(path.display(), "its name is not a hash")),
+            };
+            match read {
+                Ok(packs) => packs.into_iter().for_each(|pack| {
+                    known.entry(pack.id).or_insert((pack, false));
+                }),
+                // An index of a newer format may list what must not be read as if it were of this one.
+                Err(error @ Error::UnknownFormat { .. }) => return Err(error),
+                Err(error) => store.problem(path, error),
+            }
+        }
+        let mut present = HashMap::new();
+        for prefix in fsutil::names(&store.root.join("packs"))? {
+            let sub = store.root.join("packs").join(prefix);
+            if !sub.is_dir() {
+                continue;
+            }
+            for name in fsutil::names(&sub)? {
+                let path = sub.join(&name);
+                let Some(id) = name
+                    .strip_suffix(".pack")
+                    .and_then(|stem| stem.parse::<Id>().ok())
+                else {
+                    continue;
+                };
+                if known.contains_key(&id) {
+                    present.insert(
+                        id,
+                        fs::metadata(&path)
+                            .map_err(Error::io("examine", &path))?
+                            .len(),
+                    );
+                    continue;
+                }
+                match pack::read_footer(&path) {
+                    Ok((size, blobs)) => {
+                        present.insert(id, size);
+                        known.insert(id, (PackEntry { id, size, blobs }, true));
+                    }
+                    Err(error) => store.problem(path, error),
+                }
+            }
+        }
+        let mut packs: Vec<_> = known.into_values().collect();
+        packs.sort_unstable_by_key(|(pack, _)| pack.id);
+        for (pack, unindexed) in packs {
+            let problem = match present.get(&pack.id) {
+                None => Some("the pack is missing".to_string()),
+                Some(size) if *size != pack.size => Some(format!(
+                    "the pack has {size} bytes instead of {}",
+                    pack.size
+                )),
+                Some(_) => None,
+            };
+            store.map.push_pack(store.packs.len() as u32, &pack.blobs);
+            store.packs.push(PackInfo {
+                id: pack.id,
+                size: pack.size,
+                problem,
+                unindexed,
+            });
+        }
+        store.map.sort();
+        Ok(store)
+    }
+
+    fn problem(&mut self, file: PathBuf, error: Error) {
+        let reason = match error {
+            Error::Malformed { reason, .. } => reason,
+            other => other.to_string(),
+        };
+        tracing::warn!(file = %file.display(), reason, "unusable file in store");
+        self.problems.push(DamagedDocument { file, reason });
+    }
+
     /// The store's id, a UUID.
     pub fn id(&self) -> &str {
         &self.id
     }
+
     /// The target directory, the one that holds `lifeboat/`.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+
+    /// `<dir>/lifeboat`.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn writable(&self) -> bool {
+        self.lock.is_some()
+    }
+
     /// The snapshots, oldest first. Damaged documents are not among them, see [`Store::damaged_documents`].
     pub fn snapshots(&self) -> Result<Vec<SnapshotHeader>> {
-        Ok(Vec::new())
+        let documents = self.documents()?;
+        let mut headers: Vec<_> = documents
+            .into_iter()
+            .filter_map(|(_, d)| d.ok())
+            .map(|(id, s)| SnapshotHeader::new(id, &s))
+            .collect();
+        headers.sort_by(|a, b| (&a.time, a.id).cmp(&(&b.time, b.id)));
+        Ok(headers)
     }
+
     /// Snapshot documents that cannot be used, with the reason.
     pub fn damaged_documents(&self) -> Result<Vec<DamagedDocument>> {
-        Ok(Vec::new())
+        let documents = self.documents()?;
+        let damaged = documents.into_iter().filter_map(|(file, document)| {
+            let error = document.err()?;
+            Some(DamagedDocument {
+                file,
+                reason: error.to_string(),
+            })
+        });
+        Ok(damaged.collect())
     }
+
     /// The snapshot whose id begins with `wanted`, or the newest for `latest`.
     pub fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)> {
-        Err(Error::NoSnapshot {
-            wanted: wanted.into(),
-            dir: self.dir.clone(),
-        })
+        let mut documents: Vec<(Id, Snapshot)> = Vec::new();
+        let mut damaged = None;
+        for (file, document) in self.documents()? {
+            match document {
+                Ok((id, snapshot)) if wanted == "latest" || id.to_string().starts_with(wanted) => {
+                    documents.push((id, snapshot));
+                }
+                Ok(_) => {}
+                // "latest" must not silently mean an older one; a prefix is looked for in the file's name.
+                Err(error) => {
+                    let name = file
+                        .file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned();
+                    let stem = name.split_once('-').map_or("", |(_, id)| id);
+                    if wanted != "latest" && stem.starts_with(wanted) {
+                        damaged = Some(error);
+                    } else {
+                        tracing::warn!("passed over: {error}");
+                    }
+                }
+            }
+        }
+        documents.sort_by(|a, b| (&a.1.time, a.0).cmp(&(&b.1.time, b.0)));
+        let count = documents.len();
+        match (documents.pop(), damaged) {
+            (Some(_), _) if wanted != "latest" && count > 1 => Err(Error::AmbiguousSnapshot {
+                wanted: wanted.to_string(),
+                count,
+                dir: self.dir.clone(),
+            }),
+            (Some(found), _) => Ok(found),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(Error::NoSnapshot {
+                wanted: wanted.to_string(),
+                dir: self.dir.clone(),
+            }),
+        }
     }
+
+    /// Every snapshot document, with what it holds or why it cannot be used.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn documents(&self) -> Result<Vec<(PathBuf, Result<(Id, Snapshot)>)>> {
+        let dir = self.root.join("snapshots");
+        let names = fsutil::names(&dir)?;
+        let documents = names
+            .iter()
+            .filter(|name| name.ends_with(".json"))
+            .map(|name| {
+                let path = dir.join(name);
+                let document = read_snapshot(&path, name);
+                (path, document)
+            });
+        Ok(documents.collect())
+    }
+
+    /// Index and pack files that opening could not use.
+    pub(crate) fn problems(&self) -> &[DamagedDocument] {
+        &self.problems
+    }
+
+    pub(crate) fn packs(&self) -> &[PackInfo] {
+        &self.packs
+    }
+
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// Does a pack that looks whole hold this blob? Only then need it not be written again.
+    pub(crate) fn holds(&self, id: &Id) -> bool {
+        self.map
+            .find(id)
+            .iter()
+            .any(|l| self.packs[l.pack as usize].problem.is_none())
+    }
+
+    /// The packs that the next index has to list.
+    pub(crate) fn unindexed(&self) -> Vec<PackEntry> {
+        let unindexed = self.packs.iter().filter(|p| p.unindexed);
+        unindexed
+            .filter_map(|p| {
+                let (size, blobs) = pack::read_footer(&self.pack_path(p)).ok()?;
+                Some(PackEntry {
+                    id: p.id,
+                    size,
+                    blobs,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn pack_path(&self, pack: &PackInfo) -> PathBuf {
+        self.root.join(pack::pack_name(&pack.id))
+    }
+
+    pub(crate) fn pack_file(&self, pack: u32) -> Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = open.iter().find(|(p, _)| *p == pack) {
+            return Ok(file.clone());
+        }
+        let path = self.pack_path(&self.packs[pack as usize]);
+        let file = Arc::new(File::open(&path).map_err(Error::io("open", &path))?);
+        if open.len() >= OPEN_PACKS {
+            open.pop_front();
+        }
+        open.push_back((pack, file.clone()));
+        Ok(file)
+    }
+
+    /// Reads one blob from one place and compares it with its id. The reason of a failure is in words and names
+    /// the pack.
+    pub(crate) fn read_at(
+        &self,
+        place: &Location,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let pack = &self.packs[place.pack as usize];
+        let said = |e: &dyn std::fmt::Display| {
+            format!("pack {} in {}: {e}", pack.id.short(), self.dir.display())
+        };
+        let file = self.pack_file(place.pack).map_err(|e| said(&e))?;
+        scratch.stored.resize(place.stored as usize, 0);
+        file.read_exact_at(&mut scratch.stored, u64::from(place.offset))
+            .map_err(|e| said(&e))?;
+        scratch
+            .decoder
+            .decode(place.codec, &scratch.stored, u64::from(place.raw), out)
+            .map_err(|e| said(&e))?;
+        if Id::of(out) != place.id {
+            return Err(said(&"the content does not have the hash that is its id"));
+        }
+        Ok(())
+    }
+
     /// Sizes of the store.
     pub fn stats(&self) -> StoreStats {
-        StoreStats::default()
+        StoreStats {
+            packs: self.packs.len() as u64,
+            blobs: self.map.iter().count() as u64,
+            raw_bytes: self.map.iter().map(|l| u64::from(l.raw)).sum(),
+            stored_bytes: self.packs.iter().map(|p| p.size).sum(),
+        }
     }
 }
 
+/// Buffers and contexts for reading blobs, one per thread.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    stored: Vec<u8>,
+    decoder: Decoder,
+}
+
+fn read_store_file(dir: &Path) -> Result<String> {
+    let path = dir.join(ROOT).join("store.json");
+    let json = match fs::read(&path) {
+        Ok(json) => json,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NoStore {
+                dir: dir.to_path_buf(),
+            });
+        }
+        Err(e) => return Err(Error::io("read", &path)(e)),
+    };
+    // Before anything else, as an encrypted store may have further fields.
+    let encrypted = serde_json::from_slice::<serde_json::Value>(&json).is_ok_and(|v| {
+        v.get("format") == Some(&FORMAT.into()) && v.get("encryption").is_some_and(|e| !e.is_null())
+    });
+    if encrypted {
+        return Err(Error::Encrypted { path });
+    }
+    Ok(parse::<StoreFile>(&path, &json, FORMAT)?.id)
+}
+
+fn read_snapshot(path: &Path, name: &str) -> Result<(Id, Snapshot)> {
+    let json = fs::read(path).map_err(Error::io("read", path))?;
+    let id = Id::of(&json);
+    let snapshot: Snapshot = match parse(path, &json, SNAPSHOT_FORMAT) {
+        Ok(snapshot) => snapshot,
+        // Bytes that fit their name are of another version or another program; others are damaged.
+        Err(error) if name.ends_with(&format!("-{id}.json")) => return Err(error),
+        Err(_) => return Err(wrong_hash(path)),
+    };
+    if name != snapshot_name(&snapshot.time, &id) {
+        return Err(wrong_hash(path));
+    }
+    Ok((id, snapshot))
+}
+
+fn wrong_hash(path: &Path) -> Error {
+    Error::malformed(
+        path.display(),
+        "its content does not have the time and hash that its name gives",
+    )
+}
+
+/// `<time>-<id>.json`.
+pub(crate) fn snapshot_name(time: &str, id: &Id) -> String {
+    format!("{}-{id}.json", time::compact(time))
+}
+
 /// Sizes of a store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct StoreStats {
     /// Number of packs.
     pub packs: u64,

@@ -1,0 +1,332 @@
+//! Writing a snapshot to one or more stores.
+//!
+//! One read feeds all targets: walker → readers (segments and chunks, hashed and looked up) → compressors → one
+//! writer per target. Every stage waits only for the one after it, so that they cannot block each other in a circle.
+
+mod chunks;
+mod reader;
+mod sink;
+mod target;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub(crate) use chunks::is_zero;
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+
+use crate::document::{Image, SNAPSHOT_FORMAT, Snapshot, SnapshotDraft, Stats, Summary, Tree};
+use crate::events::Events;
+use crate::exclude::Exclusions;
+use crate::store::{Store, snapshot_name};
+use crate::{Error, Id, Result, fsutil, index, time};
+use sink::{Mask, Shared, Sink};
+use target::Written;
+
+/// How blobs are compressed; raw is used anyway where compression does not pay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// Zstandard, level 1 to 19.
+    Zstd(i32),
+    /// xz, level 0 to 9: small and slow.
+    Xz(u32),
+    /// None.
+    Raw,
+}
+
+/// How a backup is made.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// Compression, `Zstd(3)` unless set.
+    pub compression: Codec,
+    /// Threads that compress; as many again read. The number of CPUs unless set.
+    pub workers: usize,
+    /// Packs end at the first blob beyond this many bytes; 128 MiB unless set.
+    pub pack_size: u64,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism()
+            .map_or(2, usize::from)
+            .min(16);
+        BackupOptions {
+            compression: Codec::Zstd(3),
+            workers,
+            pack_size: 128 << 20,
+        }
+    }
+}
+
+/// A file system to read.
+#[derive(Debug, Clone)]
+pub struct TreeSource {
+    /// Where its files are read: the mount point, or the mount of a snapshot of it.
+    pub root: PathBuf,
+    /// Where it belongs on the host: `/`, `/var`.
+    pub mount_point: PathBuf,
+    /// What is left out; patterns see paths on the host (below `mount_point`).
+    pub exclude: Exclusions,
+}
+
+/// A block device to read.
+#[derive(Debug, Clone)]
+pub struct ImageSource {
+    /// The layout's node.
+    pub node: String,
+    /// The device, or a file.
+    pub path: PathBuf,
+}
+
+/// What became of one target.
+#[derive(Debug)]
+pub struct TargetResult {
+    /// The target.
+    pub dir: PathBuf,
+    /// The snapshot's id, or why there is none.
+    pub snapshot: Result<Id>,
+    /// Bytes written to it: packs, index and document.
+    pub bytes_written: u64,
+    /// Blobs that were new to it.
+    pub new_blobs: u64,
+    /// Blobs that it held already.
+    pub known_blobs: u64,
+}
+
+/// A backup under way. Dropped without [`Backup::commit`], it leaves complete packs that the next one reuses.
+pub struct Backup<'e> {
+    events: &'e dyn Events,
+    options: BackupOptions,
+    shared: Arc<Shared>,
+    sink: Option<Sink>,
+    compressors: Vec<JoinHandle<Result<()>>>,
+    writers: Vec<JoinHandle<Result<Written>>>,
+    time: String,
+    started: Instant,
+    bytes_read: u64,
+    #[cfg(test)]
+    hook: Option<&'e (dyn Fn(&[u8]) + Sync)>,
+}
+
+impl<'e> Backup<'e> {
+    /// Begins a backup to `targets`, which were opened for writing ([`Store::open`] or [`Store::create`]).
+    pub fn start(
+        targets: Vec<Store>,
+        options: BackupOptions,
+        events: &'e dyn Events,
+    ) -> Result<Backup<'e>> {
+        if targets.is_empty() || targets.len() > Mask::BITS as usize {
+            return Err(Error::NoTarget(format!(
+                "{} targets were given",
+                targets.len()
+            )));
+        }
+        if let Some(target) = targets.iter().find(|t| !t.writable()) {
+            return Err(Error::NoTarget(format!(
+                "{} was opened for reading only",
+                target.dir().display()
+            )));
+        }
+        let options = BackupOptions {
+            workers: options.workers.clamp(1, 64),
+            ..options
+        };
+        let shared = Arc::new(Shared::new(targets));
+        let (jobs, queue) = bounded(options.workers * 2);
+        let mut to_writers = Vec::new();
+        let mut writers = Vec::new();
+        for number in 0..shared.targets.len() {
+            let (sender, receiver) = bounded(4);
+            to_writers.push(sender);
+            let (shared, pack_size) = (shared.clone(), options.pack_size);
+            writers.push(std::thread::spawn(move || {
+                target::write(&shared, number, pack_size, receiver)
+            }));
+        }
+        let compressors = (0..options.workers)
+            .map(|_| {
+                let (shared, queue, to_writers) =
+                    (shared.clone(), queue.clone(), to_writers.clone());
+                let codec = options.compression;
+                std::thread::spawn(move || sink::compress(&shared, codec, &queue, &to_writers))
+            })
+            .collect();
+        Ok(Backup {
+            events,
+            sink: Some(Sink::new(shared.clone(), jobs)),
+            options,
+            shared,
+            compressors,
+            writers,
+            time: time::rfc3339(time::now()),
+            started: Instant::now(),
+            bytes_read: 0,
+            #[cfg(test)]
+            hook: None,
+        })
+    }
+
+    fn sink(&self) -> Result<&Sink> {
+        self.sink
+            .as_ref()
+            .ok_or(Error::Internal("the backup has ended"))
+    }
+
+    /// When the backup began, as the snapshot will say.
+    pub fn time(&self) -> &str {
+        &self.time
+    }
+
+    /// Stores the files of one file system. Fails only when the tree's root cannot be read or no target is left; what
+    /// cannot be read below is in the tree's summary.
+    pub fn tree(&mut self, source: &TreeSource) -> Result<Tree> {
+        let mount_point = source.mount_point.to_string_lossy().into_owned();
+        self.events.phase(&format!("files of {mount_point}"), None);
+        let run = tree::Run {
+            mount_point,
+            events: self.events,
+            #[cfg(test)]
+            hook: self.hook,
+        };
+        let tree = tree::store(source, self.sink()?, self.options.workers, &run)?;
+        self.bytes_read += tree.bytes;
+        Ok(tree)
+    }
+
+    /// Stores a block device's content.
+    pub fn image(&mut self, source: &ImageSource) -> Result<Image> {
+        let mut file = File::open(&source.path).map_err(Error::io("open", &source.path))?;
+        let size = file
+            .seek(SeekFrom::End(0))
+            .map_err(Error::io("find the size of", &source.path))?;
+        let regular = file
+            .metadata()
+            .map_err(Error::io("examine", &source.path))?
+            .is_file();
+        self.events
+            .phase(&format!("image of {}", source.node), Some(size));
+        chunks::advise_once(&file);
+        let events = self.events;
+        let content =
+            chunks::Chunker::default()
+                .store(&file, size, regular, self.sink()?, &|n| events.bytes(n))?;
+        self.bytes_read += size;
+        let short = content.short.then(|| "it ended early".to_string());
+        Ok(Image {
+            node: source.node.clone(),
+            size,
+            content: content.id,
+            error: content.unreadable.or(short),
+        })
+    }
+
+    /// Writes index and snapshot document to every target; the stores are closed.
+    pub fn commit(mut self, draft: SnapshotDraft) -> Vec<TargetResult> {
+        let written = self.finish();
+        let mut summary = Summary::default();
+        draft.trees.iter().for_each(|t| summary.add(&t.summary));
+        let snapshot = Snapshot {
+            format: SNAPSHOT_FORMAT,
+            host: draft.host,
+            time: self.time.clone(),
+            tool_version: draft.tool_version,
+            kind: draft.kind,
+            layout: draft.layout,
+            trees: draft.trees,
+            images: draft.images,
+            summary,
+            stats: Stats {
+                bytes_read: self.bytes_read,
+                seconds: self.started.elapsed().as_secs(),
+            },
+            facts: draft.facts,
+        };
+        let document = serde_json::to_vec_pretty(&snapshot);
+        let targets = self.shared.targets.iter().zip(written);
+        targets
+            .map(|(target, written)| {
+                let mut bytes_written = 0;
+                let id = written.and_then(|written| {
+                    bytes_written = written.bytes;
+                    let json = document
+                        .as_ref()
+                        .map_err(|e| Error::malformed("the new snapshot document", e))?;
+                    conclude(
+                        &target.store,
+                        written,
+                        json,
+                        &snapshot.time,
+                        &mut bytes_written,
+                    )
+                });
+                if let Err(error) = &id {
+                    self.events
+                        .warn(&format!("target {}: {error}", target.store.dir().display()));
+                }
+                TargetResult {
+                    dir: target.store.dir().to_path_buf(),
+                    snapshot: id,
+                    bytes_written,
+                    new_blobs: target.new.load(Ordering::Relaxed),
+                    known_blobs: target.known.load(Ordering::Relaxed),
+                }
+            })
+            .collect()
+    }
+
+    /// Closes the pipeline from its beginning and waits for its end.
+    fn finish(&mut self) -> Vec<Result<Written>> {
+        self.sink = None;
+        let compressed: Vec<_> = self.compressors.drain(..).map(JoinHandle::join).collect();
+        let broken = compressed
+            .iter()
+            .any(|result| !matches!(result, Ok(Ok(()))));
+        let join = |writer: JoinHandle<Result<Written>>| {
+            let written = writer
+                .join()
+                .map_err(|_| Error::Internal("the writer of a target panicked"))??;
+            // Without every compressor, blobs are missing.
+            if broken {
+                Err(Error::Internal("a compressor has failed"))
+            } else {
+                Ok(written)
+            }
+        };
+        self.writers.drain(..).map(join).collect()
+    }
+}
+
+impl Drop for Backup<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Index first, then the document that makes the snapshot exist.
+fn conclude(
+    store: &Store,
+    written: Written,
+    json: &[u8],
+    time: &str,
+    bytes: &mut u64,
+) -> Result<Id> {
+    let mut packs = written.packs;
+    packs.extend(store.unindexed());
+    *bytes += index::write(store.root(), &packs)?;
+    let id = Id::of(json);
+    let name = store
+        .root()
+        .join("snapshots")
+        .join(snapshot_name(time, &id));
+    fsutil::write_file(store.root(), &name, json)?;
+    *bytes += json.len() as u64;
+    Ok(id)
+}

@@ -1,0 +1,250 @@
+//! Where read content goes: hash, look up what each target needs, compress once, hand to the targets' writers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::backup::Codec;
+use crate::codec::{Encoder, Encoding};
+use crate::format::Kind;
+use crate::store::Store;
+use crate::{Error, Id, Result};
+
+/// Buffers that are kept for reuse; larger ones are given back.
+const POOL: usize = 24;
+const POOL_BUFFER: usize = 6 << 20;
+
+/// One bit per target.
+pub(super) type Mask = u64;
+
+/// A blob on its way to the compressors.
+pub(super) struct Job {
+    id: Id,
+    kind: Kind,
+    wanted: Mask,
+    data: Vec<u8>,
+}
+
+/// A blob on its way to the targets.
+pub(super) struct Stored {
+    pub id: Id,
+    pub kind: Kind,
+    pub codec: Encoding,
+    pub raw: u64,
+    pub bytes: Vec<u8>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.pool.give(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// Buffers go round instead of being mapped and unmapped by the allocator for every blob.
+#[derive(Default)]
+pub(super) struct Pool(Mutex<Vec<Vec<u8>>>);
+
+impl Pool {
+    pub(super) fn take(&self) -> Vec<u8> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default()
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        if buffer.capacity() == 0 || buffer.capacity() > POOL_BUFFER {
+            return;
+        }
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < POOL {
+            pool.push(buffer);
+        }
+    }
+}
+
+/// A target as the readers see it.
+pub(super) struct Target {
+    pub store: Store,
+    /// Set by its writer when it cannot go on.
+    pub failed: AtomicBool,
+    pub known: AtomicU64,
+    pub new: AtomicU64,
+}
+
+/// What the stages share.
+pub(super) struct Shared {
+    pub targets: Vec<Target>,
+    /// Blobs that are new in this run, with the targets they were sent to.
+    sent: Mutex<HashMap<Id, Mask>>,
+    pub pool: Arc<Pool>,
+}
+
+impl Shared {
+    pub(super) fn new(stores: Vec<Store>) -> Shared {
+        let target = |store| Target {
+            store,
+            failed: AtomicBool::new(false),
+            known: AtomicU64::new(0),
+            new: AtomicU64::new(0),
+        };
+        Shared {
+            targets: stores.into_iter().map(target).collect(),
+            sent: Mutex::default(),
+            pool: Arc::default(),
+        }
+    }
+
+    /// Is there still a target to write to?
+    pub(super) fn alive(&self) -> bool {
+        self.targets
+            .iter()
+            .any(|t| !t.failed.load(Ordering::Relaxed))
+    }
+
+    /// Which targets lack the blob; from now on it counts as sent to them.
+    fn claim(&self, id: &Id) -> Mask {
+        let mut wanted: Mask = 0;
+        for (i, target) in self.targets.iter().enumerate() {
+            if !target.failed.load(Ordering::Relaxed) && !target.store.holds(id) {
+                wanted |= 1 << i;
+            }
+        }
+        if wanted != 0 {
+            let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = sent.entry(*id).or_default();
+            wanted &= !*before;
+            *before |= wanted;
+        }
+        for (i, target) in self.targets.iter().enumerate() {
+            let count = if wanted >> i & 1 == 1 {
+                &target.new
+            } else {
+                &target.known
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        wanted
+    }
+}
+
+/// The readers' end of the pipeline.
+#[derive(Clone)]
+pub(super) struct Sink {
+    pub shared: Arc<Shared>,
+    jobs: Sender<Job>,
+}
+
+impl Sink {
+    pub(super) fn new(shared: Arc<Shared>, jobs: Sender<Job>) -> Sink {
+        Sink { shared, jobs }
+    }
+
+    /// Stores the content of a buffer, which is empty afterwards.
+    pub(super) fn put(&self, kind: Kind, data: &mut Vec<u8>) -> Result<Id> {
+        let id = Id::of(data);
+        let wanted = self.shared.claim(&id);
+        if wanted == 0 {
+            data.clear();
+            return self.check(id);
+        }
+        let data = std::mem::replace(data, self.shared.pool.take());
+        self.send(Job {
+            id,
+            kind,
+            wanted,
+            data,
+        })
+    }
+
+    /// Stores a slice, copied only when a target lacks it.
+    pub(super) fn put_slice(&self, kind: Kind, data: &[u8]) -> Result<Id> {
+        let id = Id::of(data);
+        let wanted = self.shared.claim(&id);
+        if wanted == 0 {
+            return self.check(id);
+        }
+        let mut copy = self.shared.pool.take();
+        copy.extend_from_slice(data);
+        self.send(Job {
+            id,
+            kind,
+            wanted,
+            data: copy,
+        })
+    }
+
+    fn send(&self, job: Job) -> Result<Id> {
+        let id = job.id;
+        self.jobs
+            .send(job)
+            .map_err(|_| Error::Internal("the compressors have ended"))?;
+        self.check(id)
+    }
+
+    fn check(&self, id: Id) -> Result<Id> {
+        // The targets' own errors are in their results.
+        if self.shared.alive() {
+            Ok(id)
+        } else {
+            Err(Error::NoTarget("all of them have failed".to_string()))
+        }
+    }
+}
+
+/// A compressor thread: one context, reused.
+pub(super) fn compress(
+    shared: &Shared,
+    codec: Codec,
+    jobs: &Receiver<Job>,
+    writers: &[Sender<Arc<Stored>>],
+) -> Result<()> {
+    let mut encoder = Encoder::new(codec).map_err(Error::io(
+        "set up compression for",
+        shared.targets[0].store.dir(),
+    ))?;
+    for Job {
+        id,
+        kind,
+        wanted,
+        data,
+    } in jobs
+    {
+        let raw = data.len() as u64;
+        let mut out = shared.pool.take();
+        let codec = match encoder.encode(&data, &mut out) {
+            Ok(codec) => codec,
+            // Nothing but memory can be short here, and raw is always right.
+            Err(error) => {
+                tracing::warn!(%error, "a blob could not be compressed and is stored as it is");
+                Encoding::Raw
+            }
+        };
+        let (bytes, spare) = if codec == Encoding::Raw {
+            (data, out)
+        } else {
+            (out, data)
+        };
+        shared.pool.give(spare);
+        let stored = Arc::new(Stored {
+            id,
+            kind,
+            codec,
+            raw,
+            bytes,
+            pool: shared.pool.clone(),
+        });
+        for (i, writer) in writers.iter().enumerate() {
+            if wanted >> i & 1 == 1 {
+                // A writer that has failed took its receiver with it; the others go on.
+                let _ = writer.send(stored.clone());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! The catalogue of a tree: JSON lines, one per segment, in blobs of their own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::Tree;
+use crate::list::{Entry, EntryKind, EntryState};
+use crate::read::Readers;
+use crate::{Error, Id, Result, bytes};
+
+/// Catalogue blobs end about every so many bytes, at a line that its segment's id chooses.
+const TARGET: u64 = 512 << 10;
+/// A catalogue blob of this size takes no further line.
+const MAX: usize = 4 << 20;
+
+/// An entry as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireEntry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
+    #[serde(rename = "type")]
+    kind: EntryKind,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    size: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: (i64, u32),
+    ctime: (i64, u32),
+    ino: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rdev: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_b64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<EntryState>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Text when it can be, base64 otherwise. Control characters would take six bytes each as JSON text.
+fn to_text(raw: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(raw) {
+        Ok(text) if !text.bytes().any(|b| b < b' ') => (Some(text.to_string()), None),
+        _ => (None, Some(bytes::to_base64(raw))),
+    }
+}
+
+fn from_text(
+    text: Option<String>,
+    base64: Option<String>,
+) -> Result<Option<Vec<u8>>, &'static str> {
+    match (text, base64) {
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(base64)) => bytes::from_base64(&base64)
+            .map(Some)
+            .ok_or("a path is not base64"),
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err("a path is given twice"),
+    }
+}
+
+impl From<&Entry> for WireEntry {
+    fn from(entry: &Entry) -> WireEntry {
+        let (path, path_b64) = to_text(bytes::of(&entry.path));
+        let (target, target_b64) = entry
+            .target
+            .as_deref()
+            .map_or((None, None), |t| to_text(bytes::of(t)));
+        WireEntry {
+            path,
+            path_b64,
+            kind: entry.kind,
+            size: entry.size,
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: entry.mtime,
+            ctime: entry.ctime,
+            ino: entry.ino,
+            rdev: entry.rdev,
+            target,
+            target_b64,
+            content: entry.content,
+            state: entry.state,
+        }
+    }
+}
+
+impl WireEntry {
+    fn into_entry(self) -> Result<Entry, &'static str> {
+        let path = from_text(self.path, self.path_b64)?.ok_or("an entry has no path")?;
+        if !bytes::is_inside(&path) {
+            return Err("a path leads out of the tree");
+        }
+        let target = from_text(self.target, self.target_b64)?;
+        if self.kind == EntryKind::Hardlink && !target.as_deref().is_some_and(bytes::is_inside) {
+            return Err("a hard link leads out of the tree");
+        }
+        Ok(Entry {
+            path: bytes::path(&path),
+            kind: self.kind,
+            size: self.size,
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            mtime: self.mtime,
+            ctime: self.ctime,
+            ino: self.ino,
+            rdev: self.rdev,
+            target: target.map(|t| bytes::path(&t)),
+            content: self.content,
+            state: self.state,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct WireLineOut<'a> {
+    segment: Id,
+    raw: u64,
+    entries: &'a [WireEntry],
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireLineIn {
+    segment: Id,
+    raw: u64,
+    entries: Vec<WireEntry>,
+}
+
+/// One segment and its entries.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub segment: Id,
+    pub entries: Vec<Entry>,
+}
+
+/// Writes a line.
+pub(crate) fn line(segment: Id, raw: u64, entries: &[Entry]) -> serde_json::Result<Vec<u8>> {
+    let entries: Vec<_> = entries.iter().map(WireEntry::from).collect();
+    let mut json = serde_json::to_vec(&WireLineOut {
+        segment,
+        raw,
+        entries: &entries,
+    })?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// Collects lines into blobs.
+#[derive(Default)]
+pub(crate) struct Builder {
+    pending: Vec<u8>,
+}
+
+impl Builder {
+    /// Adds a line; returns a blob's content when one is complete. The end depends on the lines near it only, so that
+    /// an unchanged part of a tree gives the same blobs again.
+    pub(crate) fn push(&mut self, segment: &Id, line: &[u8]) -> Option<Vec<u8>> {
+        self.pending.extend_from_slice(line);
+        let ends =
+            self.pending.len() >= MAX || boundary(segment.leading(), line.len() as u64, TARGET);
+        ends.then(|| std::mem::take(&mut self.pending))
+    }
+
+    /// The last blob's content, if there is any.
+    pub(crate) fn finish(self) -> Option<Vec<u8>> {
+        (!self.pending.is_empty()).then_some(self.pending)
+    }
+}
+
+/// Does something end here? True with probability `size / target` when `hash` is uniformly distributed, so that
+/// boundaries are `target` bytes apart on average and each depends on one element only.
+pub(crate) fn boundary(hash: u64, size: u64, target: u64) -> bool {
+    u128::from(hash) * u128::from(target) < u128::from(size) << 64
+}
+
+/// Reads the lines of a tree's catalogue, one blob at a time.
+pub(crate) struct Catalogue<'s> {
+    readers: Readers<'s>,
+    blobs: std::slice::Iter<'s, Id>,
+    pending: std::vec::IntoIter<Line>,
+}
+
+impl<'s> Catalogue<'s> {
+    pub(crate) fn new(readers: Readers<'s>, tree: &'s Tree) -> Catalogue<'s> {
+        Catalogue {
+            readers,
+            blobs: tree.catalogue.iter(),
+            pending: Vec::new().into_iter(),
+        }
+    }
+}
+
+impl Iterator for Catalogue<'_> {
+    type Item = Result<Line>;
+
+    fn next(&mut self) -> Option<Result<Line>> {
+        loop {
+            if let Some(line) = self.pending.next() {
+                return Some(Ok(line));
+            }
+            let id = self.blobs.next()?;
+            let parsed = self.readers.blob(id).and_then(|json| parse(id, &json));
+            match parsed {
+                Ok(lines) => self.pending = lines.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The lines of one catalogue blob.
+pub(crate) fn parse(id: &Id, json: &[u8]) -> Result<Vec<Line>> {
+    let damaged = |reason: String| Error::malformed(format!("catalogue {}", id.short()), reason);
+    let mut lines = Vec::new();
+    for text in json.split(|b| *b == b'\n').filter(|t| !t.is_empty()) {
+        let wire: WireLineIn = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
+        let _ = wire.raw;
+        let entries = wire
+            .entries
+            .into_iter()
+            .map(WireEntry::into_entry)
+            .collect::<Result<_, _>>();
+        lines.push(Line {
+            segment: wire.segment,
+            entries: entries.map_err(|e| damaged(e.to_string()))?,
+        });
+    }
+    Ok(lines)
+}

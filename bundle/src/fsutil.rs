@@ -1,0 +1,87 @@
+//! Files that appear complete or not at all.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    let file = File::open(dir).map_err(Error::io("open", dir))?;
+    match file.sync_all() {
+        // Some file systems (vfat through FUSE, NFS) do not know fsync of a directory.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        other => other.map_err(Error::io("sync", dir)),
+    }
+}
+
+/// Creates a directory unless it exists, and makes its name durable.
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
+    match fs::create_dir(dir) {
+        Ok(()) => match dir.parent() {
+            Some(parent) => sync_dir(parent),
+            None => Ok(()),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::io("create", dir)(e)),
+    }
+}
+
+/// A fresh name in the store's directory of unfinished files.
+pub(crate) fn temporary(store_root: &Path) -> PathBuf {
+    store_root
+        .join("tmp")
+        .join(format!("{}.tmp", uuid::Uuid::new_v4().simple()))
+}
+
+/// Gives a complete, synced file its name.
+pub(crate) fn publish(temporary: &Path, name: &Path) -> Result<()> {
+    let dir = name.parent().unwrap_or(Path::new("."));
+    make_dir(dir)?;
+    fs::rename(temporary, name).map_err(Error::io("create", name))?;
+    sync_dir(dir)
+}
+
+/// Writes a whole file: temporary name, sync, rename, sync of the directory.
+pub(crate) fn write_file(store_root: &Path, name: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = temporary(store_root);
+    let written = (|| {
+        let mut file = File::create_new(&temporary).map_err(Error::io("create", &temporary))?;
+        file.write_all(bytes).map_err(Error::io("write", name))?;
+        file.sync_all().map_err(Error::io("sync", name))?;
+        publish(&temporary, name)
+    })();
+    if written.is_err() {
+        // The next writer removes it in any case.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Drops a file's clean pages from the page cache, so that the next read comes from the medium.
+pub(crate) fn forget_cached(file: &impl AsFd) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    // Only advice: where it is not known, reads may come from the cache.
+    let _ = posix_fadvise(file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
+/// The names in a directory, sorted; an absent directory is an empty one.
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(names),
+        Err(e) => return Err(Error::io("list", dir)(e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        // The format's names are ASCII; anything else was put there by someone else.
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
