@@ -1,0 +1,26 @@
+# Sourced by the scripts that run as process 1 of a User Mode Linux on the golden host's tree (hostfs).
+export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C HOME=/root
+
+finish() {
+    local status=$?
+    # The last line tells the verdict: UML's own exit status does not.
+    if [ "$status" = 0 ]; then echo "golden: done"; else echo "golden: failed with status $status"; fi
+    sync
+    poweroff -ff
+}
+trap finish EXIT
+set -eEuo pipefail
+trap 'echo "golden: line $LINENO failed: $BASH_COMMAND"' ERR
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t hostfs -o /usr/lib/uml/modules none /lib/modules
+mkdir -p /run/lock
+/lib/systemd/systemd-udevd --daemon
+udevadm trigger --type=subsystems --action=add
+udevadm trigger --type=devices --action=add
+udevadm settle
+for module in dm_mod dm_thin_pool ext4 vfat nls_cp437 nls_iso8859-1 nls_ascii xfs; do modprobe -q "$module" || true; done

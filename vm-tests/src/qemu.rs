@@ -1,0 +1,344 @@
+//! Builds and runs a QEMU machine: no KVM, no default devices, the disks a test asks for.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::artefacts::Artefacts;
+use crate::channel::{Channel, PORT_NAME};
+use crate::process::{self, Cmd};
+use crate::qmp::Qmp;
+use crate::serial::Serial;
+
+/// What starts the boot loader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF without Secure Boot, with fresh variables.
+    Uefi,
+}
+
+impl Firmware {
+    /// In file names and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        }
+    }
+}
+
+/// Directory of Debian's `ovmf` package.
+const OVMF: &str = "/usr/share/OVMF";
+
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// virtio-blk: `/dev/vdX`.
+    Virtio,
+    /// AHCI: `/dev/sdX`.
+    Sata,
+    /// NVMe: `/dev/nvmeXn1`.
+    Nvme,
+    /// A stick: usb-storage on xHCI, removable.
+    Usb,
+}
+
+/// A disk of a machine. Machines boot from the first one that boots.
+#[derive(Debug, Clone)]
+pub struct Drive {
+    /// Image file; `.qcow2` is qcow2, all others are raw.
+    pub image: PathBuf,
+    /// How it is attached.
+    pub bus: Bus,
+    /// Serial number; also names it in messages. At most 20 characters.
+    pub serial: String,
+}
+
+impl Drive {
+    /// A disk.
+    pub fn new(image: impl Into<PathBuf>, bus: Bus, serial: impl Into<String>) -> Self {
+        Self { image: image.into(), bus, serial: serial.into() }
+    }
+}
+
+/// A machine to be started.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    name: String,
+    firmware: Firmware,
+    memory_mib: u32,
+    cpus: u32,
+    drives: Vec<Drive>,
+    share: Option<PathBuf>,
+}
+
+/// What the guest did to one disk, by QEMU's count (`query-blockstats`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Read operations.
+    pub reads: u64,
+    /// Write operations.
+    pub writes: u64,
+    /// Discard operations.
+    pub discards: u64,
+}
+
+impl Machine {
+    /// A machine with 1 GiB and one processor. The name begins the names of its logs.
+    pub fn new(name: impl Into<String>, firmware: Firmware) -> Self {
+        Self { name: name.into(), firmware, memory_mib: 1024, cpus: 1, drives: Vec::new(), share: None }
+    }
+
+    /// Sets the memory, in MiB.
+    #[must_use]
+    pub fn memory(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Sets the number of processors.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Adds a disk.
+    #[must_use]
+    pub fn drive(mut self, drive: Drive) -> Self {
+        self.drives.push(drive);
+        self
+    }
+
+    /// Shares a directory read-only over 9p; its mount tag is `share`.
+    #[must_use]
+    pub fn share(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.share = Some(dir.into());
+        self
+    }
+
+    /// Starts the machine. It ends with the value returned, at the latest with the thread that called this.
+    pub fn start(self, log: &Artefacts) -> Result<Running> {
+        // Paths of unix sockets are limited to 107 bytes: not in the artefacts' directory.
+        let sockets = tempfile::Builder::new().prefix("lifeboat-vm-").tempdir()?;
+        let qemu_log = log.path(&format!("{}.qemu.log", self.name));
+        let cmd = self.command(log, sockets.path())?.output_to(&qemu_log);
+        let mut guard = ChildGuard(process::spawn(&cmd, log)?);
+        let serial = Serial::new(connect(&sockets.path().join("serial"), &mut guard.0, &qemu_log)?)?;
+        let channel = Channel::new(connect(&sockets.path().join("channel"), &mut guard.0, &qemu_log)?);
+        let qmp = Qmp::new(
+            connect(&sockets.path().join("qmp"), &mut guard.0, &qemu_log)?,
+            &log.path(&format!("{}.qmp.log", self.name)),
+        )?;
+        Ok(Running { name: self.name, drives: self.drives, serial, channel, qmp, child: guard, _sockets: sockets })
+    }
+
+    fn command(&self, log: &Artefacts, sockets: &Path) -> Result<Cmd> {
+        let mut cmd = Cmd::new("qemu-system-x86_64")
+            .args(["-name", &self.name])
+            .args(["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "qemu64"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"])
+            .args(["-smp", &self.cpus.to_string(), "-m", &self.memory_mib.to_string()])
+            // After the guest powered off QEMU stays, so that its counters can still be read.
+            .arg("-no-shutdown")
+            .args(["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci", "-device", "virtio-serial-pci"]);
+        if self.firmware == Firmware::Uefi {
+            let vars = log.path(&format!("{}.vars.fd", self.name));
+            fs::copy(format!("{OVMF}/OVMF_VARS_4M.fd"), &vars).context("OVMF's variables (package ovmf)")?;
+            cmd = cmd
+                .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={OVMF}/OVMF_CODE_4M.fd")])
+                .args(["-drive", &format!("if=pflash,format=raw,file={}", option_value(&vars))]);
+        }
+        for (name, device) in [("serial", None), ("channel", Some("virtserialport")), ("qmp", None)] {
+            let mut chardev =
+                format!("socket,id={name},server=on,wait=off,path={}", option_value(&sockets.join(name)));
+            if name == "serial" {
+                let file = log.path(&format!("{}.serial.log", self.name));
+                chardev += &format!(",logfile={},logappend=off", option_value(&file));
+            }
+            cmd = cmd.args(["-chardev", &chardev]);
+            if let Some(device) = device {
+                cmd = cmd.args(["-device", &format!("{device},chardev={name},name={PORT_NAME}")]);
+            }
+        }
+        cmd = cmd.args(["-serial", "chardev:serial", "-mon", "chardev=qmp,mode=control"]);
+        if let Some(dir) = &self.share {
+            let share =
+                format!("local,path={},mount_tag=share,security_model=none,readonly=on", option_value(dir));
+            cmd = cmd.args(["-virtfs", &share]);
+        }
+        let mut sata = 0;
+        for (index, drive) in self.drives.iter().enumerate() {
+            if drive.serial.len() > 20 {
+                bail!("the serial number {} is longer than 20 characters", drive.serial);
+            }
+            let format = if drive.image.extension().is_some_and(|e| e == "qcow2") { "qcow2" } else { "raw" };
+            cmd = cmd.args([
+                "-drive",
+                &format!(
+                    "if=none,id=disk{index},format={format},cache=unsafe,discard=unmap,file={}",
+                    option_value(&drive.image)
+                ),
+            ]);
+            let device = match drive.bus {
+                Bus::Virtio => "virtio-blk-pci".to_owned(),
+                Bus::Sata => {
+                    sata += 1;
+                    format!("ide-hd,bus=ide.{}", sata - 1)
+                }
+                Bus::Nvme => "nvme".to_owned(),
+                Bus::Usb => "usb-storage,bus=xhci.0,removable=on".to_owned(),
+            };
+            let device = format!("{device},drive=disk{index},serial={},bootindex={index}", drive.serial);
+            cmd = cmd.args(["-device", &device]);
+        }
+        Ok(cmd)
+    }
+}
+
+/// A comma in a value is doubled in QEMU's options.
+fn option_value(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+fn connect(path: &Path, child: &mut Child, qemu_log: &Path) -> Result<UnixStream> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(_) if Instant::now() < deadline && child.try_wait()?.is_none() => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => {
+                let said = fs::read_to_string(qemu_log).unwrap_or_default();
+                return Err(error).with_context(|| format!("QEMU did not start: {}", process::tail(&said, 2000)));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ChildGuard(Child);
+
+impl Drop for ChildGuard {
+    fn drop(&mut self) {
+        // Both fail only when the process has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A machine that runs. It is switched off when dropped.
+#[derive(Debug)]
+pub struct Running {
+    name: String,
+    drives: Vec<Drive>,
+    /// The serial console.
+    pub serial: Serial,
+    /// The root channel; only the golden host answers on it.
+    pub channel: Channel,
+    /// The machine protocol.
+    pub qmp: Qmp,
+    child: ChildGuard,
+    _sockets: tempfile::TempDir,
+}
+
+impl Running {
+    /// Waits until the guest has powered itself off.
+    pub fn wait_powered_off(&mut self, timeout: Duration) -> Result<()> {
+        if self.qmp.wait_event("SHUTDOWN", timeout)? {
+            return Ok(());
+        }
+        bail!(
+            "{} did not power off within {} s; the last lines on its serial line:\n{}",
+            self.name,
+            timeout.as_secs(),
+            process::tail(&self.serial.text(), 2500)
+        )
+    }
+
+    /// Powers the golden host off in an orderly way.
+    pub fn shut_down(mut self) -> Result<()> {
+        self.channel.run("systemctl poweroff --no-block", Duration::from_secs(60))?;
+        self.wait_powered_off(Duration::from_secs(120))?;
+        self.quit()
+    }
+
+    /// What the guest did so far to the disk with this serial number.
+    pub fn counters(&mut self, serial: &str) -> Result<Counters> {
+        let index = self
+            .drives
+            .iter()
+            .position(|d| d.serial == serial)
+            .with_context(|| format!("{} has no disk {serial}", self.name))?;
+        let stats = self.qmp.command("query-blockstats", json!({}))?;
+        let device = format!("disk{index}");
+        let disk = stats
+            .as_array()
+            .and_then(|all| all.iter().find(|d| d["device"] == device.as_str() || d["node-name"] == device.as_str()))
+            .with_context(|| format!("QEMU has no counters of {device}"))?;
+        let count = |name: &str| {
+            disk["stats"][name].as_u64().with_context(|| format!("QEMU has no counter {name} of {device}"))
+        };
+        Ok(Counters {
+            reads: count("rd_operations")?,
+            writes: count("wr_operations")?,
+            discards: count("unmap_operations")?,
+        })
+    }
+
+    /// Keeps a picture of the screen (PPM).
+    pub fn screenshot(&mut self, file: &Path) -> Result<()> {
+        self.qmp.command("screendump", json!({ "filename": file.to_string_lossy() }))?;
+        Ok(())
+    }
+
+    /// Plugs a disk in while the machine runs (as a USB stick).
+    pub fn plug_usb(&mut self, image: &Path, serial: &str) -> Result<()> {
+        let index = self.drives.len();
+        self.qmp.command(
+            "blockdev-add",
+            json!({ "driver": "raw", "node-name": format!("disk{index}"),
+                    "file": { "driver": "file", "filename": image.to_string_lossy() } }),
+        )?;
+        self.qmp.command(
+            "device_add",
+            json!({ "driver": "usb-storage", "bus": "xhci.0", "drive": format!("disk{index}"), "serial": serial,
+                    "id": format!("usb{index}"), "removable": true }),
+        )?;
+        self.drives.push(Drive::new(image, Bus::Usb, serial));
+        Ok(())
+    }
+
+    /// Ends QEMU and waits for it, so that all it wrote is in the image files.
+    pub fn quit(mut self) -> Result<()> {
+        // QEMU may close the socket before its answer is read.
+        let _ = self.qmp.command("quit", json!({}));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.child.0.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                bail!("QEMU of {} did not end when asked to", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// What is missing for machines with this firmware; scenarios are ignored for this reason.
+pub fn missing(firmware: Firmware) -> Option<String> {
+    for program in ["qemu-system-x86_64", "qemu-img", "setpriv"] {
+        if !process::installed(program) {
+            return Some(format!("{program} is not installed"));
+        }
+    }
+    let ovmf = format!("{OVMF}/OVMF_CODE_4M.fd");
+    (firmware == Firmware::Uefi && !Path::new(&ovmf).exists()).then(|| format!("{ovmf} is missing (package ovmf)"))
+}

@@ -1,0 +1,212 @@
+//! Judges a restored host from outside, by evidence that Lifeboat had no hand in.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::artefacts::Artefacts;
+use crate::channel::Channel;
+use crate::disk;
+use crate::qemu::Running;
+
+/// The fields of a manifest's line after the path, in the order in which `golden/manifest.pl` prints them.
+const FIELDS: [&str; 13] = [
+    "type",
+    "mode",
+    "owner",
+    "group",
+    "mtime",
+    "size",
+    "sha256",
+    "link target",
+    "device",
+    "hard links",
+    "holes",
+    "flags",
+    "xattrs",
+];
+
+/// What differs between two manifests: one line for each difference, none when they are equal.
+pub fn manifest_differences(before: &str, after: &str) -> Vec<String> {
+    fn by_path(text: &str) -> BTreeMap<&str, Vec<&str>> {
+        text.lines()
+            .filter_map(|line| line.split_once('\t'))
+            .map(|(path, rest)| (path, rest.split('\t').collect()))
+            .collect()
+    }
+    let (before, after) = (by_path(before), by_path(after));
+    let mut differences = Vec::new();
+    for (path, old) in &before {
+        let Some(new) = after.get(path) else {
+            differences.push(format!("{path}: missing"));
+            continue;
+        };
+        if old.len() != FIELDS.len() || new.len() != FIELDS.len() {
+            differences.push(format!("{path}: not a line of a manifest"));
+            continue;
+        }
+        for ((field, old), new) in FIELDS.iter().zip(old).zip(new) {
+            if old != new {
+                differences.push(format!("{path}: {field} was {old}, is {new}"));
+            }
+        }
+    }
+    differences.extend(after.keys().filter(|p| !before.contains_key(*p)).map(|path| format!("{path}: new")));
+    differences
+}
+
+/// What a golden host says about itself, taken before the backup and again after the restore.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HostFacts {
+    /// The manifest of its files.
+    pub manifest: String,
+    /// Filesystems, volumes, mounts, swap: lines without device names of the machine.
+    pub storage: String,
+    /// `systemctl is-system-running`.
+    pub state: String,
+    /// Failed units, one per line.
+    pub failed_units: String,
+}
+
+/// Prints what has to be the same after a restore, whatever the disk is called. Guests' volumes are left out: they come
+/// back with the guests' dumps, not with the host.
+const STORAGE_SCRIPT: &str = r#"
+set -e
+esp=$(findmnt -no SOURCE /boot/efi)
+for name in esp:$esp root:/dev/pve/root swap:/dev/pve/swap; do
+    device=${name#*:}
+    for tag in TYPE UUID LABEL; do echo "${name%%:*} $tag=$(blkid -p -s $tag -o value "$device")"; done
+done
+dumpe2fs -h /dev/pve/root 2>/dev/null | grep -E '^(Filesystem features|Block size|Inode size|Filesystem revision)' | tr -s ' '
+vgs --noheadings -o vg_name,vg_extent_size --units b | sed 's/^ */vg /'
+lvs --noheadings -S 'lv_name!~"^vm-"' -o vg_name,lv_name,segtype pve | sed 's/^ */lv /; s/  */ /g; s/ $//'
+findmnt -rno TARGET,FSTYPE / ; findmnt -rno TARGET,FSTYPE /boot/efi
+readlink -f "$(swapon --show=NAME --noheadings)" | sed "s|^$(readlink -f /dev/pve/swap)$|swap on pve/swap|"
+"#;
+
+impl HostFacts {
+    /// Asks a golden host that answers on its root channel.
+    pub fn take(channel: &mut Channel) -> Result<Self> {
+        let mut text = |script: &str, seconds: u64| -> Result<String> {
+            let output = channel.run(script, Duration::from_secs(seconds))?;
+            String::from_utf8(output).context("the golden host sent no UTF-8")
+        };
+        // `--wait` until start-up is over; a degraded system is no failure of the question.
+        let state = text("systemctl is-system-running --wait || true", 240)?.trim().to_owned();
+        let failed_units = text("systemctl list-units --failed --plain --no-legend | awk '{print $1}'", 60)?;
+        let storage = text(STORAGE_SCRIPT, 120)?;
+        let manifest = text("golden-manifest", 600)?;
+        ensure!(manifest.lines().count() > 3000, "the manifest has only {} lines", manifest.lines().count());
+        Ok(Self { manifest, storage, state, failed_units })
+    }
+
+    /// Compares with a host restored from a backup of this one. Writes both to the artefacts.
+    pub fn ensure_equal(&self, restored: &Self, log: &Artefacts) -> Result<()> {
+        std::fs::write(log.path("manifest.before"), &self.manifest)?;
+        std::fs::write(log.path("manifest.after"), &restored.manifest)?;
+        std::fs::write(log.path("storage.before"), &self.storage)?;
+        std::fs::write(log.path("storage.after"), &restored.storage)?;
+        let mut problems = manifest_differences(&self.manifest, &restored.manifest);
+        let more = problems.len().saturating_sub(20);
+        problems.truncate(20);
+        if more > 0 {
+            problems.push(format!("and {more} more differences of files (manifest.before, manifest.after)"));
+        }
+        if self.storage != restored.storage {
+            let old: Vec<_> = self.storage.lines().collect();
+            let new: Vec<_> = restored.storage.lines().collect();
+            problems.extend(old.iter().filter(|l| !new.contains(l)).map(|l| format!("storage: \"{l}\" is gone")));
+            problems.extend(new.iter().filter(|l| !old.contains(l)).map(|l| format!("storage: \"{l}\" is new")));
+        }
+        let new_failures: Vec<_> =
+            restored.failed_units.lines().filter(|u| !self.failed_units.lines().any(|old| old == *u)).collect();
+        if !new_failures.is_empty() {
+            problems.push(format!("failed units that were not before: {}", new_failures.join(", ")));
+        }
+        if self.state == "running" && restored.state != "running" {
+            problems.push(format!("the system is {}, it was running", restored.state));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        bail!("the restored host differs:\n{}", problems.join("\n"))
+    }
+}
+
+/// Compares the partition tables of two raw images: disk GUID, and for each partition number, type, GUID, name, flags and
+/// size. The partition that holds the volume group may have grown or moved its end with the disk.
+pub fn ensure_same_partitions(saved: &Path, restored: &Path, log: &Artefacts) -> Result<()> {
+    let (old, new) = (disk::gpt(saved, log)?, disk::gpt(restored, log)?);
+    ensure!(old.id == new.id, "the disk's GUID was {}, is {}", old.id, new.id);
+    ensure!(
+        old.partitions.len() == new.partitions.len(),
+        "there were {} partitions, there are {}",
+        old.partitions.len(),
+        new.partitions.len()
+    );
+    const LVM: &str = "E6D6D379-F507-44C2-A23C-238F2A3DF928";
+    for (a, b) in old.partitions.iter().zip(&new.partitions) {
+        let number = a.number(saved)?;
+        ensure!(number == b.number(restored)?, "partition {number} has another number");
+        ensure!(a.kind == b.kind, "partition {number}: type was {}, is {}", a.kind, b.kind);
+        ensure!(a.uuid == b.uuid, "partition {number}: PARTUUID was {}, is {}", a.uuid, b.uuid);
+        ensure!(a.name == b.name, "partition {number}: name was \"{}\", is \"{}\"", a.name, b.name);
+        ensure!(a.attrs == b.attrs, "partition {number}: flags were \"{}\", are \"{}\"", a.attrs, b.attrs);
+        ensure!(
+            a.size == b.size || (a.kind == LVM && b.size > a.size),
+            "partition {number} had {} sectors, has {}",
+            a.size,
+            b.size
+        );
+    }
+    Ok(())
+}
+
+/// The bytes of partition `number` have to be equal on both raw images.
+pub fn ensure_same_bytes(saved: &Path, restored: &Path, number: u32, log: &Artefacts) -> Result<()> {
+    let hash = |image: &Path| -> Result<String> {
+        let gpt = disk::gpt(image, log)?;
+        for partition in &gpt.partitions {
+            if partition.number(image)? == number {
+                return disk::range_hash(image, partition.start * 512, partition.size * 512);
+            }
+        }
+        bail!("{} has no partition {number}", image.display())
+    };
+    ensure!(hash(saved)? == hash(restored)?, "the content of partition {number} differs");
+    Ok(())
+}
+
+/// A disk that nothing may have written to: watched by its content and by QEMU's counters.
+#[derive(Debug)]
+pub struct Untouched<'a> {
+    image: &'a Path,
+    serial: &'a str,
+    hash: String,
+}
+
+impl<'a> Untouched<'a> {
+    /// Remembers the content, before the machine starts.
+    pub fn watch(image: &'a Path, serial: &'a str) -> Result<Self> {
+        Ok(Self { image, serial, hash: disk::content_hash(image)? })
+    }
+
+    /// Asks QEMU, while the machine is still there (it may be powered off).
+    pub fn ensure_no_writes(&self, machine: &mut Running) -> Result<()> {
+        let counters = machine.counters(self.serial)?;
+        ensure!(
+            counters.writes == 0 && counters.discards == 0,
+            "disk {} was written to: {counters:?}",
+            self.serial
+        );
+        Ok(())
+    }
+
+    /// Reads the image again, after the machine ended.
+    pub fn ensure_same_content(&self) -> Result<()> {
+        ensure!(disk::content_hash(self.image)? == self.hash, "the content of disk {} changed", self.serial);
+        Ok(())
+    }
+}
