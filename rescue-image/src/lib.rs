@@ -6,6 +6,7 @@
 pub mod error;
 pub mod initramfs;
 pub mod kernel;
+pub mod rescue;
 pub mod stick;
 pub mod token;
 

@@ -1,0 +1,260 @@
+//! Finds every bundle attached: on any file system, of any disk, at its root or one directory down.
+//!
+//! All stores that are found are read as one: a restore point that several of them hold is listed once, and what one
+//! of them cannot deliver comes from another.
+
+mod media;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bundle::Id;
+use bundle::document::{Snapshot, SnapshotHeader};
+use bundle::store::Store;
+use bundle::verify::VerifyReport;
+
+pub use media::Medium;
+pub(in crate::rescue) use media::{destinations, writable};
+
+/// A store that was found and opened for reading.
+#[derive(Debug)]
+pub struct Attached {
+    /// The store.
+    pub store: Store,
+    /// The medium it is on; none for a directory that was named by the operator.
+    pub medium: Option<Medium>,
+}
+
+impl Attached {
+    /// Where the store is, for people.
+    pub fn place(&self) -> String {
+        match &self.medium {
+            Some(medium) => format!("{} ({})", medium.device.display(), medium.fs_type),
+            None => self.store.dir().display().to_string(),
+        }
+    }
+}
+
+/// All that is attached.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The stores, the booted medium first.
+    pub stores: Vec<Attached>,
+    /// What was seen but could not be used, with reasons.
+    pub warnings: Vec<String>,
+}
+
+/// What is known about the state of a restore point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verified {
+    /// Its last verification found nothing wrong.
+    Good,
+    /// Its last verification found damage.
+    Damaged,
+    /// No report on it.
+    Never,
+}
+
+impl std::fmt::Display for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Good => "verified",
+            Self::Damaged => "DAMAGED",
+            Self::Never => "not verified",
+        })
+    }
+}
+
+/// A restore point, with the stores that hold it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Point {
+    /// What it holds.
+    pub header: SnapshotHeader,
+    /// Indexes into [`Found::stores`].
+    pub stores: Vec<usize>,
+    /// Whether it was verified.
+    pub verified: Verified,
+}
+
+/// Where to look, and how long.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Partition or file system UUID of the medium that was booted, which is waited for.
+    pub medium: Option<String>,
+    /// How long to wait for it, or (where none is named) for the first bundle.
+    pub patience: Duration,
+}
+
+impl Found {
+    /// Stores below directories named by the operator: each directory itself, and one level down.
+    pub fn in_directories(dirs: &[PathBuf]) -> Result<Self> {
+        let mut found = Self::default();
+        for dir in dirs {
+            let places = store_dirs(dir);
+            if places.is_empty() {
+                bail!("{} holds no bundle: there is no lifeboat/store.json in it or one level down", dir.display());
+            }
+            for place in places {
+                found.add(&place, None);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Everything attached to this machine. Waits for late USB media.
+    pub fn on_media(search: &Search) -> Self {
+        media::find(search)
+    }
+
+    fn add(&mut self, dir: &Path, medium: Option<Medium>) {
+        match Store::open_read_only(dir) {
+            Ok(store) => {
+                // The same store twice (a medium mounted twice) would only be read twice.
+                if self.stores.iter().all(|s| s.store.id() != store.id()) {
+                    self.stores.push(Attached { store, medium });
+                }
+            }
+            Err(error) => self.warnings.push(format!("the bundle in {} cannot be used: {error}", dir.display())),
+        }
+    }
+
+    /// The stores, to read from.
+    pub fn readers(&self) -> Vec<&Store> {
+        self.stores.iter().map(|s| &s.store).collect()
+    }
+
+    /// Disks that hold a bundle: never to be written to.
+    pub fn media_disks(&self) -> Vec<PathBuf> {
+        let mut disks: Vec<PathBuf> = self.stores.iter().filter_map(|s| s.medium.as_ref()).flat_map(|m| m.disks.clone()).collect();
+        disks.sort();
+        disks.dedup();
+        disks
+    }
+
+    /// Restore points of all stores, the newest first. Stores whose list cannot be read are told in `warnings`.
+    pub fn points(&self) -> (Vec<Point>, Vec<String>) {
+        let mut warnings = Vec::new();
+        let mut points: BTreeMap<Id, Point> = BTreeMap::new();
+        for (index, attached) in self.stores.iter().enumerate() {
+            let headers = match attached.store.snapshots() {
+                Ok(headers) => headers,
+                Err(error) => {
+                    warnings.push(format!("restore points on {} cannot be listed: {error}", attached.place()));
+                    continue;
+                }
+            };
+            match attached.store.damaged_documents() {
+                Ok(damaged) => warnings.extend(damaged.into_iter().map(|d| {
+                    format!("restore point {} on {} is unusable: {}", d.file.display(), attached.place(), d.reason)
+                })),
+                Err(error) => warnings.push(format!("{}: {error}", attached.place())),
+            }
+            let reports = reports(attached.store.dir());
+            for header in headers {
+                let verified = verdict(&reports, &header.id);
+                points
+                    .entry(header.id)
+                    .and_modify(|point| {
+                        point.stores.push(index);
+                        point.verified = better(point.verified, verified);
+                    })
+                    .or_insert(Point { header, stores: vec![index], verified });
+            }
+        }
+        let mut points: Vec<Point> = points.into_values().collect();
+        points.sort_by(|a, b| b.header.time.cmp(&a.header.time).then(a.header.id.cmp(&b.header.id)));
+        (points, warnings)
+    }
+
+    /// The document of one restore point: by the beginning of its id, or `latest` over all stores. The first store
+    /// that can deliver it does.
+    pub fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)> {
+        let (points, warnings) = self.points();
+        let point = choose(&points, wanted).with_context(|| {
+            let where_ = self.stores.iter().map(Attached::place).collect::<Vec<_>>().join(", ");
+            format!("looking for restore point {wanted:?} on {where_} {}", warnings.join("; "))
+        })?;
+        let mut reasons = Vec::new();
+        for &index in &point.stores {
+            let attached = &self.stores[index];
+            match attached.store.snapshot(&point.header.id.to_string()) {
+                Ok(document) => return Ok(document),
+                Err(error) => reasons.push(format!("{}: {error}", attached.place())),
+            }
+        }
+        bail!("restore point {} cannot be read: {}", point.header.id.short(), reasons.join("; "))
+    }
+}
+
+/// One of the points (newest first) by the beginning of its id, or `latest`.
+fn choose<'p>(points: &'p [Point], wanted: &str) -> Result<&'p Point> {
+    if wanted == "latest" {
+        return points.first().context("no attached bundle holds a restore point");
+    }
+    let wanted = wanted.to_ascii_lowercase();
+    if wanted.is_empty() {
+        bail!("no restore point was named");
+    }
+    let mut fitting = points.iter().filter(|p| p.header.id.to_string().starts_with(&wanted));
+    match (fitting.next(), fitting.next()) {
+        (Some(point), None) => Ok(point),
+        (Some(_), Some(_)) => bail!("more than one restore point begins with {wanted:?}: give more digits"),
+        (None, _) => bail!("no attached bundle holds a restore point {wanted:?}"),
+    }
+}
+
+/// One good copy is enough, since all stores are read as one.
+fn better(a: Verified, b: Verified) -> Verified {
+    match (a, b) {
+        (Verified::Good, _) | (_, Verified::Good) => Verified::Good,
+        (Verified::Damaged, _) | (_, Verified::Damaged) => Verified::Damaged,
+        _ => Verified::Never,
+    }
+}
+
+/// Verification reports of a store. Files of other kinds, or of later versions, are not reports to us.
+fn reports(dir: &Path) -> Vec<VerifyReport> {
+    let Ok(entries) = fs::read_dir(dir.join("lifeboat/reports")) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|e| e.path().extension().is_some_and(|x| x == "json"))
+        .filter_map(|e| fs::read(e.path()).ok())
+        .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
+        .collect()
+}
+
+fn verdict(reports: &[VerifyReport], id: &Id) -> Verified {
+    let newest = reports.iter().filter(|r| r.snapshots.contains(id)).max_by(|a, b| a.time.cmp(&b.time));
+    match newest {
+        None => Verified::Never,
+        Some(report) if report.damaged.iter().any(|d| d.snapshots.is_empty() || d.snapshots.contains(id)) => Verified::Damaged,
+        Some(_) => Verified::Good,
+    }
+}
+
+/// Directories that hold a store: this one, or those right below it.
+pub fn store_dirs(dir: &Path) -> Vec<PathBuf> {
+    let holds = |dir: &Path| dir.join("lifeboat/store.json").is_file();
+    let mut found = Vec::new();
+    if holds(dir) {
+        found.push(dir.to_owned());
+    }
+    let Ok(entries) = fs::read_dir(dir) else { return found };
+    let mut below: Vec<PathBuf> = entries
+        .flatten()
+        // Not through symbolic links: they may lead out of the medium.
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .filter(|p| holds(p))
+        .collect();
+    below.sort();
+    found.extend(below);
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+use bundle::document::{HostIdentity, Summary};
+use bundle::verify::Damage;
+
+use super::*;
+
+fn id(n: u8) -> Id {
+    Id::from_bytes([n; 32])
+}
+
+fn point(n: u8, time: &str) -> Point {
+    Point {
+        header: SnapshotHeader {
+            id: id(n),
+            time: time.to_owned(),
+            host: HostIdentity { machine_id: "m".to_owned(), hostname: "pve1".to_owned() },
+            kind: "host".to_owned(),
+            trees: vec!["/".to_owned()],
+            files: 1,
+            bytes: 1,
+            summary: Summary::default(),
+        },
+        stores: vec![0],
+        verified: Verified::Never,
+    }
+}
+
+fn report(time: &str, snapshots: Vec<Id>, damaged: Vec<Id>) -> VerifyReport {
+    let damaged = damaged
+        .into_iter()
+        .map(|id| Damage {
+            file: "packs/aa".to_owned(),
+            pack: None,
+            blob: None,
+            reason: "flipped".to_owned(),
+            files: Vec::new(),
+            snapshots: vec![id],
+        })
+        .collect();
+    VerifyReport { time: time.to_owned(), snapshots, damaged, ..VerifyReport::default() }
+}
+
+#[test]
+fn finds_stores_at_the_root_and_one_level_down() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for sub in ["", "backups", "deep/er"] {
+        let store = dir.path().join(sub).join("lifeboat");
+        fs::create_dir_all(&store).expect("created");
+        fs::write(store.join("store.json"), "{}").expect("written");
+    }
+    // `deep/er` is two levels down; and a link must not lead out of the medium.
+    std::os::unix::fs::symlink(dir.path().join("backups"), dir.path().join("link")).expect("linked");
+    assert_eq!(store_dirs(dir.path()), [dir.path().to_owned(), dir.path().join("backups")]);
+    assert!(store_dirs(Path::new("/nowhere")).is_empty());
+}
+
+#[test]
+fn a_directory_without_a_bundle_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let error = Found::in_directories(&[dir.path().to_owned()]).expect_err("empty");
+    assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+}
+
+#[test]
+fn an_unusable_store_is_a_warning() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(dir.path().join("lifeboat")).expect("created");
+    fs::write(dir.path().join("lifeboat/store.json"), "not json").expect("written");
+    let found = Found::in_directories(&[dir.path().to_owned()]).expect("found");
+    assert!(found.stores.is_empty());
+    assert_eq!(found.warnings.len(), 1);
+}
+
+#[test]
+fn chooses_by_prefix_or_latest() {
+    let points = [point(0xab, "2026-11-20T02:00:00Z"), point(0xa1, "2026-11-19T02:00:00Z")];
+    assert_eq!(choose(&points, "latest").expect("newest").header.id, id(0xab));
+    assert_eq!(choose(&points, "A1A1").expect("one").header.id, id(0xa1));
+    assert!(choose(&points, "a").expect_err("two").to_string().contains("more digits"));
+    assert!(choose(&points, "ff").is_err());
+    assert!(choose(&points, "").is_err());
+    assert!(choose(&[], "latest").is_err());
+}
+
+#[test]
+fn the_newest_report_counts() {
+    let reports = [
+        report("2026-11-20T03:00:00Z", vec![id(1), id(2)], vec![id(2)]),
+        report("2026-11-19T03:00:00Z", vec![id(1), id(2)], vec![id(1)]),
+    ];
+    assert_eq!(verdict(&reports, &id(1)), Verified::Good);
+    assert_eq!(verdict(&reports, &id(2)), Verified::Damaged);
+    assert_eq!(verdict(&reports, &id(3)), Verified::Never);
+    assert_eq!(better(Verified::Damaged, Verified::Good), Verified::Good);
+    assert_eq!(better(Verified::Damaged, Verified::Never), Verified::Damaged);
+}

@@ -1,0 +1,348 @@
+//! The command line of `lifeboat-rescue`.
+//!
+//! As process 1 it is the rescue system. The other subcommands serve the rescue system itself (`setup`, `start`,
+//! `down`), and people on any Debian live system and tests (`find`, `plan`, `restore`, `wizard`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use layout::plan::Plan;
+use layout::system::Host;
+
+use super::bundles::{Found, Search};
+use super::cmdline::CommandLine;
+use super::consoles;
+use super::events::{Announce, Broadcast, Line};
+use super::init::{self, shutdown, shutdown::Ending};
+use super::restore::{self, Parts, Prepared, Real, Request, Stop, ui};
+use super::start;
+use super::unattended;
+use super::wizard::{self, terminal::Dialog, world::Machine};
+
+#[derive(Parser)]
+#[command(name = "lifeboat-rescue", version, about = "Restores a machine from a Lifeboat bundle")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists the bundles that are attached, and their restore points
+    Find {
+        /// Directories that hold a bundle, instead of all attached media
+        #[arg(long, value_name = "DIR")]
+        from: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restores a machine, or shows what that would do
+    Restore {
+        /// Directories that hold a bundle, instead of all attached media
+        #[arg(long, value_name = "DIR")]
+        from: Vec<PathBuf>,
+        /// Beginning of the id of a restore point, or `latest`
+        #[arg(long, default_value = "latest")]
+        snapshot: String,
+        /// Shows the plan and writes nothing
+        #[arg(long, conflicts_with = "yes_erase")]
+        plan_only: bool,
+        /// Serial number (or device, where it has none) of a disk that may be erased; once for each disk of the plan
+        #[arg(long, value_name = "SERIAL")]
+        yes_erase: Vec<String>,
+        /// Saved disk and the serial or device that takes its place
+        #[arg(long, value_name = "SAVED=SERIAL")]
+        disk: Vec<String>,
+        /// Files that are damaged in every bundle may be missing
+        #[arg(long)]
+        accept_loss: bool,
+        /// Where the new file systems are mounted meanwhile
+        #[arg(long, default_value = "/target")]
+        root: PathBuf,
+        /// Where journal, plan and captures are kept
+        #[arg(long, default_value = super::LOG_DIR)]
+        log_dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leads through a restore on this terminal
+    Wizard {
+        /// Directories that hold a bundle, instead of all attached media
+        #[arg(long, value_name = "DIR")]
+        from: Vec<PathBuf>,
+    },
+    /// Ends the rescue system and reboots
+    Reboot,
+    /// Ends the rescue system and powers off
+    Poweroff,
+    /// Mounts, modules, devices (called by process 1)
+    #[command(hide = true)]
+    Setup,
+    /// Finds bundles and restores unattended if that was armed (called by process 1)
+    #[command(hide = true)]
+    Start,
+    /// Unmounts and deactivates everything (called by process 1)
+    #[command(hide = true)]
+    Down,
+}
+
+/// What the program does. Exit status: 0 done; 1 failed, or the target disks are incomplete; 2 refused, nothing was
+/// written (also for a wrong command line); 3 restored with differences or losses.
+pub fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::main();
+    }
+    log_to_file();
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("lifeboat-rescue: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// In the rescue system the log lines of all parts go to a file; elsewhere to nowhere.
+fn log_to_file() {
+    let file = std::fs::File::options().append(true).open(Path::new(super::LOG_DIR).join("rescue.log"));
+    if let Ok(file) = file {
+        let level = if CommandLine::of_kernel().debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
+        let log = tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).with_ansi(false).with_max_level(level);
+        // A second subscriber is only a matter for tests.
+        let _ = log.try_init();
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Setup => init::setup::run(&Host).map(|()| 0),
+        Command::Start => start::run(&Host).map(|()| 0),
+        Command::Down => shutdown::down(&Host).map(|()| 0),
+        Command::Reboot => shutdown::request(Ending::Reboot).map(|()| 0),
+        Command::Poweroff => shutdown::request(Ending::PowerOff).map(|()| 0),
+        Command::Find { from, json } => find(&from, json),
+        Command::Wizard { from } => wizard_on_this_terminal(from),
+        Command::Restore { from, snapshot, plan_only, yes_erase, disk, accept_loss, root, log_dir, json } => {
+            let mut request = Request::new(snapshot);
+            request.choices.disks = unattended::choices(&assignments(&disk)?);
+            request.accept_loss = accept_loss;
+            (request.root, request.log_dir) = (root, log_dir);
+            let found = found(&from)?;
+            let parts = Real { sys: &Host, found: &found };
+            let to = Broadcast { stdout: !json, log: Some(request.log_dir.join("events.log")), ..Broadcast::default() };
+            if plan_only { show_plan(&parts, &request, json, &to) } else { restore_now(&parts, &request, &yes_erase, json, &to) }
+        }
+    }
+}
+
+fn found(from: &[PathBuf]) -> Result<Found> {
+    let found = if from.is_empty() { Found::on_media(&Search::default()) } else { Found::in_directories(from)? };
+    for warning in &found.warnings {
+        eprintln!("lifeboat-rescue: {warning}");
+    }
+    if found.stores.is_empty() {
+        bail!("no usable bundle is attached; plug the stick or drive in, or name its directory with --from");
+    }
+    Ok(found)
+}
+
+fn find(from: &[PathBuf], json: bool) -> Result<u8> {
+    let found = found(from)?;
+    let (points, warnings) = found.points();
+    for warning in warnings {
+        eprintln!("lifeboat-rescue: {warning}");
+    }
+    if json {
+        let stores: Vec<_> = found
+            .stores
+            .iter()
+            .map(|s| serde_json::json!({ "id": s.store.id(), "dir": s.store.dir(), "place": s.place() }))
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "stores": stores, "points": points }))?);
+        return Ok(0);
+    }
+    for attached in &found.stores {
+        println!("bundle {} on {}", attached.store.id(), attached.place());
+    }
+    for point in points {
+        let header = &point.header;
+        let size = layout::units::Bytes(header.bytes);
+        println!("{}  {}  {}  {size}  {}", header.id.short(), header.time, header.host.hostname, point.verified);
+    }
+    Ok(0)
+}
+
+fn assignments(words: &[String]) -> Result<BTreeMap<String, String>> {
+    words
+        .iter()
+        .map(|word| {
+            // A saved disk's name holds no `=`; a serial number may.
+            let (saved, present) = word.split_once('=').with_context(|| {
+                format!("--disk {word}: give the saved disk, an equals sign, and the serial or device that takes its place")
+            })?;
+            Ok((saved.to_owned(), present.to_owned()))
+        })
+        .collect()
+}
+
+fn show_plan(parts: &dyn Parts, request: &Request, json: bool, to: &dyn Announce) -> Result<u8> {
+    match restore::prepare(parts, request) {
+        Ok(prepared) if json => println!("{}", serde_json::to_string_pretty(&prepared.plan)?),
+        Ok(prepared) => println!("{}", prepared.plan.render()),
+        Err(stop) => return Ok(report_stop(&stop, json, to)),
+    }
+    Ok(0)
+}
+
+fn restore_now(parts: &dyn Parts, request: &Request, erase: &[String], json: bool, to: &dyn Announce) -> Result<u8> {
+    let ui = ui::Lines::new(to, Duration::from_secs(10));
+    let outcome = restore::prepare(parts, request).and_then(|prepared: Prepared| {
+        confirmed(&prepared.plan, erase)?;
+        restore::check(parts, &prepared, &ui, to)?;
+        restore::run(parts, &prepared, &ui, to, &mut || Ok(()))
+    });
+    match outcome {
+        Ok(outcome) => {
+            if json {
+                let document = serde_json::json!({
+                    "restored": true, "complete": outcome.complete(), "differences": outcome.differences,
+                    "losses": outcome.losses, "warnings": outcome.warnings, "seconds": outcome.seconds, "logs": outcome.logs,
+                });
+                println!("{}", serde_json::to_string_pretty(&document)?);
+            }
+            Ok(outcome.exit_code())
+        }
+        Err(stop) => Ok(report_stop(&stop, json, to)),
+    }
+}
+
+fn report_stop(stop: &Stop, json: bool, to: &dyn Announce) -> u8 {
+    stop.announce(to);
+    if json {
+        let missing = if let Stop::Refused { missing_bytes, .. } = stop { *missing_bytes } else { None };
+        let damaged = if let Stop::Damaged(report) = stop { Some(&report.damaged) } else { None };
+        let written = matches!(stop, Stop::Failed { .. });
+        let document = serde_json::json!({
+            "restored": false, "reason": stop.to_string(), "missing_bytes": missing, "damaged": damaged,
+            "disks_were_written_to": written,
+        });
+        println!("{document:#}");
+    } else {
+        eprintln!("lifeboat-rescue: {stop}");
+    }
+    stop.exit_code()
+}
+
+/// Every disk of the plan must be named, and nothing else: a serial too many means that the operator thinks of
+/// another machine.
+fn confirmed(plan: &Plan, erase: &[String]) -> Result<(), Stop> {
+    let names = |word: &String, disk: &layout::plan::DiskAssignment| match disk.identity.serial.as_deref() {
+        Some(serial) if !serial.trim().is_empty() => word == serial.trim(),
+        _ => Path::new(word) == disk.device,
+    };
+    for disk in &plan.disks {
+        if !erase.iter().any(|word| names(word, disk)) {
+            let device = disk.device.display();
+            let with = disk.identity.serial.as_deref().map_or_else(|| device.to_string(), |s| s.trim().to_owned());
+            return Err(Stop::refused(format!("the plan erases {device}; confirm it with --yes-erase {with}")));
+        }
+    }
+    match erase.iter().find(|word| !plan.disks.iter().any(|disk| names(word, disk))) {
+        Some(word) => Err(Stop::refused(format!("--yes-erase {word} names no disk that the plan erases"))),
+        None => Ok(()),
+    }
+}
+
+fn wizard_on_this_terminal(from: Vec<PathBuf>) -> Result<u8> {
+    // Ctrl-C must not end a restore half way; a wizard is left through its menu.
+    // SAFETY: ignoring signals has no memory effects.
+    unsafe {
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
+    let tty = std::fs::read_link("/proc/self/fd/0").unwrap_or_default();
+    let name = tty.strip_prefix("/dev").unwrap_or(&tty).display().to_string();
+    let serial = consoles::Console { tty: name.clone() }.is_serial();
+    let rescue = shutdown::is_rescue_system();
+    let mut terminal = Dialog::on_stdio(!serial)?;
+    let mut world = if !from.is_empty() {
+        Machine::directories(from)?
+    } else if rescue {
+        let medium = CommandLine::of_kernel().medium;
+        Machine::rescue_system(Search { medium, patience: Duration::ZERO })
+    } else {
+        Machine::running_system()
+    };
+    if rescue {
+        let mut line = Line::new("wizard").with("tty", name);
+        if let Some(reason) = wizard::world::World::denied(&world) {
+            line = line.with("reason", reason);
+        }
+        Broadcast::to_stdout().line(&line);
+    }
+    wizard::run(&mut world, &mut terminal)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use layout::plan::{DiskAssignment, DiskIdentity};
+    use layout::units::{Bytes, SectorSize};
+
+    use super::*;
+
+    fn plan(disks: &[(&str, Option<&str>)]) -> Plan {
+        let disks = disks
+            .iter()
+            .map(|(device, serial)| DiskAssignment {
+                saved: layout::model::NodeId::new("disk:x"),
+                device: device.into(),
+                identity: DiskIdentity {
+                    model: None,
+                    serial: serial.map(str::to_owned),
+                    wwn: None,
+                    size: Bytes::GIB,
+                    sector_size: SectorSize::S512,
+                },
+                erased: Vec::new(),
+                why: String::new(),
+            })
+            .collect();
+        let (fence, steps, sizes, notes, tools, substitutions) = Default::default();
+        Plan { disks, fence, steps, sizes, notes, tools, substitutions }
+    }
+
+    #[test]
+    fn each_disk_is_confirmed_by_its_serial() {
+        let plan = plan(&[("/dev/sda", Some("S1")), ("/dev/vda", None)]);
+        let words = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        assert!(confirmed(&plan, &words(&["S1", "/dev/vda"])).is_ok());
+        assert!(confirmed(&plan, &words(&["S1"])).is_err());
+        assert!(confirmed(&plan, &words(&["/dev/sda", "/dev/vda"])).is_err());
+        let error = confirmed(&plan, &words(&["S1", "/dev/vda", "S9"])).expect_err("one too many");
+        assert!(error.to_string().contains("S9"), "{error}");
+        assert!(confirmed(&plan, &[]).is_err());
+    }
+
+    #[test]
+    fn assignments_need_both_sides() {
+        let parsed = assignments(&["disk:a=S=1".to_owned()]).expect("two sides");
+        assert_eq!(parsed["disk:a"], "S=1");
+        assert!(assignments(&["disk:a".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["lifeboat-rescue", "restore", "--plan-only", "--yes-erase", "S"]).is_err());
+    }
+}

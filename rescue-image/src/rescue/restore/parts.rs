@@ -1,0 +1,213 @@
+//! What a restore needs of the world, so that the order of things can be tested without disks.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bundle::Id;
+use bundle::document::{Image, Snapshot, Tree};
+use bundle::extract::{ExtractOptions, ExtractReport, Selection};
+use bundle::verify::VerifyReport;
+use layout::apply::{ApplyError, Content};
+use layout::inventory::Inventory;
+use layout::model::Layout;
+use layout::plan::Plan;
+use layout::system::System;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::rescue::RUN_DIR;
+use crate::rescue::bundles::{Found, writable};
+
+/// The world, as a restore sees it.
+pub trait Parts: Sync {
+    /// A restore point by the beginning of its id, or `latest`.
+    fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)>;
+    /// The disks of this machine.
+    fn inventory(&self) -> Result<Inventory>;
+    /// Disks that hold bundles.
+    fn media_disks(&self) -> Vec<PathBuf>;
+    /// Reads everything that a restore of this snapshot needs, cold.
+    fn check_readable(&self, snapshot: &Snapshot, events: &dyn bundle::events::Events) -> Result<VerifyReport>;
+    /// Restores the files of a tree.
+    fn extract(&self, snapshot: &Snapshot, tree: &Tree, into: &Path, events: &dyn bundle::events::Events) -> Result<ExtractReport>;
+    /// Writes an image to a device.
+    fn image_to(&self, image: &Image, device: &Path, events: &dyn bundle::events::Events) -> Result<()>;
+    /// Makes sure that nobody else restores at the same time; for as long as the result lives.
+    fn lock(&self) -> Result<Box<dyn std::any::Any>>;
+    /// Sets the media that hold bundles read-only in the kernel, or lifts that.
+    fn fence_media(&self, on: bool) -> Result<()>;
+    /// Carries the plan out.
+    fn apply(
+        &self,
+        plan: &Plan,
+        saved: &Layout,
+        root: &Path,
+        content: &mut dyn Content,
+        events: &dyn layout::apply::Events,
+        journal: &mut dyn Write,
+    ) -> Result<(), ApplyError>;
+    /// The layout of the machine now.
+    fn capture(&self) -> Result<Layout>;
+    /// Lifts the fence of the media that hold bundles, makes them writable, gives each store's directory to `copy`,
+    /// and makes them read-only again.
+    fn keep_on_media(&self, copy: &dyn Fn(&Path) -> Result<PathBuf>) -> Result<Vec<PathBuf>>;
+}
+
+/// The machine that this runs on, and the bundles attached to it.
+pub struct Real<'a> {
+    /// The machine.
+    pub sys: &'a dyn System,
+    /// The bundles.
+    pub found: &'a Found,
+}
+
+impl Parts for Real<'_> {
+    fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)> {
+        self.found.snapshot(wanted)
+    }
+
+    fn inventory(&self) -> Result<Inventory> {
+        Ok(layout::inventory::inventory(self.sys)?)
+    }
+
+    fn media_disks(&self) -> Vec<PathBuf> {
+        self.found.media_disks()
+    }
+
+    fn check_readable(&self, snapshot: &Snapshot, events: &dyn bundle::events::Events) -> Result<VerifyReport> {
+        Ok(bundle::verify::check_readable(&self.found.readers(), snapshot, events)?)
+    }
+
+    fn extract(&self, snapshot: &Snapshot, tree: &Tree, into: &Path, events: &dyn bundle::events::Events) -> Result<ExtractReport> {
+        let options = ExtractOptions::default();
+        Ok(bundle::extract::extract(&self.found.readers(), snapshot, tree, &Selection::All, into, &options, events)?)
+    }
+
+    fn image_to(&self, image: &Image, device: &Path, events: &dyn bundle::events::Events) -> Result<()> {
+        let out = OpenOptions::new().write(true).open(device).with_context(|| format!("opening {}", device.display()))?;
+        bundle::extract::image_to(&self.found.readers(), image, &out, events)?;
+        out.sync_all().with_context(|| format!("writing {} out", device.display()))
+    }
+
+    fn lock(&self) -> Result<Box<dyn std::any::Any>> {
+        Ok(Box::new(lock(Path::new(RUN_DIR))?))
+    }
+
+    fn fence_media(&self, on: bool) -> Result<()> {
+        for disk in self.found.media_disks() {
+            set_read_only(&disk, on)?;
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        plan: &Plan,
+        saved: &Layout,
+        root: &Path,
+        content: &mut dyn Content,
+        events: &dyn layout::apply::Events,
+        journal: &mut dyn Write,
+    ) -> Result<(), ApplyError> {
+        layout::apply::apply(self.sys, plan, saved, root, content, events, journal)
+    }
+
+    fn capture(&self) -> Result<Layout> {
+        Ok(layout::capture::capture(self.sys)?)
+    }
+
+    fn keep_on_media(&self, copy: &dyn Fn(&Path) -> Result<PathBuf>) -> Result<Vec<PathBuf>> {
+        let mut kept = Vec::new();
+        let mut failed = Vec::new();
+        for attached in &self.found.stores {
+            // A directory that the operator named is written to by nobody but the operator.
+            let Some(medium) = &attached.medium else { continue };
+            let outcome = medium.disks.iter().try_for_each(|disk| set_read_only(disk, false)).and_then(|()| {
+                writable(medium, |_| {
+                    kept.push(copy(attached.store.dir())?);
+                    Ok(())
+                })
+            });
+            if let Err(error) = outcome {
+                failed.push(format!("{}: {error:#}", attached.place()));
+            }
+        }
+        if failed.is_empty() { Ok(kept) } else { bail!(failed.join("; ")) }
+    }
+}
+
+/// Takes the lock that only one restore can hold.
+pub(in crate::rescue) fn lock(dir: &Path) -> Result<Flock<File>> {
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    // Wizards on other consoles take the lock for a moment to see whether it is free: so try more than once.
+    for attempt in 0.. {
+        match try_lock(dir, FlockArg::LockExclusiveNonblock)? {
+            Some(lock) => return Ok(lock),
+            None if attempt < 10 => std::thread::sleep(std::time::Duration::from_millis(20)),
+            None => break,
+        }
+    }
+    bail!("a restore is under way on another console")
+}
+
+/// Whether somebody holds the lock.
+pub(in crate::rescue) fn is_locked(dir: &Path) -> bool {
+    dir.join("restore.lock").exists() && matches!(try_lock(dir, FlockArg::LockSharedNonblock), Ok(None))
+}
+
+/// Waits for a lock of another name; nothing when it cannot be made, such as for a user who is not root.
+pub(in crate::rescue) fn wait_for_lock(dir: &Path, name: &str) -> Option<Flock<File>> {
+    fs::create_dir_all(dir).ok()?;
+    let file = File::options().write(true).create(true).truncate(false).open(dir.join(name)).ok()?;
+    Flock::lock(file, FlockArg::LockExclusive).ok()
+}
+
+fn try_lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
+    let path = dir.join("restore.lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    match Flock::lock(file, how) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => bail!("locking {}: {error}", path.display()),
+    }
+}
+
+/// `BLKROSET`, `_IO(0x12, 93)` of linux/fs.h: makes the kernel refuse writes to a disk and its partitions.
+fn set_read_only(disk: &Path, on: bool) -> Result<()> {
+    let file = File::open(disk).with_context(|| format!("opening {} to fence it", disk.display()))?;
+    let flag = libc::c_int::from(on);
+    // SAFETY: the ioctl reads one int.
+    let status = unsafe { libc::ioctl(file.as_raw_fd(), 0x125d as libc::Ioctl, &flag) };
+    if status != 0 {
+        return Err(std::io::Error::last_os_error())
+            .with_context(|| format!("setting {} {}", disk.display(), if on { "read-only" } else { "writable" }));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_can_restore() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let first = lock(dir.path()).expect("free");
+        let error = lock(dir.path()).expect_err("taken");
+        assert!(error.to_string().contains("under way on another console"), "{error}");
+        assert!(is_locked(dir.path()));
+        drop(first);
+        assert!(!is_locked(dir.path()));
+        assert!(lock(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_fence_that_cannot_be_set_is_an_error() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        let error = set_read_only(file.path(), true).expect_err("not a disk");
+        assert!(format!("{error:#}").contains("read-only"), "{error:#}");
+    }
+}

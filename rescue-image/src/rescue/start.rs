@@ -1,0 +1,108 @@
+//! What happens once after boot: find bundles, tell, restore unattended if that was armed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use layout::system::System;
+
+use super::bundles::{Found, Search};
+use super::cmdline::CommandLine;
+use super::events::{Announce, Broadcast, Line};
+use super::init::shutdown;
+use super::restore::{Real, Stop};
+use super::spawn;
+use super::unattended::{self, Permission, Tokens};
+use super::wizard::world::denied_file;
+use crate::stick::Stick;
+use crate::token::{self, Armed};
+
+/// How long to wait for the booted stick: USB hubs and bridges may take half a minute.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs it. Does not return when an unattended restore ends the machine.
+pub fn run(sys: &dyn System) -> Result<()> {
+    let line = CommandLine::of_kernel();
+    let to = Broadcast::everywhere();
+    let slot = line.slot.as_deref().unwrap_or("-");
+    to.line(&Line::new("starting").with("version", env!("CARGO_PKG_VERSION")).with("slot", slot));
+    let found = Found::on_media(&Search { medium: line.medium.clone(), patience: PATIENCE });
+    let (points, warnings) = found.points();
+    for warning in found.warnings.iter().chain(&warnings) {
+        to.line(&Line::new("warning").with("text", warning));
+    }
+    let tokens = StickTokens { disk: booted_disk(&found, line.medium.as_deref()) };
+    match unattended::permission(&line, &tokens, &super::restore::now()) {
+        Permission::NotAsked => {}
+        Permission::Denied(reason) => {
+            // The wizards say so.
+            std::fs::write(denied_file(), &reason).context("noting why there is no unattended restore")?;
+            to.line(&Line::new("warning").with("text", format!("no unattended restore: {reason}")));
+        }
+        Permission::Granted(armed) => {
+            to.line(&ready(&found, points.len()));
+            return restore(sys, &found, &armed, &tokens, &to);
+        }
+    }
+    to.line(&ready(&found, points.len()));
+    Ok(())
+}
+
+fn ready(found: &Found, points: usize) -> Line {
+    Line::new("ready").with("bundles", found.stores.len()).with("snapshots", points)
+}
+
+fn restore(sys: &dyn System, found: &Found, armed: &Armed, tokens: &dyn Tokens, to: &dyn Announce) -> Result<()> {
+    let request = unattended::request(armed);
+    let parts = Real { sys, found };
+    match unattended::run(&parts, armed, &request, tokens, to) {
+        // Nobody sits there to look at differences: they are in the logs, and the machine was told what to do.
+        Ok(_) => {}
+        // Rebooting into a half-written disk helps nobody, nor does refusing the same again and again.
+        Err(Stop::Failed { .. }) => {
+            return spawn::shell("The restore failed; the target disks are incomplete. Logs: /run/lifeboat/log");
+        }
+        Err(_) => {
+            to.line(&Line::new("powering-off"));
+            return shutdown::request(shutdown::Ending::PowerOff);
+        }
+    }
+    let ending = unattended::ending(armed);
+    let event = if ending == shutdown::Ending::Reboot { "rebooting" } else { "powering-off" };
+    to.line(&Line::new(event));
+    shutdown::request(ending)
+}
+
+/// The disk that was booted: the one with the named partition.
+fn booted_disk(found: &Found, medium: Option<&str>) -> Option<PathBuf> {
+    let medium = medium?;
+    let media = found.stores.iter().filter_map(|s| s.medium.as_ref());
+    let mut booted = media.filter(|m| m.is(medium));
+    booted.find_map(|m| match m.disks.as_slice() {
+        [disk] => Some(disk.clone()),
+        _ => None,
+    })
+}
+
+/// The token on the boot partition of the stick that was booted.
+struct StickTokens {
+    disk: Option<PathBuf>,
+}
+
+impl StickTokens {
+    fn stick(&self) -> Result<Stick> {
+        let disk = self.disk.as_deref().context("the stick that was booted is not among the disks found")?;
+        Stick::open(disk).with_context(|| format!("opening the stick {}", disk.display()))
+    }
+}
+
+impl Tokens for StickTokens {
+    fn read(&self) -> Result<Option<Armed>> {
+        token::read(&self.stick()?).context("reading the token")
+    }
+
+    fn consume(&self) -> Result<()> {
+        let armed = token::consume(&self.stick()?).context("using up the token on the stick")?;
+        armed.map(|_| ()).context("the token on the stick is gone already")
+    }
+}

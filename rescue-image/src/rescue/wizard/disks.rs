@@ -1,0 +1,179 @@
+//! Assign this machine's disks to the saved ones.
+
+use layout::inventory::{Inventory, InventoryDisk};
+use layout::model::{Layout, NodeId};
+use layout::plan::DiskChoice;
+
+use super::terminal::{Gone, Terminal, words};
+use super::world::World;
+use super::{Answers, Screen};
+use crate::rescue::restore::{self, Parts, Prepared, Stop};
+
+/// Shows what the planner would take, and lets the operator change it.
+pub fn show(answers: &mut Answers, world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
+    let Some(request) = answers.request() else { return Ok(Screen::Points) };
+    let mut outcome: Result<Prepared, Stop> = Err(Stop::refused("the bundle cannot be read"));
+    let mut machine: Option<(Layout, Inventory, Vec<std::path::PathBuf>)> = None;
+    world.with_parts(&mut |parts| {
+        outcome = restore::prepare(parts, &request);
+        machine = look(parts, &request.snapshot);
+    });
+    let Some((saved, inventory, media)) = machine else {
+        if let Err(stop) = outcome {
+            stop.announce(world.announce());
+            terminal.say(&format!("This restore point cannot be restored: {stop}"));
+        }
+        return Ok(Screen::Action);
+    };
+    terminal.say(&table(&inventory, &media));
+    let possible = match &outcome {
+        Ok(prepared) => {
+            terminal.say(&assigned(prepared));
+            true
+        }
+        Err(stop) => {
+            stop.announce(world.announce());
+            terminal.say(&format!("\nThere is no plan for these disks: {stop}"));
+            false
+        }
+    };
+    let answer = if possible {
+        words(terminal, "Use these disks", &["yes", "change", "back"], "yes")?
+    } else {
+        words(terminal, "Assign disks by hand", &["change", "back"], "back")?
+    };
+    match (answer, outcome) {
+        ("yes", Ok(prepared)) => {
+            answers.prepared = Some(prepared);
+            Ok(Screen::Plan)
+        }
+        ("change", _) => {
+            change(answers, &saved, &inventory, &media, terminal)?;
+            Ok(Screen::Disks)
+        }
+        _ => {
+            answers.disks.clear();
+            Ok(Screen::Action)
+        }
+    }
+}
+
+/// What is needed to assign by hand, which must work also when the planner finds nothing.
+fn look(parts: &dyn Parts, snapshot: &str) -> Option<(Layout, Inventory, Vec<std::path::PathBuf>)> {
+    let (_, snapshot) = parts.snapshot(snapshot).ok()?;
+    let saved = Layout::from_value(snapshot.layout).ok()?;
+    Some((saved, parts.inventory().ok()?, parts.media_disks()))
+}
+
+fn table(inventory: &Inventory, media: &[std::path::PathBuf]) -> String {
+    let mut text = String::from("\nDisks of this machine:\n");
+    for (n, disk) in inventory.disks.iter().enumerate() {
+        text.push_str(&format!("{:>4}) {}\n", n + 1, describe(disk)));
+        let now = if disk.contents.is_empty() { "nothing known".to_owned() } else { disk.contents.join(", ") };
+        text.push_str(&format!("      on it now: {now}\n"));
+        if media.contains(&disk.device) {
+            text.push_str("      holds the bundle: will not be touched\n");
+        }
+    }
+    if inventory.disks.is_empty() {
+        text.push_str("      none\n");
+    }
+    text.trim_end().to_owned()
+}
+
+fn describe(disk: &InventoryDisk) -> String {
+    format!(
+        "{}  {}  serial {}  {}",
+        disk.device.display(),
+        disk.model.as_deref().unwrap_or("unknown model"),
+        disk.serial.as_deref().unwrap_or("none"),
+        disk.size
+    )
+}
+
+fn assigned(prepared: &Prepared) -> String {
+    let mut text = String::from("\nThe restore would erase and use:\n");
+    for disk in &prepared.plan.disks {
+        let model = disk.identity.model.as_deref().unwrap_or("unknown model");
+        let serial = disk.identity.serial.as_deref().unwrap_or("none");
+        text.push_str(&format!(
+            "  {} ({model}, serial {serial}, {}) for {} - {}\n",
+            disk.device.display(),
+            disk.identity.size,
+            saved_name(&prepared.saved, &disk.saved),
+            disk.why
+        ));
+    }
+    text.trim_end().to_owned()
+}
+
+fn saved_name(saved: &Layout, id: &NodeId) -> String {
+    match saved.disks().find(|(disk, _)| *disk == id) {
+        Some((_, disk)) => format!(
+            "the saved {} ({}, serial {}, {})",
+            disk.device.display(),
+            disk.model.as_deref().unwrap_or("unknown model"),
+            disk.serial.as_deref().unwrap_or("none"),
+            disk.size
+        ),
+        None => id.to_string(),
+    }
+}
+
+/// Asks for one assignment.
+fn change(
+    answers: &mut Answers,
+    saved: &Layout,
+    inventory: &Inventory,
+    media: &[std::path::PathBuf],
+    terminal: &mut dyn Terminal,
+) -> Result<(), Gone> {
+    // Only disks that carry the system are made anew; the others stay as they are.
+    let system: Vec<NodeId> = saved.system_disks().into_iter().collect();
+    let Some(wanted) = pick_saved(&system, saved, terminal)? else { return Ok(()) };
+    loop {
+        let answer = terminal.ask("Number of the disk to erase for it", None)?;
+        let answer = answer.trim();
+        if answer.is_empty() || answer.eq_ignore_ascii_case("b") || answer.eq_ignore_ascii_case("back") {
+            return Ok(());
+        }
+        let disk = answer.parse::<usize>().ok().and_then(|n| inventory.disks.get(n.checked_sub(1)?));
+        match disk {
+            Some(disk) if media.contains(&disk.device) => {
+                terminal.say(&format!("{} holds the bundle and must not be erased.", disk.device.display()));
+            }
+            Some(disk) => {
+                answers.disks.insert(wanted, choice(disk, inventory));
+                return Ok(());
+            }
+            None => terminal.say("Please answer with the number of a disk above, or b to go back."),
+        }
+    }
+}
+
+fn pick_saved(system: &[NodeId], saved: &Layout, terminal: &mut dyn Terminal) -> Result<Option<NodeId>, Gone> {
+    if system.len() < 2 {
+        return Ok(system.first().cloned());
+    }
+    let mut text = String::from("\nSaved disks that carry the system:\n");
+    for (n, id) in system.iter().enumerate() {
+        text.push_str(&format!("{:>4}) {}\n", n + 1, saved_name(saved, id)));
+    }
+    terminal.say(text.trim_end());
+    loop {
+        let answer = terminal.ask("Saved disk to assign", Some("1"))?;
+        match answer.trim().parse::<usize>().ok().and_then(|n| system.get(n.checked_sub(1)?)) {
+            Some(id) => return Ok(Some(id.clone())),
+            None => terminal.say("Please answer with the number of a saved disk."),
+        }
+    }
+}
+
+/// By what identifies it best; a serial number that two disks share identifies neither.
+fn choice(disk: &InventoryDisk, inventory: &Inventory) -> DiskChoice {
+    let unique = |serial: &&String| inventory.disks.iter().filter(|d| d.serial.as_ref() == Some(*serial)).count() == 1;
+    match disk.serial.as_ref().filter(|s| !s.is_empty()).filter(unique) {
+        Some(serial) => DiskChoice::Serial(serial.clone()),
+        None => DiskChoice::Device(disk.device.clone()),
+    }
+}
