@@ -1,12 +1,14 @@
 //! The machine at hand: its disks, and in words what is on them now.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::capture::CaptureError;
+use crate::capture::devices::Devices;
+use crate::capture::disk::disk_facts;
+use crate::capture::{CaptureError, boot, lvm, mount};
 use crate::model::Firmware;
-use crate::system::System;
+use crate::system::{BlockDevice, System};
 use crate::units::{Bytes, SectorSize};
 
 /// The machine at hand.
@@ -49,11 +51,110 @@ pub struct InventoryDisk {
     pub contents: Vec<String>,
     /// Names of the volume groups that have a physical volume on it.
     pub vgs: Vec<String>,
-    /// Whether anything on it is mounted, swapped to or otherwise held.
+    /// Whether anything on it is mounted or swapped to.
     pub in_use: bool,
 }
 
 /// Lists the disks of the machine at hand.
-pub fn inventory(_sys: &dyn System) -> Result<Inventory, CaptureError> {
-    Ok(Inventory { firmware: Firmware::Bios, disks: Vec::new(), memory: Bytes(0) })
+pub fn inventory(sys: &dyn System) -> Result<Inventory, CaptureError> {
+    let devices = Devices::new(sys)?;
+    let lvm = lvm::report(sys)?;
+    let mounted = mount::mounted(sys, Path::new("/"))?;
+    let swaps = mount::active_swaps(sys);
+    let look = Look { sys, devices: &devices, lvm: &lvm, mounted: &mounted, swaps: &swaps };
+    let mut disks: Vec<InventoryDisk> = devices.disks().map(|device| look.disk(device)).collect();
+    disks.sort_by(|a, b| a.device.cmp(&b.device));
+    Ok(Inventory { firmware: boot::firmware(sys), disks, memory: memory(sys) })
+}
+
+fn memory(sys: &dyn System) -> Bytes {
+    let text = sys.text(Path::new("/proc/meminfo")).unwrap_or_default();
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    Bytes(kib.unwrap_or(0).saturating_mul(1024))
+}
+
+struct Look<'a> {
+    sys: &'a dyn System,
+    devices: &'a Devices<'a>,
+    lvm: &'a lvm::Report,
+    mounted: &'a [mount::Mounted],
+    swaps: &'a [PathBuf],
+}
+
+impl Look<'_> {
+    fn disk(&self, device: &BlockDevice) -> InventoryDisk {
+        let facts = disk_facts(self.devices, device);
+        // block-utils matches devices loosely: what it says is shown, and identifies nothing.
+        let shown = self.sys.disk_facts(&device.node);
+        let mut contents = Vec::new();
+        let mut vgs = Vec::new();
+        let parts: Vec<&BlockDevice> = self.devices.partitions(&device.name).collect();
+        let probe = self.devices.probe(device);
+        if let Some(table) = &probe.table {
+            let name = if table == "gpt" { "GPT".to_owned() } else { format!("{table} partition table") };
+            let plural = if parts.len() == 1 { "" } else { "s" };
+            contents.push(format!("{name}, {} partition{plural}", parts.len()));
+        }
+        for part in std::iter::once(device).chain(parts.iter().copied()) {
+            contents.extend(self.content(part, &mut vgs));
+        }
+        vgs.sort();
+        vgs.dedup();
+        InventoryDisk {
+            device: device.node.clone(),
+            model: facts.model,
+            serial: facts.serial,
+            wwn: facts.wwn,
+            size: self.devices.size(device),
+            sector_size: self.devices.sector_size(device),
+            removable: facts.removable,
+            transport: facts.transport,
+            media: shown.media,
+            read_only: self.devices.sysfs(device, "ro").as_deref() == Some("1"),
+            contents,
+            vgs,
+            in_use: self.in_use(device) || parts.iter().any(|part| self.in_use(part)),
+        }
+    }
+
+    fn content(&self, device: &BlockDevice, vgs: &mut Vec<String>) -> Option<String> {
+        let probe = self.devices.probe(device);
+        if let Some(reason) = probe.unreadable {
+            let mounted = self.mounted.iter().find(|m| self.is(device, &m.major_minor));
+            return Some(match mounted {
+                Some(m) => format!("{} mounted at {}", m.fstype, m.mount_point.display()),
+                None => format!("cannot be read: {}", reason.lines().last().unwrap_or_default()),
+            });
+        }
+        let fstype = probe.fstype?;
+        if fstype == "LVM2_member" {
+            let vg = self.lvm.pvs.iter().find(|row| {
+                self.devices.by_node(Path::new(row.text("pv_name"))).is_some_and(|d| d.name == device.name)
+            });
+            return Some(match vg.map(|row| row.text("vg_name")).filter(|name| !name.is_empty()) {
+                Some(name) => {
+                    vgs.push(name.to_owned());
+                    format!("LVM PV of VG {name}")
+                }
+                None => "LVM PV".to_owned(),
+            });
+        }
+        let label = probe.label.map(|label| format!(" '{label}'")).unwrap_or_default();
+        let at = self.mounted.iter().find(|m| self.is(device, &m.major_minor));
+        let at = at.map(|m| format!(" mounted at {}", m.mount_point.display())).unwrap_or_default();
+        Some(format!("{fstype}{label}{at}"))
+    }
+
+    fn is(&self, device: &BlockDevice, major_minor: &str) -> bool {
+        self.devices.by_number(major_minor).is_some_and(|d| d.name == device.name)
+    }
+
+    /// Mounted, swapped to, or below something that is.
+    fn in_use(&self, device: &BlockDevice) -> bool {
+        self.mounted.iter().any(|m| self.is(device, &m.major_minor))
+            || self.swaps.iter().any(|path| self.devices.by_node(path).is_some_and(|d| d.name == device.name))
+            || self.devices.holders(device).iter().any(|name| {
+                self.devices.list.iter().find(|d| d.name == *name).is_some_and(|holder| self.in_use(holder))
+            })
+    }
 }

@@ -2,13 +2,13 @@
 
 pub(crate) mod boot;
 pub(crate) mod devices;
-mod disk;
+pub(crate) mod disk;
 mod fs;
 pub(crate) mod gpt;
 pub(crate) mod lvm;
 pub(crate) mod mount;
-mod mounts;
-mod volumes;
+pub(crate) mod mounts;
+pub(crate) mod volumes;
 
 use std::path::Path;
 

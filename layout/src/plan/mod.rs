@@ -1,6 +1,14 @@
 //! From a saved layout and the machine at hand to ordered, typed steps. Nothing is touched here.
 
+mod boot;
+mod build;
+mod disk;
 mod error;
+mod fs;
+mod gpt;
+mod lvm;
+mod render;
+mod safety;
 mod step;
 
 pub use error::PlanError;
@@ -126,7 +134,7 @@ pub struct FencedDisk {
 pub struct SizeChange {
     /// What.
     pub node: NodeId,
-    /// In words.
+    /// In words: `root volume pve/root`.
     pub what: String,
     /// Saved size.
     pub saved: Bytes,
@@ -154,13 +162,7 @@ pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
 }
 
 /// Computes what a restore of `saved` onto the machine `inventory` does.
-pub fn plan(_saved: &Layout, _inventory: &Inventory, _choices: &Choices) -> Result<Plan, PlanError> {
-    Err(PlanError::NothingToRestore)
-}
-
-impl Plan {
-    /// The plan for a tired human, 80 columns wide.
-    pub fn render(&self) -> String {
-        String::new()
-    }
+pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
+    let disks = disk::assign(saved, inventory, choices)?;
+    build::Builder::new(saved, inventory, choices, disks)?.build()
 }

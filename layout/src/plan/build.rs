@@ -1,0 +1,281 @@
+//! Walks the graph from the disks upwards and turns every node into steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::disk::describe;
+use super::{Choices, DiskAssignment, FencedDisk, Plan, PlanError, SizeChange, Step, Substitution};
+use crate::inventory::Inventory;
+use crate::model::{Layout, Node, NodeId};
+use crate::units::Bytes;
+
+/// A plan in the making.
+pub(super) struct Builder<'a> {
+    pub saved: &'a Layout,
+    pub inventory: &'a Inventory,
+    pub choices: &'a Choices,
+    pub disks: Vec<DiskAssignment>,
+    /// Nodes that lie on assigned disks only: the ones to make.
+    pub relevant: BTreeSet<NodeId>,
+    /// Where a node will be.
+    pub devices: BTreeMap<NodeId, PathBuf>,
+    /// How big a block device will be.
+    pub space: BTreeMap<NodeId, Bytes>,
+    /// Nodes that get more space than saved.
+    pub grown: BTreeSet<NodeId>,
+    pub steps: Vec<Step>,
+    pub sizes: Vec<SizeChange>,
+    pub notes: Vec<String>,
+    pub substitutions: Vec<Substitution>,
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(
+        saved: &'a Layout,
+        inventory: &'a Inventory,
+        choices: &'a Choices,
+        disks: Vec<DiskAssignment>,
+    ) -> Result<Builder<'a>, PlanError> {
+        let assigned: BTreeSet<NodeId> = disks.iter().map(|d| d.saved.clone()).collect();
+        let mut relevant = BTreeSet::new();
+        for (id, node) in &saved.nodes {
+            let below = saved.disks_below(id);
+            if !below.is_empty() && below.is_subset(&assigned) {
+                relevant.insert(id.clone());
+            } else if !below.is_disjoint(&assigned) && !matches!(node, Node::Unsupported(_)) {
+                let missing: Vec<String> = below.difference(&assigned).map(ToString::to_string).collect();
+                let reason = format!("it also lies on {}, which is not mapped: map that disk too", missing.join(", "));
+                return Err(PlanError::Unsupported { node: id.clone(), reason });
+            }
+        }
+        Ok(Builder {
+            saved,
+            inventory,
+            choices,
+            disks,
+            relevant,
+            devices: BTreeMap::new(),
+            space: BTreeMap::new(),
+            grown: BTreeSet::new(),
+            steps: Vec::new(),
+            sizes: Vec::new(),
+            notes: Vec::new(),
+            substitutions: Vec::new(),
+        })
+    }
+
+    pub fn build(mut self) -> Result<Plan, PlanError> {
+        let order = self.order()?;
+        let fence = self.fence();
+        self.steps.push(Step::Fence {
+            disks: fence.iter().map(|d| d.device.clone()).collect(),
+            targets: self.disks.iter().map(|d| d.device.clone()).collect(),
+            vgs: self.groups(),
+        });
+        for disk in &self.disks {
+            self.steps.push(Step::Wipe { device: disk.device.clone(), size: disk.identity.size });
+        }
+        for id in &order {
+            self.node(id)?;
+        }
+        self.mounts();
+        self.boot();
+        self.steps.push(Step::Unmount);
+        let vgs = self.groups();
+        if !vgs.is_empty() {
+            self.steps.push(Step::Deactivate { vgs, read_only: self.read_only_volumes() });
+        }
+        self.remarks(&fence);
+        let tools = super::safety::tools(&self.steps);
+        let plan = Plan {
+            disks: self.disks,
+            fence,
+            steps: self.steps,
+            sizes: self.sizes,
+            notes: self.notes,
+            tools,
+            substitutions: self.substitutions,
+        };
+        match plan.writes_outside() {
+            // The planner's own mistake: better no plan than a wrong one.
+            Some(reason) => Err(PlanError::Unsupported { node: NodeId::new("plan"), reason }),
+            None => Ok(plan),
+        }
+    }
+
+    /// The nodes to make, each after what it lies on.
+    fn order(&self) -> Result<Vec<NodeId>, PlanError> {
+        let mut waiting: BTreeMap<&NodeId, usize> = BTreeMap::new();
+        for id in &self.relevant {
+            let on = self.saved.nodes.get(id).map(Node::on).unwrap_or_default();
+            waiting.insert(id, on.iter().filter(|on| self.relevant.contains(on)).count());
+        }
+        let mut order = Vec::new();
+        loop {
+            // Kind by kind, so that the plan reads in the order in which a person would do it.
+            let next = waiting.iter().filter(|(_, count)| **count == 0).map(|(id, _)| *id).min_by_key(|id| self.rank(id));
+            let Some(next) = next else { break };
+            waiting.remove(next);
+            for (id, node) in &self.saved.nodes {
+                let edges = node.on().iter().filter(|on| *on == next).count();
+                if let (Some(count), true) = (waiting.get_mut(id), edges > 0) {
+                    *count -= edges;
+                }
+            }
+            order.push(next.clone());
+        }
+        if waiting.is_empty() { Ok(order) } else { Err(PlanError::Cycle { nodes: waiting.into_keys().cloned().collect() }) }
+    }
+
+    fn rank(&self, id: &NodeId) -> (u8, u32, NodeId) {
+        let (rank, number) = match self.saved.nodes.get(id) {
+            Some(Node::Disk(_)) => (0, 0),
+            Some(Node::Partition(part)) => (1, part.number),
+            Some(Node::PhysicalVolume(_)) => (2, 0),
+            Some(Node::VolumeGroup(_)) => (3, 0),
+            Some(Node::LogicalVolume(_)) => (4, 0),
+            Some(Node::ThinPool(_)) => (5, 0),
+            Some(Node::ThinVolume(_)) => (6, 0),
+            Some(Node::Swap(_)) => (7, 0),
+            Some(Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_)) => (8, 0),
+            Some(Node::Unsupported(_)) | None => (9, 0),
+        };
+        (rank, number, id.clone())
+    }
+
+    fn node(&mut self, id: &NodeId) -> Result<(), PlanError> {
+        let saved = self.saved;
+        match saved.nodes.get(id) {
+            Some(Node::Disk(disk)) => self.disk(id, disk),
+            Some(Node::Partition(part)) => {
+                self.partition_contents(id, part);
+                Ok(())
+            }
+            Some(Node::PhysicalVolume(pv)) => self.physical_volume(id, pv),
+            Some(Node::VolumeGroup(vg)) => self.volume_group(id, vg),
+            Some(Node::LogicalVolume(lv)) => self.logical_volume(id, lv),
+            Some(Node::ThinPool(pool)) => self.thin_pool(id, pool),
+            Some(Node::Ext4(fs)) => self.ext4(id, fs),
+            Some(Node::Xfs(fs)) => self.xfs(id, fs),
+            Some(Node::Vfat(fs)) => self.vfat(id, fs),
+            Some(Node::Swap(swap)) => self.swap(id, swap),
+            // Told in the notes.
+            Some(Node::ThinVolume(_) | Node::Unsupported(_)) | None => Ok(()),
+        }
+    }
+
+    /// The device that a node lies on.
+    pub fn device(&self, node: &NodeId, on: &NodeId) -> Result<PathBuf, PlanError> {
+        self.devices.get(on).cloned().ok_or_else(|| PlanError::Unsupported {
+            node: node.clone(),
+            reason: format!("nothing makes {on}, which it lies on"),
+        })
+    }
+
+    pub fn assignment(&self, id: &NodeId) -> Option<&DiskAssignment> {
+        self.disks.iter().find(|d| d.saved == *id)
+    }
+
+    /// The filesystem mounted at `/`.
+    pub fn root_fs(&self) -> Option<&'a NodeId> {
+        self.saved.mount_at(Path::new("/")).map(|m| &m.node)
+    }
+
+    /// Names of the volume groups that are made.
+    pub fn groups(&self) -> Vec<String> {
+        let groups = self.relevant.iter().filter_map(|id| match self.saved.nodes.get(id) {
+            Some(Node::VolumeGroup(vg)) => Some(vg.name.clone()),
+            _ => None,
+        });
+        groups.collect()
+    }
+
+    fn read_only_volumes(&self) -> Vec<String> {
+        let volumes = self.steps.iter().filter_map(|step| match step {
+            Step::LvCreate { vg, name, writeable: false, .. } => Some(format!("{vg}/{name}")),
+            _ => None,
+        });
+        volumes.collect()
+    }
+
+    pub fn accept(&mut self, node: &NodeId, what: &str, reason: &str) {
+        self.substitutions.push(Substitution { node: node.clone(), what: what.to_owned(), reason: reason.to_owned() });
+    }
+
+    fn fence(&self) -> Vec<FencedDisk> {
+        let others = self.inventory.disks.iter().filter(|d| !self.disks.iter().any(|a| a.device == d.device));
+        others
+            .map(|d| FencedDisk {
+                device: d.device.clone(),
+                model: d.model.clone(),
+                serial: d.serial.clone(),
+                size: d.size,
+                contents: d.contents.clone(),
+                bundle_medium: self.choices.never.contains(&d.device),
+            })
+            .collect()
+    }
+
+    /// Mounts and file trees, each filesystem before what is mounted in it.
+    fn mounts(&mut self) {
+        for mount in self.saved.filesystems_to_save() {
+            let on = self.saved.nodes.get(&mount.node).and_then(|n| n.on().into_iter().next());
+            let Some(device) = on.and_then(|on| self.devices.get(&on)).cloned() else { continue };
+            let mount_point = mount.mount_point.clone();
+            self.steps.push(Step::Mount { device, fstype: mount.fstype.clone(), mount_point: mount_point.clone() });
+            self.steps.push(Step::RestoreTree { mount_point });
+        }
+    }
+
+    /// What is lost, left alone or worth knowing.
+    fn remarks(&mut self, fence: &[FencedDisk]) {
+        let mut guests = Vec::new();
+        let trees: BTreeSet<&NodeId> = self.saved.filesystems_to_save().iter().map(|m| &m.node).collect();
+        let mut notes = Vec::new();
+        for id in &self.relevant {
+            match self.saved.nodes.get(id) {
+                Some(Node::ThinVolume(volume)) => guests.push(format!("{} ({})", volume.name, volume.size)),
+                Some(Node::LogicalVolume(lv)) if crate::capture::lvm::is_guest_volume(&lv.name) => {
+                    guests.push(format!("{} ({})", lv.name, lv.size));
+                }
+                Some(Node::LogicalVolume(lv)) if self.saved.children(id).next().is_none() => {
+                    notes.push(format!("Logical volume {} is made again and stays empty.", lv.name));
+                }
+                Some(Node::Unsupported(what)) => {
+                    notes.push(format!("Not restored: {} ({}, {}): {}.", what.device.display(), what.what, what.size, what.meaning));
+                }
+                Some(node) if node.filesystem().is_some() && !trees.contains(id) => {
+                    notes.push(format!("Filesystem {id} was not mounted: it is made again and stays empty."));
+                }
+                _ => {}
+            }
+        }
+        if !guests.is_empty() {
+            notes.push(format!(
+                "Volumes of guests are not restored here, guests come back from their own backups: {}.",
+                guests.join(", ")
+            ));
+        }
+        for (id, disk) in self.saved.disks() {
+            if self.assignment(id).is_none() {
+                let words = disk.model.as_deref().unwrap_or("unknown model");
+                let serial = disk.serial.as_deref().unwrap_or("none");
+                notes.push(format!(
+                    "The saved host's data disk {words} (serial {serial}, {}) is not touched and not restored.",
+                    disk.size
+                ));
+            }
+        }
+        let groups = self.groups();
+        for disk in self.inventory.disks.iter().filter(|d| fence.iter().any(|f| f.device == d.device)) {
+            for vg in disk.vgs.iter().filter(|vg| groups.contains(vg)) {
+                notes.push(format!(
+                    "{} also holds a volume group called {vg}: the restored host would find two of that name. Take that \
+                     disk out before the restart, or rename its group.",
+                    describe(disk)
+                ));
+            }
+        }
+        self.notes.extend(notes);
+    }
+}

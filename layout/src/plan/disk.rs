@@ -1,0 +1,272 @@
+//! Which present disk takes the place of which saved one.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{Choices, DiskAssignment, DiskChoice, DiskIdentity, PlanError};
+use crate::inventory::{Inventory, InventoryDisk};
+use crate::model::{Disk, Layout, Node, NodeId};
+use crate::units::{Bytes, Lba};
+
+/// Sectors that the backup of a GPT takes at the end: its entries and the header.
+pub(super) fn gpt_tail(entries: u32, sector: crate::units::SectorSize) -> u64 {
+    (u64::from(entries) * 128).div_ceil(u64::from(sector.0.max(1))) + 1
+}
+
+/// The least size that a disk must have to take the saved contents.
+pub(super) fn needed(saved: &Layout, id: &NodeId, disk: &Disk) -> Bytes {
+    match &disk.table {
+        Some(table) => {
+            let last = saved.partitions(id).iter().map(|(_, part)| part.end.0).max().unwrap_or(table.first_usable.0);
+            Lba(last + 1 + gpt_tail(table.entries, disk.sector_size)).offset(disk.sector_size)
+        }
+        None => saved
+            .children(id)
+            .map(|(_, node)| match node {
+                Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
+                Node::Swap(swap) => swap.size,
+                other => other.filesystem().map_or(Bytes(0), |fs| fs.size),
+            })
+            .max()
+            .unwrap_or(Bytes(0)),
+    }
+}
+
+/// The saved disks that have to be made anew: those of the system, and those that the operator mapped.
+fn required(saved: &Layout, choices: &Choices) -> Result<BTreeSet<NodeId>, PlanError> {
+    let mut required = saved.system_disks();
+    if saved.mount_at(Path::new("/")).is_none() {
+        if let Some((node, what)) = saved.nodes.iter().find_map(|(id, node)| match node {
+            Node::Unsupported(what) => Some((id, what)),
+            _ => None,
+        }) {
+            let reason = format!("{} {}: {}", what.device.display(), what.what, what.meaning);
+            return Err(PlanError::Unsupported { node: node.clone(), reason });
+        }
+    }
+    for id in choices.disks.keys() {
+        if !matches!(saved.nodes.get(id), Some(Node::Disk(_))) {
+            return Err(PlanError::BadChoice { disk: id.clone(), reason: "the saved layout has no such disk".to_owned() });
+        }
+        required.insert(id.clone());
+    }
+    if required.is_empty() { Err(PlanError::NothingToRestore) } else { Ok(required) }
+}
+
+fn same(a: &Option<String>, b: &Option<String>) -> bool {
+    a.is_some() && a == b
+}
+
+/// One line that tells a disk from its neighbours.
+pub(super) fn describe(disk: &InventoryDisk) -> String {
+    let model = disk.model.as_deref().unwrap_or("unknown model");
+    let serial = disk.serial.as_deref().map_or_else(|| "no serial".to_owned(), |s| format!("serial {s}"));
+    format!("{} ({model}, {serial}, {})", disk.device.display(), disk.size)
+}
+
+/// Why a disk must not be written to at all.
+fn excluded(disk: &InventoryDisk, choices: &Choices) -> Option<&'static str> {
+    if choices.never.contains(&disk.device) {
+        Some("it holds the bundle, or was excluded")
+    } else if disk.read_only {
+        Some("it is read-only")
+    } else if disk.in_use {
+        Some("it is in use")
+    } else {
+        None
+    }
+}
+
+/// Assigns disks, or says why that cannot be done.
+pub(super) fn assign(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Vec<DiskAssignment>, PlanError> {
+    let required = required(saved, choices)?;
+    let mut assigned: Vec<DiskAssignment> = Vec::new();
+    let mut open = Vec::new();
+    // What is certain first, so that a disk with a matching serial is not given away as the only big enough one.
+    for id in &required {
+        let Some(Node::Disk(disk)) = saved.nodes.get(id) else { continue };
+        let known = match choices.disks.get(id) {
+            Some(choice) => Some((chosen(id, choice, inventory, choices)?, "chosen")),
+            None => by_identity(id, disk, inventory, choices)?,
+        };
+        match known {
+            Some((present, why)) => {
+                fits(saved, id, disk, present)?;
+                take(&mut assigned, id, present, why)?;
+            }
+            None => open.push((id, disk)),
+        }
+    }
+    let taken: BTreeSet<_> = assigned.iter().map(|a| a.device.clone()).collect();
+    let several_open = open.len() > 1;
+    for (id, disk) in open {
+        let present = by_size(saved, id, disk, inventory, choices, &taken)?;
+        if several_open && assigned.iter().any(|a| a.device == present.device) {
+            let candidates = vec![describe(present)];
+            return Err(PlanError::Ambiguous { disk: id.clone(), candidates });
+        }
+        take(&mut assigned, id, present, "the only disk that is big enough")?;
+    }
+    Ok(assigned)
+}
+
+fn take(assigned: &mut Vec<DiskAssignment>, id: &NodeId, present: &InventoryDisk, why: &str) -> Result<(), PlanError> {
+    if assigned.iter().any(|a| a.device == present.device) {
+        let reason = format!("{} would take the place of two saved disks", describe(present));
+        return Err(PlanError::BadChoice { disk: id.clone(), reason });
+    }
+    assigned.push(DiskAssignment {
+        saved: id.clone(),
+        device: present.device.clone(),
+        identity: DiskIdentity {
+            model: present.model.clone(),
+            serial: present.serial.clone(),
+            wwn: present.wwn.clone(),
+            size: present.size,
+            sector_size: present.sector_size,
+        },
+        erased: present.contents.clone(),
+        why: why.to_owned(),
+    });
+    Ok(())
+}
+
+fn chosen<'a>(
+    id: &NodeId,
+    choice: &DiskChoice,
+    inventory: &'a Inventory,
+    choices: &Choices,
+) -> Result<&'a InventoryDisk, PlanError> {
+    let (matches, words): (Vec<&InventoryDisk>, String) = match choice {
+        DiskChoice::Serial(serial) => (
+            inventory.disks.iter().filter(|d| d.serial.as_ref() == Some(serial)).collect(),
+            format!("with serial {serial}"),
+        ),
+        DiskChoice::Wwn(wwn) => {
+            (inventory.disks.iter().filter(|d| d.wwn.as_ref() == Some(wwn)).collect(), format!("with WWN {wwn}"))
+        }
+        DiskChoice::Device(path) => {
+            (inventory.disks.iter().filter(|d| d.device == *path).collect(), path.display().to_string())
+        }
+    };
+    let bad = |reason: String| PlanError::BadChoice { disk: id.clone(), reason };
+    match matches.as_slice() {
+        [] => Err(bad(format!("this machine has no disk {words}"))),
+        [one] => match excluded(one, choices) {
+            Some(reason) => Err(bad(format!("{}: {reason}", describe(one)))),
+            None => Ok(one),
+        },
+        several => Err(PlanError::Ambiguous { disk: id.clone(), candidates: several.iter().map(|d| describe(d)).collect() }),
+    }
+}
+
+fn by_identity<'a>(
+    id: &NodeId,
+    disk: &Disk,
+    inventory: &'a Inventory,
+    choices: &Choices,
+) -> Result<Option<(&'a InventoryDisk, &'static str)>, PlanError> {
+    for (why, test) in [
+        ("same WWN", (|a, b| same(&a.wwn, &b.wwn)) as fn(&Disk, &InventoryDisk) -> bool),
+        ("same serial number", |a, b| same(&a.serial, &b.serial)),
+    ] {
+        let found: Vec<&InventoryDisk> = inventory.disks.iter().filter(|present| test(disk, present)).collect();
+        match found.as_slice() {
+            [] => {}
+            [one] => {
+                return match excluded(one, choices) {
+                    Some(reason) => {
+                        let reason = format!("{} is the saved disk itself, but {reason}", describe(one));
+                        Err(PlanError::BadChoice { disk: id.clone(), reason })
+                    }
+                    None => Ok(Some((one, why))),
+                };
+            }
+            // Cheap sticks and virtual disks share serials: that identifies nothing.
+            several => {
+                let candidates = several.iter().map(|d| describe(d)).collect();
+                return Err(PlanError::Ambiguous { disk: id.clone(), candidates });
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn by_size<'a>(
+    saved: &Layout,
+    id: &NodeId,
+    disk: &Disk,
+    inventory: &'a Inventory,
+    choices: &Choices,
+    taken: &BTreeSet<std::path::PathBuf>,
+) -> Result<&'a InventoryDisk, PlanError> {
+    let mut reasons = Vec::new();
+    let mut fitting = Vec::new();
+    let mut errors = Vec::new();
+    for present in &inventory.disks {
+        if taken.contains(&present.device) {
+            continue;
+        }
+        if let Some(reason) = excluded(present, choices) {
+            reasons.push(format!("{}: {reason}", describe(present)));
+        } else if is_other_saved_disk(saved, id, present) {
+            reasons.push(format!("{}: it is another disk of the saved host", describe(present)));
+        } else if present.removable && !disk.removable {
+            reasons.push(format!("{}: its medium is removable", describe(present)));
+        } else {
+            match fits(saved, id, disk, present) {
+                Ok(()) => fitting.push(present),
+                Err(error) => {
+                    reasons.push(format!("{}: {error}", describe(present)));
+                    errors.push(error);
+                }
+            }
+        }
+    }
+    match fitting.as_slice() {
+        [one] => Ok(one),
+        // With one disk that would be the right one but for its size, its own error says more than a list.
+        [] if errors.len() == 1 => Err(errors.remove(0)),
+        [] => {
+            // The biggest of several too small ones tells how much is missing at least.
+            let sizes_only = !errors.is_empty() && errors.iter().all(|e| matches!(e, PlanError::TooSmall { .. }));
+            errors.sort_by_key(|e| match e {
+                PlanError::TooSmall { missing, .. } => *missing,
+                _ => Bytes(u64::MAX),
+            });
+            if sizes_only {
+                return Err(errors.remove(0));
+            }
+            let reason = if reasons.is_empty() { "there is no disk".to_owned() } else { reasons.join("; ") };
+            Err(PlanError::NoDiskFor { disk: id.clone(), needed: needed(saved, id, disk), reason })
+        }
+        several => Err(PlanError::Ambiguous { disk: id.clone(), candidates: several.iter().map(|d| describe(d)).collect() }),
+    }
+}
+
+/// A data disk of the saved host that is still there must not be taken for a blank one.
+fn is_other_saved_disk(saved: &Layout, id: &NodeId, present: &InventoryDisk) -> bool {
+    saved.disks().any(|(other, disk)| other != id && (same(&disk.wwn, &present.wwn) || same(&disk.serial, &present.serial)))
+}
+
+fn fits(saved: &Layout, id: &NodeId, disk: &Disk, present: &InventoryDisk) -> Result<(), PlanError> {
+    if disk.sector_size != present.sector_size {
+        return Err(PlanError::SectorSize {
+            disk: id.clone(),
+            device: present.device.clone(),
+            saved: disk.sector_size,
+            now: present.sector_size,
+        });
+    }
+    let needed = needed(saved, id, disk);
+    if present.size < needed {
+        return Err(PlanError::TooSmall {
+            disk: id.clone(),
+            device: present.device.clone(),
+            needed,
+            available: present.size,
+            missing: needed.minus(present.size),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Looks at a finished plan: does it stay on its disks, and which tools does it need?
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{Plan, Step};
+
+impl Plan {
+    /// Why this plan may write to a disk that is not assigned, or come before the fence; `None` when it does not.
+    pub fn writes_outside(&self) -> Option<String> {
+        let assigned: BTreeSet<&Path> = self.disks.iter().map(|d| d.device.as_path()).collect();
+        let fenced: BTreeSet<&Path> = self.fence.iter().map(|d| d.device.as_path()).collect();
+        if let Some(both) = assigned.intersection(&fenced).next() {
+            return Some(format!("{} is a target and fenced at the same time", both.display()));
+        }
+        match self.steps.first() {
+            Some(Step::Fence { disks, targets, .. }) => {
+                let same = disks.iter().map(PathBuf::as_path).collect::<BTreeSet<_>>() == fenced
+                    && targets.iter().map(PathBuf::as_path).collect::<BTreeSet<_>>() == assigned;
+                if !same {
+                    return Some("the fence is not around the assigned disks".to_owned());
+                }
+            }
+            _ => return Some("the first step is not the fence".to_owned()),
+        }
+        // Devices that the plan itself makes on assigned disks.
+        let mut made: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut groups: BTreeSet<&str> = BTreeSet::new();
+        for step in &self.steps {
+            let ok = |device: &Path| assigned.contains(device) || made.contains(device);
+            let mut bad: Option<PathBuf> = None;
+            for device in step.writes_to() {
+                if !ok(&device) {
+                    bad = Some(device);
+                }
+            }
+            match step {
+                Step::WriteGpt { device, partitions, .. } => {
+                    for part in partitions {
+                        if part.device != super::partition_path(device, part.number) {
+                            bad = Some(part.device.clone());
+                        }
+                    }
+                    made.extend(partitions.iter().map(|p| p.device.clone()));
+                }
+                Step::VgCreate { name, .. } => {
+                    groups.insert(name);
+                }
+                Step::LvCreate { vg, name, .. } | Step::ThinPoolCreate { vg, name, .. } => {
+                    if !groups.contains(vg.as_str()) {
+                        return Some(format!("{vg}/{name} is in a group that the plan does not make"));
+                    }
+                    made.insert(Path::new("/dev").join(vg).join(name));
+                }
+                _ => {}
+            }
+            if let Some(device) = bad {
+                return Some(format!("\"{step}\" would write to {}, which is not assigned", device.display()));
+            }
+        }
+        None
+    }
+}
+
+impl Step {
+    /// The block devices that a step writes to.
+    pub fn writes_to(&self) -> Vec<PathBuf> {
+        match self {
+            Step::Wipe { device, .. }
+            | Step::WriteGpt { device, .. }
+            | Step::PvCreate { device, .. }
+            | Step::MakeExt4 { device, .. }
+            | Step::MakeXfs { device, .. }
+            | Step::MakeVfat { device, .. }
+            | Step::MakeSwap { device, .. }
+            | Step::RestoreImage { device, .. }
+            | Step::Mount { device, .. }
+            | Step::GrubBios { device, .. }
+            | Step::EfiBootEntry { device, .. } => vec![device.clone()],
+            Step::VgCreate { devices, .. } => devices.clone(),
+            Step::Fence { .. }
+            | Step::LvCreate { .. }
+            | Step::ThinPoolCreate { .. }
+            | Step::RestoreTree { .. }
+            | Step::UpdateFstab { .. }
+            | Step::UpdateInitramfs { .. }
+            | Step::GrubEfi { .. }
+            | Step::GrubConfig
+            | Step::Unmount
+            | Step::Deactivate { .. } => Vec::new(),
+        }
+    }
+
+    /// Programs that must be there in the rescue system (what runs inside the restored host is not listed).
+    pub fn tools(&self) -> &'static [&'static str] {
+        match self {
+            Step::Wipe { .. } => &["wipefs", "blkid", "udevadm"],
+            Step::WriteGpt { .. } => &["wipefs", "udevadm"],
+            Step::PvCreate { .. } | Step::VgCreate { .. } | Step::LvCreate { .. } | Step::Deactivate { .. } => &["lvm"],
+            Step::ThinPoolCreate { .. } => &["lvm", "thin_check"],
+            Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],
+            Step::MakeXfs { .. } => &["mkfs.xfs"],
+            Step::MakeVfat { .. } => &["mkfs.vfat"],
+            Step::MakeSwap { .. } => &["mkswap"],
+            _ => &[],
+        }
+    }
+}
+
+/// The tools of all steps, sorted.
+pub(super) fn tools(steps: &[Step]) -> Vec<String> {
+    let all: BTreeSet<&str> = steps.iter().flat_map(|step| step.tools()).copied().collect();
+    all.into_iter().map(str::to_owned).collect()
+}
