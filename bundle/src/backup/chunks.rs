@@ -10,8 +10,9 @@ use nix::unistd::{Whence, lseek};
 
 use super::sink::Sink;
 use crate::content::{self, Piece};
+use crate::events::Events;
 use crate::format::Kind;
-use crate::{Id, Result};
+use crate::{Error, Id, Result};
 
 /// FastCDC (2020, normalization level 1) parameters. Part of no format: only of how well runs deduplicate.
 const MIN: usize = 256 << 10;
@@ -49,7 +50,7 @@ impl Chunker {
         size: u64,
         sparse: bool,
         sink: &Sink,
-        progress: &dyn Fn(u64),
+        events: &dyn Events,
     ) -> Result<Content> {
         self.buffer.resize(BUFFER, 0);
         let mut pieces: Vec<Piece> = Vec::new();
@@ -62,7 +63,7 @@ impl Chunker {
                 (0, size)
             };
             push_hole(&mut pieces, start - position);
-            self.extent(file, start, end, sink, progress, &mut state, &mut pieces)?;
+            self.extent(file, start, end, sink, events, &mut state, &mut pieces)?;
             position = end;
         }
         let id = content::write(&pieces, &mut |mut json| sink.put(Kind::Content, &mut json))?;
@@ -83,7 +84,7 @@ impl Chunker {
         start: u64,
         end: u64,
         sink: &Sink,
-        progress: &dyn Fn(u64),
+        events: &dyn Events,
         state: &mut ReadState,
         pieces: &mut Vec<Piece>,
     ) -> Result<()> {
@@ -99,7 +100,10 @@ impl Chunker {
                         .min(BUFFER - to)
                         .min(usize::try_from(end - read_to).unwrap_or(usize::MAX));
                     read_padded(file, read_to, &mut self.buffer[to..to + want], state);
-                    progress(want as u64);
+                    events.bytes(want as u64);
+                    if events.cancelled() {
+                        return Err(Error::Cancelled);
+                    }
                     to += want;
                     read_to += want as u64;
                 }
@@ -143,7 +147,7 @@ fn push_hole(pieces: &mut Vec<Piece>, size: u64) {
 }
 
 /// Whole-slice or-ing of 4 KiB at a time is vectorised; a plain `all` stops at every byte.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(4096)
         .all(|c| c.iter().fold(0, |or, b| or | b) == 0)

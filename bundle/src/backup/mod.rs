@@ -11,8 +11,6 @@ mod target;
 mod tests;
 mod tree;
 
-pub(crate) use chunks::is_zero;
-
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
@@ -214,10 +212,8 @@ impl<'e> Backup<'e> {
         self.events
             .phase(&format!("image of {}", source.node), Some(size));
         chunks::advise_once(&file);
-        let events = self.events;
         let content =
-            chunks::Chunker::default()
-                .store(&file, size, regular, self.sink()?, &|n| events.bytes(n))?;
+            chunks::Chunker::default().store(&file, size, regular, self.sink()?, self.events)?;
         self.bytes_read += size;
         let short = content.short.then(|| "it ended early".to_string());
         Ok(Image {

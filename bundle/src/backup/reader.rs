@@ -128,6 +128,9 @@ impl<'r> Reader<'r> {
     }
 
     fn item(&mut self, item: Item) -> Result<()> {
+        if self.run.events.cancelled() {
+            return Err(Error::Cancelled);
+        }
         let Item { path, stat, link } = item;
         let start = self.segment.len();
         let mut entry = describe(&path, &stat);
@@ -294,10 +297,9 @@ impl<'r> Reader<'r> {
         let sparse = before.looks_sparse() && has_holes(&file, before.size);
         if before.size > INLINE_MAX || sparse {
             advise_once(&file);
-            let events = self.run.events;
             let content = self
                 .chunker
-                .store(&file, before.size, sparse, &self.sink, &|n| events.bytes(n))
+                .store(&file, before.size, sparse, &self.sink, self.run.events)
                 .map_err(Missed::Fatal)?;
             entry.content = Some(content.id);
             changed |= content.short;

@@ -1,10 +1,20 @@
 //! Files and images out of a snapshot.
+
+mod dest;
+mod image;
+mod plan;
+mod run;
+mod stream;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::Result;
 use crate::document::{Image, Snapshot, Tree};
 use crate::events::Events;
 use crate::store::Store;
-use crate::{Error, Result};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
 /// Which entries of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +47,7 @@ impl Default for ExtractOptions {
 }
 
 /// A file that is not, or not completely, as it was.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileProblem {
     /// Path inside the tree.
     pub path: PathBuf,
@@ -46,7 +56,7 @@ pub struct FileProblem {
 }
 
 /// What came of an extraction.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ExtractReport {
     /// Entries of every kind that were made.
     pub entries: u64,
@@ -56,53 +66,55 @@ pub struct ExtractReport {
     pub missing: Vec<FileProblem>,
     /// Files that are there, but without some of their metadata.
     pub incomplete_metadata: Vec<FileProblem>,
-    /// Files whose content in the snapshot is doubtful: they changed or could not be read during the backup.
+    /// Files whose content in the snapshot is doubtful: they changed, vanished or could not be read during the backup.
     pub doubtful: Vec<FileProblem>,
     /// Paths of the selection that the tree does not hold.
     pub not_found: Vec<PathBuf>,
-    /// Blobs that were bad or missing in one store and taken from another.
+    /// Blobs that were bad or missing in one place and taken from another.
     pub healed: u64,
 }
 
 impl ExtractReport {
-    /// Was everything that was asked for restored, with its metadata?
+    /// Was everything that the snapshot holds of the selection restored, with its metadata?
     pub fn complete(&self) -> bool {
         self.missing.is_empty() && self.incomplete_metadata.is_empty() && self.not_found.is_empty()
     }
 }
 
-/// Extracts the selected entries of a tree into the directory `dest`, which exists. Several stores read as one.
+/// Extracts the selected entries of a tree into the directory `dest`, which exists. Several stores read as one: a bad
+/// or missing blob is taken from the next. A file whose data is damaged everywhere is left out and named in the report.
 pub fn extract(
     readers: &[&Store],
     _snapshot: &Snapshot,
-    _tree: &Tree,
-    _selection: &Selection,
-    _dest: &Path,
-    _options: &ExtractOptions,
-    _events: &dyn Events,
+    tree: &Tree,
+    selection: &Selection,
+    dest: &Path,
+    options: &ExtractOptions,
+    events: &dyn Events,
 ) -> Result<ExtractReport> {
-    let _ = readers;
-    Err(Error::Internal("unfinished"))
+    run::extract(readers, tree, selection, dest, options, events)
 }
 
-/// Writes the selected entries as a tar archive with complete contents.
+/// Writes the selected entries as a tar archive (PAX, as GNU tar reads it) with complete contents. Inode flags are
+/// not in it: tar has no place for them.
 pub fn to_tar(
-    _readers: &[&Store],
+    readers: &[&Store],
     _snapshot: &Snapshot,
-    _tree: &Tree,
-    _selection: &Selection,
-    _out: &mut dyn Write,
-    _events: &dyn Events,
+    tree: &Tree,
+    selection: &Selection,
+    out: &mut dyn Write,
+    events: &dyn Events,
 ) -> Result<ExtractReport> {
-    Err(Error::Internal("unfinished"))
+    stream::to_tar(readers, tree, selection, out, events)
 }
 
-/// Writes a block image to a device or a file.
+/// Writes a block image to a device or a file. Holes become zeroes on a device and stay holes in a file. Damaged parts
+/// are zeroes, and the result is an error that names the first of them.
 pub fn image_to(
-    _readers: &[&Store],
-    _image: &Image,
-    _out: &std::fs::File,
-    _events: &dyn Events,
+    readers: &[&Store],
+    image: &Image,
+    out: &std::fs::File,
+    events: &dyn Events,
 ) -> Result<()> {
-    Err(Error::Internal("unfinished"))
+    image::image_to(readers, image, out, events)
 }

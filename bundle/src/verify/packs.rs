@@ -1,0 +1,190 @@
+//! Reading whole packs, from front to back.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::codec::Decoder;
+use crate::events::Events;
+use crate::format::BlobEntry;
+use crate::index::Location;
+use crate::pack::footer_of;
+use crate::store::PackInfo;
+use crate::{Id, fsutil};
+
+const STEP: usize = 1 << 20;
+
+/// What was found in a pack.
+#[derive(Default)]
+pub(super) struct PackCheck {
+    pub bytes: u64,
+    pub blobs: u64,
+    /// What is wrong with the pack as a whole.
+    pub reason: Option<String>,
+    /// Blobs that are lost, with the reason when it is their own.
+    pub bad: Vec<(Location, Option<String>)>,
+}
+
+impl PackCheck {
+    /// The whole pack is of no use.
+    fn nothing(reason: String, blobs: &[Location]) -> PackCheck {
+        PackCheck {
+            reason: Some(reason),
+            bad: blobs.iter().map(|l| (*l, None)).collect(),
+            ..PackCheck::default()
+        }
+    }
+}
+
+/// Reads a pack; `blobs` are those that the index lists for it, in order of their offsets.
+pub(super) fn check(
+    path: &Path,
+    pack: &PackInfo,
+    blobs: &[Location],
+    cold: bool,
+    events: &dyn Events,
+) -> PackCheck {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return PackCheck::nothing("the pack is missing".to_string(), blobs);
+        }
+        Err(error) => {
+            return PackCheck::nothing(format!("the pack cannot be opened: {error}"), blobs);
+        }
+    };
+    if cold {
+        fsutil::forget_cached(&file);
+    }
+    let size = file.metadata().map_or(0, |m| m.len());
+    let mut check = PackCheck::default();
+    let mut reader = Sequential {
+        file: &file,
+        hasher: Sha256::new(),
+        at: 0,
+        complete: true,
+        events,
+    };
+    let mut decoder = Decoder::default();
+    let (mut stored, mut plain) = (Vec::new(), Vec::new());
+    for place in blobs {
+        let offset = u64::from(place.offset);
+        if reader.skip_to(offset).is_err() {
+            check
+                .bad
+                .push((*place, Some("the pack cannot be read up to it".to_string())));
+            continue;
+        }
+        stored.resize(place.stored as usize, 0);
+        // Overlapping entries are no writer's work; they are read apart, and the pack's hash tells the rest.
+        let read = if reader.at == offset {
+            reader.read(&mut stored)
+        } else {
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut stored, offset)
+        };
+        let verdict = match read {
+            Ok(()) => decoder
+                .decode(place.codec, &stored, u64::from(place.raw), &mut plain)
+                .and_then(|()| same(&place.id, &plain)),
+            // Beyond the end: the pack's own reason says it all.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                check.bad.push((*place, None));
+                continue;
+            }
+            Err(error) => Err(format!("it cannot be read: {error}")),
+        };
+        check.blobs += 1;
+        if let Err(reason) = verdict {
+            check.bad.push((*place, Some(reason)));
+        }
+    }
+    let rest = reader.skip_to(size);
+    check.bytes = reader.at;
+    let complete = reader.complete && rest.is_ok();
+    let hash = Id::from_bytes(reader.hasher.finalize().into());
+    check.reason = if size != pack.size {
+        Some(format!(
+            "the pack has {size} bytes instead of {}: it is truncated or was overwritten",
+            pack.size
+        ))
+    } else if !complete {
+        Some("parts of the pack cannot be read".to_string())
+    } else if hash != pack.id {
+        Some("the pack does not have the hash that is its name".to_string())
+    } else {
+        compare_footer(&file, path, size, blobs).err()
+    };
+    if cold {
+        // Also afterwards: a verification should not push the host's working set out of memory.
+        fsutil::forget_cached(&file);
+    }
+    check
+}
+
+fn same(id: &Id, plain: &[u8]) -> Result<(), String> {
+    if Id::of(plain) == *id {
+        Ok(())
+    } else {
+        Err("its content does not have the hash that is its id".to_string())
+    }
+}
+
+fn compare_footer(file: &File, path: &Path, size: u64, blobs: &[Location]) -> Result<(), String> {
+    let mut footer = footer_of(file, path, size).map_err(|e| e.to_string())?;
+    footer.sort_by_key(|b| (b.offset, b.id));
+    let as_entry = |l: &Location| BlobEntry {
+        id: l.id,
+        kind: l.kind,
+        codec: l.codec,
+        offset: u64::from(l.offset),
+        stored: u64::from(l.stored),
+        raw: u64::from(l.raw),
+    };
+    if footer.len() == blobs.len() && footer.iter().zip(blobs).all(|(f, l)| *f == as_entry(l)) {
+        return Ok(());
+    }
+    Err("the index lists other blobs for this pack than its footer".to_string())
+}
+
+struct Sequential<'f> {
+    file: &'f File,
+    hasher: Sha256,
+    at: u64,
+    /// Nothing was left out of the hash.
+    complete: bool,
+    events: &'f dyn Events,
+}
+
+impl Sequential<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let result = self.file.read_exact(buffer);
+        match &result {
+            Ok(()) => {
+                self.hasher.update(&*buffer);
+                self.at += buffer.len() as u64;
+                self.events.bytes(buffer.len() as u64);
+            }
+            Err(_) => {
+                self.complete = false;
+                // What follows may still be readable.
+                self.at += buffer.len() as u64;
+                io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.at))?;
+            }
+        }
+        result
+    }
+
+    fn skip_to(&mut self, offset: u64) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        while self.at < offset {
+            buffer.resize(
+                usize::try_from(offset - self.at).unwrap_or(STEP).min(STEP),
+                0,
+            );
+            self.read(&mut buffer)?;
+        }
+        Ok(())
+    }
+}
