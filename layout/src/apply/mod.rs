@@ -1,8 +1,17 @@
 //! Carries a plan out: check, do, verify, journal.
 
+mod boot;
+mod chroot;
+mod disk;
+mod fs;
+mod gpt;
+mod journal;
+mod lvm;
+mod mount;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::capture::CaptureError;
 use crate::model::{Layout, NodeId};
@@ -119,13 +128,143 @@ pub enum ApplyError {
 
 /// Carries the plan out. Filesystems are mounted below `root`; `journal` gets a line of JSON per event.
 pub fn apply(
-    _sys: &dyn System,
-    _plan: &Plan,
-    _saved: &Layout,
-    _root: &Path,
-    _content: &mut dyn Content,
-    _events: &dyn Events,
-    _journal: &mut dyn Write,
+    sys: &dyn System,
+    plan: &Plan,
+    saved: &Layout,
+    root: &Path,
+    content: &mut dyn Content,
+    events: &dyn Events,
+    journal: &mut dyn Write,
 ) -> Result<(), ApplyError> {
-    Err(ApplyError::Unsafe("not there yet".to_owned()))
+    if let Some(reason) = plan.writes_outside() {
+        return Err(ApplyError::Unsafe(reason));
+    }
+    let mut executor = Executor { sys, plan, saved, root, content, events };
+    let total = plan.steps.len();
+    for (index, step) in plan.steps.iter().enumerate() {
+        events.step_started(index, total, step);
+        journal::line(journal, index, step, "start", "");
+        let start = Instant::now();
+        match executor.step(step) {
+            Ok(outcome) => {
+                let word = if outcome == Outcome::Done { "done" } else { "already so" };
+                journal::line(journal, index, step, word, &format!("{} ms", start.elapsed().as_millis()));
+                events.step_done(index, total, step, outcome, start.elapsed());
+            }
+            Err(source) => {
+                journal::line(journal, index, step, "failed", &source.to_string());
+                // Nothing may stay mounted: the next attempt, or a look from the shell, starts from a clean state.
+                if let Err(error) = executor.unmount() {
+                    events.note(&format!("could not unmount after the failure: {error}"));
+                }
+                return Err(ApplyError::Step { index, total, step: Box::new(step.clone()), source });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks at the result of a restore: activates the volumes, mounts the filesystems read-only below `root`, captures, and
+/// takes everything down again. Compare with [`crate::diff::diff`].
+pub fn recapture(sys: &dyn System, plan: &Plan, saved: &Layout, root: &Path) -> Result<Layout, StepError> {
+    struct Nothing;
+    impl Content for Nothing {
+        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
+            Ok(())
+        }
+        fn restore_image(&mut self, _: &NodeId, _: &Path) -> Result<(), ContentError> {
+            Ok(())
+        }
+    }
+    let mut executor = Executor { sys, plan, saved, root, content: &mut Nothing, events: &Silent };
+    let result = executor.look();
+    let down = executor.take_down();
+    let layout = result?;
+    down?;
+    Ok(layout)
+}
+
+/// Makes a fenced disk writable again, for the logs on the medium that holds the bundle. Only after the restore.
+pub fn lift_fence(sys: &dyn System, device: &Path) -> Result<(), StepError> {
+    disk::set_read_only(sys, device, false)
+}
+
+/// Carries out steps.
+pub(crate) struct Executor<'a> {
+    pub sys: &'a dyn System,
+    pub plan: &'a Plan,
+    pub saved: &'a Layout,
+    pub root: &'a Path,
+    pub content: &'a mut dyn Content,
+    pub events: &'a dyn Events,
+}
+
+impl Executor<'_> {
+    fn step(&mut self, step: &Step) -> Result<Outcome, StepError> {
+        match step {
+            Step::Fence { disks, targets, vgs } => self.fence(disks, targets, vgs),
+            Step::Wipe { device, size } => self.wipe(device, *size),
+            Step::WriteGpt { device, table, sector_size, sectors, partitions } => {
+                self.write_gpt(device, &gpt::Table { table, sector: *sector_size, sectors: *sectors, partitions })
+            }
+            Step::PvCreate { device, uuid, pe_start } => self.pv_create(device, uuid, *pe_start),
+            Step::VgCreate { name, devices, extent_size, tags } => self.vg_create(name, devices, *extent_size, tags),
+            Step::LvCreate { vg, name, size, tags, .. } => self.lv_create(vg, name, *size, tags),
+            Step::ThinPoolCreate { .. } => self.thin_pool(step),
+            Step::MakeExt4 { device, fs, fill } => self.make_ext4(device, fs, *fill),
+            Step::MakeXfs { device, fs, fill } => self.make_xfs(device, fs, *fill),
+            Step::MakeVfat { device, fs } => self.make_vfat(device, fs),
+            Step::MakeSwap { device, uuid, label, page_size } => self.make_swap(device, uuid, label.as_deref(), *page_size),
+            Step::RestoreImage { node, device, .. } => {
+                self.content.restore_image(node, device)?;
+                Ok(Outcome::Done)
+            }
+            Step::Mount { device, fstype, mount_point } => self.mount(device, fstype, mount_point, false),
+            Step::RestoreTree { mount_point } => {
+                let into = self.inside(mount_point);
+                self.content.restore_tree(mount_point, &into)?;
+                Ok(Outcome::Done)
+            }
+            Step::UpdateFstab { replace } => self.update_fstab(replace),
+            Step::UpdateInitramfs { .. } => self.update_initramfs(),
+            Step::GrubBios { device, modules } => self.grub_bios(device, modules),
+            Step::GrubEfi { esp, bootloader_id, shim } => self.grub_efi(esp, bootloader_id, *shim),
+            Step::GrubConfig => self.grub_config(),
+            Step::EfiBootEntry { device, partition, partuuid, label, loader } => {
+                self.efi_entry(device, *partition, partuuid, label, loader)
+            }
+            Step::Unmount => self.unmount(),
+            Step::Deactivate { vgs, read_only } => self.deactivate(vgs, read_only),
+        }
+    }
+
+    /// A path of the restored host as it is reached from here.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn look(&mut self) -> Result<Layout, StepError> {
+        self.activate()?;
+        for step in &self.plan.steps {
+            if let Step::Mount { device, fstype, mount_point } = step {
+                self.mount(device, fstype, mount_point, true)?;
+            }
+        }
+        Ok(crate::capture::capture_at(self.sys, self.root)?)
+    }
+
+    fn take_down(&mut self) -> Result<(), StepError> {
+        self.unmount()?;
+        for step in &self.plan.steps {
+            if let Step::Deactivate { vgs, .. } = step {
+                self.deactivate(vgs, &[])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StepError {
+    let path = path.to_owned();
+    move |source| StepError::Io { what, path, source }
 }

@@ -147,6 +147,24 @@ impl<'a> Devices<'a> {
     }
 }
 
+fn find(sys: &dyn System, node: &Path) -> Result<BlockDevice, CaptureError> {
+    let devices = Devices::new(sys)?;
+    devices.by_node(node).cloned().ok_or_else(|| CaptureError::parse(node.display().to_string(), "no such block device"))
+}
+
+/// The size of a block device.
+pub(crate) fn size_of(sys: &dyn System, node: &Path) -> Result<Bytes, CaptureError> {
+    let device = find(sys, node)?;
+    Ok(Devices { sys, list: Vec::new() }.size(&device))
+}
+
+/// The logical sector size of a block device; a partition has that of its disk.
+pub(crate) fn sector_size_of(sys: &dyn System, node: &Path) -> Result<SectorSize, CaptureError> {
+    let device = find(sys, node)?;
+    let disk = BlockDevice { name: device.parent.clone().unwrap_or_else(|| device.name.clone()), ..device };
+    Ok(Devices { sys, list: Vec::new() }.sector_size(&disk))
+}
+
 fn is_md(name: &str) -> bool {
     name.strip_prefix("md").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '_'))
 }

@@ -1,0 +1,41 @@
+//! Running programs of the restored host inside it.
+
+use std::path::{Path, PathBuf};
+
+use super::{Executor, StepError};
+use crate::system::{Cmd, Output};
+
+/// What the host's own programs need to see of the running kernel.
+const BOUND: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
+const EFI_VARIABLES: &str = "/sys/firmware/efi/efivars";
+
+impl Executor<'_> {
+    /// Runs `work` with /dev, /proc, /sys, /run (and the EFI variables, where there are any) bound into the restored host.
+    pub(super) fn in_host<T>(
+        &self,
+        work: impl FnOnce(&dyn Fn(Cmd) -> Result<Output, StepError>) -> Result<T, StepError>,
+    ) -> Result<T, StepError> {
+        let mut bound: Vec<PathBuf> = Vec::new();
+        let mut result = Ok(());
+        let variables = self.sys.list_dir(Path::new(EFI_VARIABLES)).is_ok_and(|names| !names.is_empty());
+        for path in BOUND.iter().copied().chain(variables.then_some(EFI_VARIABLES)) {
+            match self.bind(Path::new(path)) {
+                Ok(target) => bound.push(target),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        let root = self.root.to_owned();
+        let run = |command: Cmd| Ok(self.sys.run(&command.in_root(&root))?);
+        let worked = result.and_then(|()| work(&run));
+        for target in bound.iter().rev() {
+            let down = self.unmount_one(target);
+            if worked.is_ok() {
+                down?;
+            }
+        }
+        worked
+    }
+}
