@@ -262,7 +262,8 @@ fn ls_line(path: &Path, entry: &Entry) -> String {
     let state = match entry.state {
         Some(EntryState::Changed) => "  (changed while it was read)",
         Some(EntryState::Vanished) => "  (vanished before it was read)",
-        Some(EntryState::Unreadable) => "  (could not be read completely)",
+        Some(EntryState::Unreadable) => "  (could not be read; not in the restore point)",
+        Some(EntryState::Partial) => "  (could not be read completely)",
         None => "",
     };
     let time = values::rfc3339(entry.mtime.0);
