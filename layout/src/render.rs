@@ -1,8 +1,112 @@
 //! A layout as a tree, for people.
 
-use crate::model::Layout;
+use std::collections::BTreeSet;
 
-/// Draws the layout.
-pub fn tree(_layout: &Layout) -> String {
-    String::new()
+use crate::model::{Layout, Node, NodeId, types};
+
+/// Draws the layout: disks, what is on them, where it is mounted, how the machine boots.
+pub fn tree(layout: &Layout) -> String {
+    let mut out = String::new();
+    let mut shown = BTreeSet::new();
+    for (id, _) in layout.disks() {
+        draw(layout, id, "", "", &mut shown, &mut out);
+    }
+    let rest: Vec<NodeId> = layout.nodes.keys().filter(|id| !shown.contains(*id)).cloned().collect();
+    for id in rest {
+        if !shown.contains(&id) {
+            draw(layout, &id, "", "", &mut shown, &mut out);
+        }
+    }
+    let boot = &layout.boot;
+    let mut loaders = Vec::new();
+    for grub in &boot.grub_bios {
+        let disk = layout.nodes.get(&grub.disk).and_then(Node::device);
+        loaders.push(format!("GRUB for BIOS on {}", disk.map_or_else(|| grub.disk.to_string(), |d| d.display().to_string())));
+    }
+    for grub in &boot.grub_efi {
+        let shim = if grub.shim { " with shim" } else { "" };
+        let fallback = if grub.fallback { ", fallback path" } else { "" };
+        loaders.push(format!("GRUB for UEFI as {}{shim}{fallback}", grub.bootloader_id));
+    }
+    let loaders = if loaders.is_empty() { "no boot loader found".to_owned() } else { loaders.join("; ") };
+    let secure = match boot.secure_boot {
+        Some(true) => ", Secure Boot on",
+        Some(false) => ", Secure Boot off",
+        None => "",
+    };
+    out.push_str(&format!("boot: {}{secure}; {loaders}\n", layout.firmware));
+    if !boot.kernels.is_empty() {
+        out.push_str(&format!("kernels: {}\n", boot.kernels.join(" ")));
+    }
+    for warning in &layout.warnings {
+        out.push_str(&format!("warning: {warning}\n"));
+    }
+    out
+}
+
+fn draw(layout: &Layout, id: &NodeId, first: &str, rest: &str, shown: &mut BTreeSet<NodeId>, out: &mut String) {
+    let Some(node) = layout.nodes.get(id) else { return };
+    let again = !shown.insert(id.clone());
+    out.push_str(first);
+    out.push_str(&describe(layout, id, node));
+    if again {
+        // A group on several disks is drawn below the first.
+        out.push_str(" (see above)\n");
+        return;
+    }
+    out.push('\n');
+    let mut children: Vec<&NodeId> = layout.children(id).map(|(child, _)| child).collect();
+    children.sort_by_key(|child| match layout.nodes.get(*child) {
+        Some(Node::Partition(part)) => (part.number, (*child).clone()),
+        _ => (0, (*child).clone()),
+    });
+    for (index, child) in children.iter().enumerate() {
+        let last = index + 1 == children.len();
+        let (branch, indent) = if last { ("└─", "  ") } else { ("├─", "│ ") };
+        draw(layout, child, &format!("{rest}{branch}"), &format!("{rest}{indent}"), shown, out);
+    }
+}
+
+fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
+    let mounted = layout.mounts.iter().find(|m| m.node == *id).map(|m| {
+        let not = if m.mounted { "" } else { " (not mounted)" };
+        format!(" on {}{not}", m.mount_point.display())
+    });
+    let mounted = mounted.unwrap_or_default();
+    if let Some(fs) = node.filesystem() {
+        let label = fs.label.map(|l| format!(" '{l}'")).unwrap_or_default();
+        let used = fs.used.map(|u| format!(", {u} used")).unwrap_or_default();
+        return format!("{}{label} {}{used}{mounted}", fs.fstype, fs.uuid);
+    }
+    match node {
+        Node::Disk(disk) => {
+            let model = disk.model.as_deref().unwrap_or("unknown model");
+            let serial = disk.serial.as_deref().map(|s| format!(", serial {s}")).unwrap_or_default();
+            let table = if disk.table.is_some() { ", GPT" } else { "" };
+            format!("{} {model}{serial}, {}{table}", disk.device.display(), disk.size)
+        }
+        Node::Partition(part) => {
+            let kind = match part.type_guid.as_str() {
+                types::ESP => "EFI system partition",
+                types::BIOS_BOOT => "BIOS boot",
+                types::LVM => "Linux LVM",
+                types::LINUX => "Linux filesystem",
+                types::SWAP => "Linux swap",
+                types::ZFS => "ZFS",
+                other => other,
+            };
+            let name = if part.name.is_empty() { String::new() } else { format!(" '{}'", part.name) };
+            format!("{} {kind}{name}, {}", part.device.display(), part.size())
+        }
+        Node::PhysicalVolume(pv) => format!("LVM physical volume, {}", pv.size),
+        Node::VolumeGroup(vg) => format!("volume group {}, {} free", vg.name, vg.free),
+        Node::LogicalVolume(lv) => format!("{}, {}", lv.device.display(), lv.size),
+        Node::ThinPool(pool) => {
+            format!("thin pool {}, {}, chunks of {}, metadata {}", pool.name, pool.size, pool.chunk_size, pool.metadata_size)
+        }
+        Node::ThinVolume(volume) => format!("thin volume {}, {}", volume.name, volume.size),
+        Node::Swap(swap) => format!("swap {}{}", swap.uuid, if swap.active { ", in use" } else { "" }),
+        Node::Unsupported(what) => format!("{} {} (NOT SUPPORTED)", what.device.display(), what.what),
+        Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_) => id.to_string(),
+    }
 }

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Executor, StepError};
+use super::{Executor, StepError, io_error};
+use crate::plan::Step;
 use crate::system::{Cmd, Output};
 
 /// What the host's own programs need to see of the running kernel.
 const BOUND: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
+/// Where the chroot finds an LVM configuration of ours: /run is bound.
+const LVM_CONFIG: &str = "/run/lifeboat-lvm";
 const EFI_VARIABLES: &str = "/sys/firmware/efi/efivars";
 
 impl Executor<'_> {
@@ -28,8 +31,8 @@ impl Executor<'_> {
             }
         }
         let root = self.root.to_owned();
-        let run = |command: Cmd| Ok(self.sys.run(&command.in_root(&root))?);
-        let worked = result.and_then(|()| work(&run));
+        let run = |command: Cmd| Ok(self.sys.run(&command.env("LVM_SYSTEM_DIR", LVM_CONFIG).in_root(&root))?);
+        let worked = result.and_then(|()| self.lvm_config()).and_then(|()| work(&run));
         for target in bound.iter().rev() {
             let down = self.unmount_one(target);
             if worked.is_ok() {
@@ -37,5 +40,21 @@ impl Executor<'_> {
             }
         }
         worked
+    }
+
+    /// grub-probe asks LVM by the group's name: let it see the planned physical volumes only.
+    fn lvm_config(&self) -> Result<(), StepError> {
+        let mut accepted = String::new();
+        for step in &self.plan.steps {
+            if let Step::PvCreate { device, .. } = step {
+                accepted.push_str(&format!("\"a|^{}$|\", ", device.display()));
+            }
+        }
+        let text = format!(
+            "devices {{\n  scan_lvs = 0\n  filter = [ {accepted}\"r|.*|\" ]\n  global_filter = [ {accepted}\"r|.*|\" ]\n}}\n"
+        );
+        let dir = Path::new(LVM_CONFIG);
+        std::fs::create_dir_all(dir).map_err(io_error("cannot make the directory", dir))?;
+        Ok(self.sys.write(&dir.join("lvm.conf"), text.as_bytes())?)
     }
 }
