@@ -24,3 +24,14 @@ udevadm trigger --type=subsystems --action=add
 udevadm trigger --type=devices --action=add
 udevadm settle
 for module in dm_mod dm_thin_pool ext4 vfat nls_cp437 nls_iso8859-1 nls_ascii xfs; do modprobe -q "$module" || true; done
+
+# udevd holds the disk open for a moment after each change.
+reread_partitions() {
+    local try
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        udevadm settle
+        if blockdev --rereadpt "$1"; then udevadm settle; return 0; fi
+        sleep 1
+    done
+    return 1
+}

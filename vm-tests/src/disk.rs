@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::artefacts::Artefacts;
@@ -102,60 +101,70 @@ pub fn flip_byte(path: &Path, at: u64) -> Result<()> {
     Ok(())
 }
 
-/// A GPT as `sfdisk --json` reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// A partition table, read by the few lines below and not by a library that the product may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpt {
-    /// GUID of the disk.
+    /// GUID of the disk, as it lies on the disk, hexadecimal.
     pub id: String,
-    /// Label kind: `gpt`.
-    pub label: String,
     /// The partitions in order of their numbers.
     pub partitions: Vec<Partition>,
 }
 
 /// A partition of a [`Gpt`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// Path of the image with the partition's number behind it.
-    pub node: String,
+    /// Number, from 1.
+    pub number: u32,
+    /// Type GUID, as it lies on the disk, hexadecimal.
+    pub kind: String,
+    /// GUID of the partition, as it lies on the disk, hexadecimal.
+    pub uuid: String,
     /// First sector (512 bytes).
     pub start: u64,
     /// Length in sectors.
     pub size: u64,
-    /// Type GUID.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// GUID of the partition.
-    pub uuid: String,
-    /// Name, if not empty.
-    #[serde(default)]
+    /// Attribute flags.
+    pub flags: u64,
+    /// The name's UTF-16 bytes, hexadecimal.
     pub name: String,
-    /// Attribute flags, if any.
-    #[serde(default)]
-    pub attrs: String,
 }
 
-impl Partition {
-    /// The partition's number.
-    pub fn number(&self, image: &Path) -> Result<u32> {
-        let image = image.to_string_lossy();
-        let digits = self.node.strip_prefix(image.as_ref()).unwrap_or(&self.node).trim_start_matches('p');
-        digits.parse().with_context(|| format!("sfdisk names a partition {}", self.node))
+/// Reads the primary partition table of a raw image with sectors of 512 bytes (UEFI specification 2.10, 5.3.2 and 5.3.3).
+pub fn gpt(image: &Path) -> Result<Gpt> {
+    let file = File::open(image).with_context(|| format!("{}", image.display()))?;
+    let mut header = [0; 512];
+    file.read_exact_at(&mut header, 512)?;
+    if &header[..8] != b"EFI PART" {
+        bail!("{} holds no GPT", image.display());
     }
+    let (entries, count, entry_size) = (number(&header, 72, 8), number(&header, 80, 4), number(&header, 84, 4));
+    if !(128..=4096).contains(&entry_size) || count > 1024 {
+        bail!("{} holds a strange GPT: {count} entries of {entry_size} bytes", image.display());
+    }
+    let mut partitions = Vec::new();
+    for index in 0..count {
+        let mut entry = [0; 128];
+        file.read_exact_at(&mut entry, entries * 512 + index * entry_size)?;
+        if entry[..16] == [0; 16] {
+            continue;
+        }
+        let (first, last) = (number(&entry, 32, 8), number(&entry, 40, 8));
+        partitions.push(Partition {
+            number: u32::try_from(index + 1)?,
+            kind: hex::encode(&entry[..16]),
+            uuid: hex::encode(&entry[16..32]),
+            start: first,
+            size: (last + 1).saturating_sub(first),
+            flags: number(&entry, 48, 8),
+            name: hex::encode(&entry[56..]),
+        });
+    }
+    Ok(Gpt { id: hex::encode(&header[56..72]), partitions })
 }
 
-/// Reads the partition table of a raw image.
-pub fn gpt(image: &Path, log: &Artefacts) -> Result<Gpt> {
-    #[derive(Deserialize)]
-    struct Answer {
-        partitiontable: Gpt,
-    }
-    let json = run(&Cmd::new("sfdisk").arg("--json").arg(image), log, MINUTE)?;
-    let answer: Answer = serde_json::from_slice(&json).context("what sfdisk --json printed")?;
-    if answer.partitiontable.label != "gpt" {
-        bail!("{} holds a {} label, not a GPT", image.display(), answer.partitiontable.label);
-    }
-    Ok(answer.partitiontable)
+/// A little-endian number.
+fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
+    bytes[at..at + length].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -176,5 +185,27 @@ mod tests {
         flip_byte(&a, 9 << 20).unwrap();
         flip_byte(&a, (10 << 20) - 1).unwrap();
         assert_eq!(content_hash(&a).unwrap(), content_hash(&b).unwrap());
+    }
+
+    #[test]
+    fn reads_what_sgdisk_writes() {
+        if !crate::process::installed("sgdisk") {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let log = Artefacts::new(dir.path().join("t")).unwrap();
+        let image = dir.path().join("d");
+        blank(&image, 64 << 20).unwrap();
+        let guid = "01020304-0506-0708-090A-0B0C0D0E0F10";
+        let cmd = Cmd::new("sgdisk").args(["-n", "3:2048:4095", "-t", "3:EF00", "-u", &format!("3:{guid}"), "-c", "3:A"]);
+        run(&cmd.arg(&image), &log, MINUTE).unwrap();
+        let gpt = gpt(&image).unwrap();
+        assert_eq!(gpt.partitions.len(), 1);
+        let p = &gpt.partitions[0];
+        assert_eq!((p.number, p.start, p.size, p.flags), (3, 2048, 2048, 0));
+        // The first three fields of a GUID lie on the disk in little-endian order.
+        assert_eq!(p.uuid, "0403020106050807090a0b0c0d0e0f10");
+        assert_eq!(p.kind, "28732ac11ff8d211ba4b00a0c93ec93b");
+        assert!(p.name.starts_with("41000000"));
     }
 }

@@ -129,7 +129,7 @@ pub fn missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("building the golden host needs root".to_owned());
     }
-    for program in ["debootstrap", "linux.uml", "cc", "setpriv", "timeout", "sfdisk"] {
+    for program in ["debootstrap", "linux.uml", "cc", "setpriv", "timeout"] {
         if !process::installed(program) {
             return Some(format!("{program} is not installed"));
         }

@@ -13,6 +13,7 @@ pub mod product;
 pub mod qemu;
 pub mod qmp;
 pub mod runner;
+pub mod saved;
 pub mod scenarios;
 pub mod serial;
 pub mod verdict;

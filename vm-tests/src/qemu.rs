@@ -96,6 +96,13 @@ impl Machine {
         Self { name: name.into(), firmware, memory_mib: 1024, cpus: 1, drives: Vec::new(), share: None }
     }
 
+    /// Changes the name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// Sets the memory, in MiB.
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {

@@ -135,25 +135,22 @@ impl HostFacts {
     }
 }
 
+/// The type GUID of LVM (E6D6D379-F507-44C2-A23C-238F2A3DF928) as it lies on a disk.
+const LVM: &str = "79d3d6e607f5c244a23c238f2a3df928";
+
 /// Compares the partition tables of two raw images: disk GUID, and for each partition number, type, GUID, name, flags and
-/// size. The partition that holds the volume group may have grown or moved its end with the disk.
-pub fn ensure_same_partitions(saved: &Path, restored: &Path, log: &Artefacts) -> Result<()> {
-    let (old, new) = (disk::gpt(saved, log)?, disk::gpt(restored, log)?);
+/// size. The partition that holds the volume group may have grown with the disk.
+pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
+    let (old, new) = (disk::gpt(saved)?, disk::gpt(restored)?);
     ensure!(old.id == new.id, "the disk's GUID was {}, is {}", old.id, new.id);
-    ensure!(
-        old.partitions.len() == new.partitions.len(),
-        "there were {} partitions, there are {}",
-        old.partitions.len(),
-        new.partitions.len()
-    );
-    const LVM: &str = "E6D6D379-F507-44C2-A23C-238F2A3DF928";
+    let numbers = |gpt: &disk::Gpt| gpt.partitions.iter().map(|p| p.number).collect::<Vec<_>>();
+    ensure!(numbers(&old) == numbers(&new), "the partitions were {:?}, are {:?}", numbers(&old), numbers(&new));
     for (a, b) in old.partitions.iter().zip(&new.partitions) {
-        let number = a.number(saved)?;
-        ensure!(number == b.number(restored)?, "partition {number} has another number");
+        let number = a.number;
         ensure!(a.kind == b.kind, "partition {number}: type was {}, is {}", a.kind, b.kind);
         ensure!(a.uuid == b.uuid, "partition {number}: PARTUUID was {}, is {}", a.uuid, b.uuid);
         ensure!(a.name == b.name, "partition {number}: name was \"{}\", is \"{}\"", a.name, b.name);
-        ensure!(a.attrs == b.attrs, "partition {number}: flags were \"{}\", are \"{}\"", a.attrs, b.attrs);
+        ensure!(a.flags == b.flags, "partition {number}: flags were {:x}, are {:x}", a.flags, b.flags);
         ensure!(
             a.size == b.size || (a.kind == LVM && b.size > a.size),
             "partition {number} had {} sectors, has {}",
@@ -165,15 +162,12 @@ pub fn ensure_same_partitions(saved: &Path, restored: &Path, log: &Artefacts) ->
 }
 
 /// The bytes of partition `number` have to be equal on both raw images.
-pub fn ensure_same_bytes(saved: &Path, restored: &Path, number: u32, log: &Artefacts) -> Result<()> {
+pub fn ensure_same_bytes(saved: &Path, restored: &Path, number: u32) -> Result<()> {
     let hash = |image: &Path| -> Result<String> {
-        let gpt = disk::gpt(image, log)?;
-        for partition in &gpt.partitions {
-            if partition.number(image)? == number {
-                return disk::range_hash(image, partition.start * 512, partition.size * 512);
-            }
+        match disk::gpt(image)?.partitions.iter().find(|p| p.number == number) {
+            Some(p) => disk::range_hash(image, p.start * 512, p.size * 512),
+            None => bail!("{} has no partition {number}", image.display()),
         }
-        bail!("{} has no partition {number}", image.display())
     };
     ensure!(hash(saved)? == hash(restored)?, "the content of partition {number} differs");
     Ok(())
@@ -208,5 +202,96 @@ impl<'a> Untouched<'a> {
     pub fn ensure_same_content(&self) -> Result<()> {
         ensure!(disk::content_hash(self.image)? == self.hash, "the content of disk {} changed", self.serial);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{Cmd, run};
+
+    fn sh(script: &str, dir: &Path, log: &Artefacts) {
+        let cmd = Cmd::new("bash").args(["-ec", &format!("cd \"$0\"\n{script}")]).arg(dir);
+        run(&cmd, log, Duration::from_secs(60)).unwrap();
+    }
+
+    fn manifest(dir: &Path, log: &Artefacts) -> String {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/manifest.pl");
+        let out = run(&Cmd::new("perl").arg(program).arg(dir), log, Duration::from_secs(60)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_manifest_notices_each_kind_of_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Artefacts::new(dir.path().join("log")).unwrap();
+        let changes = [
+            ("printf y >f; touch -d @1600000000 f", "f: sha256 was"),
+            ("chmod u+s f; touch -d @1600000000 f", "f: mode was"),
+            ("setfattr -n user.a -v other f", "f: xattrs was"),
+            ("touch -d '2020-09-13 12:26:40.000000001 UTC' f", "f: mtime was 1600000000.000000000, is 1600000000.000000001"),
+            ("ln -sfn elsewhere l; touch -h -d @1600000000 l", "l: link target was"),
+            ("rm h; cp -p --preserve=all f h", "h: hard links was"),
+            ("cp -p --sparse=never s t; mv t s", "s: holes was"),
+            ("rm f", "f: missing"),
+            ("echo >new", "new: new"),
+            ("truncate -s 5 f; touch -d @1600000000 f", "f: size was 1, is 5"),
+        ];
+        for (change, expected) in changes {
+            let tree = dir.path().join("tree");
+            std::fs::create_dir(&tree).unwrap();
+            let make = "printf x >f; setfattr -n user.a -v b f; ln f h; ln -s there l; truncate -s 4M s
+                        touch -h -d @1600000000 f l s";
+            sh(make, &tree, &log);
+            let before = manifest(&tree, &log);
+            assert_eq!(manifest_differences(&before, &manifest(&tree, &log)), [""; 0], "the same tree twice");
+            sh(change, &tree, &log);
+            let found = manifest_differences(&before, &manifest(&tree, &log));
+            assert!(found.iter().any(|d| d.starts_with(&format!("/{expected}"))), "{change}: {found:?}");
+            std::fs::remove_dir_all(&tree).unwrap();
+        }
+    }
+
+    #[test]
+    fn failed_units_and_storage_are_compared() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Artefacts::new(dir.path().join("log")).unwrap();
+        let facts = HostFacts {
+            manifest: String::new(),
+            storage: "root UUID=1\nlv pve root linear\n".to_owned(),
+            state: "running".to_owned(),
+            failed_units: String::new(),
+        };
+        facts.ensure_equal(&facts, &log).unwrap();
+        let mut other = facts.clone();
+        other.storage = "root UUID=2\nlv pve root linear\n".to_owned();
+        other.failed_units = "ssh.service\n".to_owned();
+        other.state = "degraded".to_owned();
+        let text = facts.ensure_equal(&other, &log).unwrap_err().to_string();
+        for part in ["\"root UUID=1\" is gone", "\"root UUID=2\" is new", "ssh.service", "is degraded"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn partition_tables_are_compared() {
+        if !crate::process::installed("sgdisk") {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let log = Artefacts::new(dir.path().join("log")).unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        disk::blank(&a, 64 << 20).unwrap();
+        sh("sgdisk -n 1:2048:4095 -n 2:4096:8191 -t 2:8E00 a >/dev/null; cp a b", dir.path(), &log);
+        ensure_same_partitions(&a, &b).unwrap();
+        ensure_same_bytes(&a, &b, 1).unwrap();
+        sh("sgdisk -c 1:other b >/dev/null", dir.path(), &log);
+        assert!(ensure_same_partitions(&a, &b).unwrap_err().to_string().contains("partition 1: name"));
+        sh("cp a b; sgdisk -u 2:R b >/dev/null", dir.path(), &log);
+        assert!(ensure_same_partitions(&a, &b).unwrap_err().to_string().contains("partition 2: PARTUUID"));
+        sh("cp a b; sgdisk -U R b >/dev/null", dir.path(), &log);
+        assert!(ensure_same_partitions(&a, &b).unwrap_err().to_string().contains("the disk's GUID"));
+        sh("cp a b; printf x | dd of=b bs=1 seek=1048580 conv=notrunc status=none", dir.path(), &log);
+        assert!(ensure_same_bytes(&a, &b, 1).is_err());
     }
 }

@@ -1,6 +1,13 @@
 //! The scenarios: one file each.
 
+mod bios_bigger_blank;
+mod flipped_byte;
 mod golden_boots;
+mod rescue;
+mod stick_boots;
+mod too_small;
+mod uefi_dirty_same_size;
+mod wizard_serial;
 
 use std::path::Path;
 
@@ -10,7 +17,14 @@ use crate::{golden, product};
 
 /// All scenarios. Those that share a backup keep its log below `artefacts`.
 pub fn all(artefacts: &Path) -> Vec<Scenario> {
+    // The long ones first, and the two that make a shared backup beside each other.
     vec![
+        bios_bigger_blank::scenario(artefacts),
+        uefi_dirty_same_size::scenario(artefacts),
+        wizard_serial::scenario(artefacts),
+        too_small::scenario(artefacts),
+        flipped_byte::scenario(artefacts),
+        stick_boots::scenario(artefacts),
         golden_boots::scenario(Firmware::Bios, artefacts),
         golden_boots::scenario(Firmware::Uefi, artefacts),
     ]

@@ -1,0 +1,112 @@
+//! An operator at the serial console: chooses the restore point and the disk, reads the plan, mistypes the confirmation, then
+//! types it right.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+
+use super::rescue;
+use crate::artefacts::Artefacts;
+use crate::disk;
+use crate::golden::DISK_BYTES;
+use crate::qemu::{Bus, Drive, Firmware, Running};
+use crate::runner::Scenario;
+use crate::saved::Saved;
+use crate::verdict::Untouched;
+
+/// The scenario.
+pub fn scenario(artefacts: &Path) -> Scenario {
+    let artefacts = artefacts.to_owned();
+    Scenario::new(
+        "wizard-serial",
+        "the wizard on the serial console: nothing is written before the serial number is typed; then the host is back",
+        super::needs_bios,
+        move |log| run(&artefacts, log),
+    )
+}
+
+fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
+    let saved = Saved::get(Firmware::Bios, artefacts)?;
+    let stick = rescue::copy_stick(&saved, log)?;
+    let (target, data) = (log.path("target.raw"), log.path("data.raw"));
+    disk::blank(&target, DISK_BYTES)?;
+    disk::data_disk(&data, DISK_BYTES, log)?;
+    let untouched = Untouched::watch(&data, rescue::DATA_SERIAL)?;
+    let mut machine = rescue::machine(Firmware::Bios, &stick)
+        .drive(Drive::new(&data, Bus::Sata, rescue::DATA_SERIAL))
+        .drive(Drive::new(&target, Bus::Nvme, rescue::TARGET_SERIAL))
+        .start(log)?;
+    talk(&mut machine, log)?;
+    untouched.ensure_no_writes(&mut machine)?;
+    machine.quit()?;
+    untouched.ensure_same_content()?;
+    rescue::judge(&saved, Firmware::Bios, &target, Bus::Nvme, log)
+}
+
+/// The questions; see the head of the wizard's code.
+const QUESTIONS: [&str; 8] = [
+    "Restore point [1]: ",
+    "What to do [1]: ",
+    "Use these disks (yes, change, back) [yes]: ",
+    "Saved disk to assign [1]: ",
+    "Number of the disk to erase for it: ",
+    "Go on with this plan (yes, back) [yes]: ",
+    "Serial number of ",
+    "What now [1]: ",
+];
+
+fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
+    let mut wait = Duration::from_secs(240);
+    let mut chosen = false;
+    let mut mistyped = false;
+    let mut typed = false;
+    // More questions than a restore has: the wizard goes in circles.
+    for _ in 0..14 {
+        let (which, text) = machine.serial.expect_any(&QUESTIONS, wait)?;
+        wait = Duration::from_secs(120);
+        log.note(&format!("the wizard asks: {}", QUESTIONS[which]));
+        let answer = match which {
+            0 | 1 | 3 | 5 => String::new(),
+            // Whatever the wizard proposes, the operator looks at the list once.
+            2 if chosen => String::new(),
+            2 => "change".to_owned(),
+            4 => {
+                chosen = true;
+                number_of(rescue::TARGET_SERIAL, &text)?
+            }
+            6 => {
+                // Nothing may have been written so far.
+                let counters = machine.counters(rescue::TARGET_SERIAL)?;
+                ensure!(counters.writes == 0, "written to before the confirmation: {counters:?}");
+                ensure!(text.contains(rescue::TARGET_SERIAL) || mistyped, "what is erased is not named:\n{text}");
+                if mistyped {
+                    typed = true;
+                    wait = Duration::from_secs(1500);
+                    rescue::TARGET_SERIAL.to_owned()
+                } else {
+                    mistyped = true;
+                    "WRONG".to_owned()
+                }
+            }
+            7 => {
+                ensure!(typed, "the result came before the confirmation was typed");
+                ensure!(machine.serial.text().contains("lifeboat: restored differences=0"), "not restored:\n{text}");
+                machine.serial.send("2\r")?;
+                return machine.wait_powered_off(Duration::from_secs(120));
+            }
+            _ => bail!("question {which} has no answer here"),
+        };
+        machine.serial.send(&format!("{answer}\r"))?;
+    }
+    bail!("the wizard goes on asking")
+}
+
+/// The number in front of the line that names this serial number.
+fn number_of(serial: &str, text: &str) -> Result<String> {
+    let line = text.lines().rev().find(|line| {
+        line.contains(serial) && line.trim_start().starts_with(|c: char| c.is_ascii_digit())
+    });
+    let Some(line) = line else { bail!("the wizard does not offer the disk {serial}:\n{text}") };
+    Ok(line.trim_start().chars().take_while(char::is_ascii_digit).collect())
+}
