@@ -102,7 +102,7 @@ pub enum Error {
     #[error("no target is left to write to: {0}")]
     NoTarget(String),
     /// [`Events::cancelled`](crate::events::Events::cancelled) said so.
-    #[error("stopped on request; no restore point was made, earlier ones are untouched")]
+    #[error("stopped on request")]
     Cancelled,
     /// A worker of the pipeline ended without a result; a fault in this program.
     #[error("internal fault: {0}; please report it")]

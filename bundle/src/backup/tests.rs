@@ -1,1 +1,332 @@
+//! Files that change while they are read, and archives that no writer makes.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::catalogue;
+use crate::document::HostIdentity;
+use crate::events::Silent;
+use crate::extract::{ExtractOptions, ExtractReport, Selection, extract};
+use crate::format::Kind;
+use crate::list::{Entry, EntryKind, EntryState, entries};
+use crate::member::{self, Extra};
+use crate::store::StoreOptions;
+use crate::verify::{VerifyOptions, verify};
+
+fn draft(trees: Vec<Tree>) -> SnapshotDraft {
+    SnapshotDraft {
+        host: HostIdentity {
+            machine_id: String::new(),
+            hostname: String::new(),
+        },
+        tool_version: String::new(),
+        kind: "test".into(),
+        layout: serde_json::Value::Null,
+        trees,
+        images: Vec::new(),
+        facts: serde_json::Value::Null,
+    }
+}
+
+fn start<'e>(dir: &Path) -> Backup<'e> {
+    let store = Store::create(dir, &StoreOptions::default()).unwrap();
+    Backup::start(
+        vec![store],
+        BackupOptions {
+            workers: 2,
+            ..BackupOptions::default()
+        },
+        &Silent,
+    )
+    .unwrap()
+}
+
+/// Backs a directory up with a hook between the examination and the reading of each file; gives back the tree's
+/// summary, its entries, and what an extraction to `out` says.
+fn with_hook(root: &Path, hook: &(dyn Fn(&[u8]) + Sync)) -> (Summary, Vec<Entry>, ExtractReport) {
+    let dir = root.parent().unwrap();
+    let store = dir.join("store");
+    fs::create_dir(&store).unwrap();
+    let mut backup = start(&store);
+    backup.hook = Some(hook);
+    let source = TreeSource {
+        root: root.into(),
+        mount_point: "/".into(),
+        exclude: Exclusions::none(),
+    };
+    let tree = backup.tree(&source).unwrap();
+    assert!(backup.commit(draft(vec![tree]))[0].snapshot.is_ok());
+    let store = Store::open_read_only(&store).unwrap();
+    assert!(
+        verify(&store, &VerifyOptions::default(), &Silent)
+            .unwrap()
+            .ok()
+    );
+    let (_, snapshot) = store.snapshot("latest").unwrap();
+    let readers = [&store];
+    let listed = entries(&readers, &snapshot.trees[0])
+        .collect::<Result<_>>()
+        .unwrap();
+    let out = dir.join("out");
+    fs::create_dir(&out).unwrap();
+    let tree = &snapshot.trees[0];
+    let report = extract(
+        &readers,
+        &snapshot,
+        tree,
+        &Selection::All,
+        &out,
+        &ExtractOptions::default(),
+        &Silent,
+    )
+    .unwrap();
+    (tree.summary.clone(), listed, report)
+}
+
+fn state_of(entries: &[Entry], path: &str) -> Option<EntryState> {
+    entries
+        .iter()
+        .find(|e| e.path == Path::new(path))
+        .unwrap()
+        .state
+}
+
+#[test]
+fn files_that_change_while_they_are_read_are_marked_and_keep_their_announced_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    for (name, size) in [
+        ("grows", 5000),
+        ("large", 3_000_000),
+        ("rewritten", 5000),
+        ("shrinks", 5000),
+        ("still", 5000),
+    ] {
+        fs::write(root.join(name), vec![b'x'; size]).unwrap();
+    }
+    let (summary, entries, report) = with_hook(&root, &|path| {
+        let file = root.join(std::str::from_utf8(path).unwrap());
+        match path {
+            b"grows" => fs::File::options()
+                .append(true)
+                .open(file)
+                .unwrap()
+                .set_len(9000)
+                .unwrap(),
+            b"shrinks" => fs::File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(1000)
+                .unwrap(),
+            b"large" => fs::File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(1_000_000)
+                .unwrap(),
+            b"rewritten" => fs::write(file, vec![b'y'; 5000]).unwrap(),
+            _ => {}
+        }
+    });
+    assert_eq!(summary.changed, 4, "{summary:?}");
+    for name in ["grows", "shrinks", "large", "rewritten"] {
+        assert_eq!(
+            state_of(&entries, name),
+            Some(EntryState::Changed),
+            "{name}"
+        );
+        assert!(
+            summary
+                .problems
+                .iter()
+                .any(|p| p.path == format!("/{name}") && p.what == "changed")
+        );
+    }
+    assert_eq!(state_of(&entries, "still"), None);
+    assert!(
+        report.complete() && report.doubtful.len() == 4,
+        "{report:#?}"
+    );
+    let out = |name| fs::read(dir.path().join("out").join(name)).unwrap();
+    assert_eq!(out("grows"), vec![b'x'; 5000]);
+    assert_eq!(out("shrinks"), [vec![b'x'; 1000], vec![0; 4000]].concat());
+    assert_eq!(
+        out("large"),
+        [vec![b'x'; 1_000_000], vec![0; 2_000_000]].concat()
+    );
+    assert_eq!(out("still"), vec![b'x'; 5000]);
+}
+
+#[test]
+fn files_that_vanish_or_are_exchanged_are_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    for name in ["a", "b-gone", "c-link", "d-fifo", "e"] {
+        fs::write(root.join(name), name).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    let (summary, entries, report) = with_hook(&root, &|path| {
+        // While the first is read, what follows was listed already, as all of it is one batch.
+        if path == b"a" && !done.swap(true, Ordering::Relaxed) {
+            for name in ["b-gone", "c-link", "d-fifo"] {
+                fs::remove_file(root.join(name)).unwrap();
+            }
+            std::os::unix::fs::symlink("/etc/shadow", root.join("c-link")).unwrap();
+            nix::unistd::mkfifo(&root.join("d-fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+    });
+    assert_eq!(summary.vanished, 3, "{summary:?}");
+    for name in ["b-gone", "c-link", "d-fifo"] {
+        assert_eq!(
+            state_of(&entries, name),
+            Some(EntryState::Vanished),
+            "{name}"
+        );
+        assert!(!dir.path().join("out").join(name).exists());
+    }
+    assert!(
+        report.complete() && report.doubtful.len() == 3,
+        "{report:#?}"
+    );
+    assert_eq!(fs::read(dir.path().join("out/e")).unwrap(), b"e");
+}
+
+fn entry(path: &str, kind: EntryKind, target: Option<&str>) -> Entry {
+    Entry {
+        path: path.into(),
+        kind,
+        size: 0,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: (0, 0),
+        ctime: (0, 0),
+        ino: 0,
+        rdev: None,
+        target: target.map(PathBuf::from),
+        content: None,
+        state: None,
+    }
+}
+
+/// Stores a segment of these entries as it is, with a catalogue that lists `listed`, and extracts it.
+fn forged(dir: &Path, members: &[(Entry, &[u8])], listed: &[Entry]) -> ExtractReport {
+    let store = dir.join("store");
+    fs::create_dir(&store).unwrap();
+    let mut backup = start(&store);
+    let mut segment = Vec::new();
+    for (entry, data) in members {
+        member::push_header(&mut segment, entry, &Extra::default(), data.len() as u64);
+        segment.extend_from_slice(data);
+        member::pad(&mut segment, data.len() as u64);
+    }
+    member::push_end(&mut segment);
+    let raw = segment.len() as u64;
+    let sink = backup.sink().unwrap().clone();
+    let id = sink.put(Kind::Segment, &mut segment).unwrap();
+    let line = catalogue::line(id, raw, listed).unwrap();
+    let catalogue = vec![sink.put_slice(Kind::Catalogue, &line).unwrap()];
+    drop(sink);
+    let summary = Summary::default();
+    let tree = Tree {
+        mount_point: "/".into(),
+        catalogue,
+        entries: 0,
+        files: 0,
+        bytes: 0,
+        segments: 1,
+        summary,
+    };
+    backup.bytes_read = 0;
+    assert!(backup.commit(draft(vec![tree]))[0].snapshot.is_ok());
+    let store = Store::open_read_only(&store).unwrap();
+    let (_, snapshot) = store.snapshot("latest").unwrap();
+    let out = dir.join("out");
+    fs::create_dir(&out).unwrap();
+    let options = ExtractOptions {
+        workers: 1,
+        ..ExtractOptions::default()
+    };
+    extract(
+        &[&store],
+        &snapshot,
+        &snapshot.trees[0],
+        &Selection::All,
+        &out,
+        &options,
+        &Silent,
+    )
+    .unwrap()
+}
+
+#[test]
+fn a_link_in_the_archive_is_not_written_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let file = entry("way/evil", EntryKind::File, None);
+    let link = entry("way", EntryKind::Symlink, outside.to_str());
+    let good = entry("good", EntryKind::File, None);
+    let listed = [link.clone(), file.clone(), good.clone()];
+    let report = forged(
+        dir.path(),
+        &[(link, b""), (file, b"evil"), (good, b"good")],
+        &listed,
+    );
+    assert_eq!(report.missing.len(), 1, "{report:#?}");
+    assert_eq!(report.missing[0].path, Path::new("way/evil"));
+    assert!(fs::read_dir(&outside).unwrap().next().is_none());
+    assert_eq!(fs::read(dir.path().join("out/good")).unwrap(), b"good");
+}
+
+#[test]
+fn paths_that_lead_out_make_nothing_outside() {
+    for path in ["../evil", "a/../../evil", "/evil"] {
+        let dir = tempfile::tempdir().unwrap();
+        // The catalogue is refused as a whole...
+        let evil = entry(path, EntryKind::File, None);
+        let report = forged(
+            dir.path(),
+            &[(evil.clone(), b"evil")],
+            std::slice::from_ref(&evil),
+        );
+        assert!(
+            !report.complete() && report.entries == 0,
+            "{path}: {report:#?}"
+        );
+        assert!(!dir.path().join("evil").exists() && !Path::new("/evil").exists());
+        // ... and so is a segment that says something else than its catalogue.
+        let dir = tempfile::tempdir().unwrap();
+        let report = forged(
+            dir.path(),
+            &[(evil, b"evil")],
+            &[entry("innocent", EntryKind::File, None)],
+        );
+        assert!(
+            !report.complete() && report.missing[0].path == Path::new("innocent"),
+            "{path}: {report:#?}"
+        );
+        assert!(!dir.path().join("evil").exists() && !Path::new("/evil").exists());
+    }
+}
+
+#[test]
+fn hard_links_that_lead_out_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("secret"), "secret").unwrap();
+    for target in ["../secret", "/etc/passwd"] {
+        let link = entry("link", EntryKind::Hardlink, Some(target));
+        let dir = dir.path().join(target.replace('/', "_"));
+        fs::create_dir(&dir).unwrap();
+        let report = forged(&dir, &[(link.clone(), b"")], &[link]);
+        assert!(
+            !report.complete() && !dir.join("out/link").exists(),
+            "{report:#?}"
+        );
+    }
+}

@@ -21,7 +21,7 @@ use crate::member::{self, Extra, Member};
 use crate::read::Readers;
 use crate::store::Store;
 use crate::walk::open_root;
-use crate::{Id, Result, bytes};
+use crate::{Error, Id, Result, bytes};
 
 /// Blobs that a worker takes at once: neighbours in a pack, so that reading stays sequential.
 const TAKE: usize = 4;
@@ -127,6 +127,13 @@ pub(super) fn extract(
             scope.spawn(|| shared.worker(root.as_fd(), options.privileged));
         }
     });
+    if events.cancelled() {
+        // What is complete stays; half-written files do not.
+        for part in &shared.parts {
+            let _ = to.remove(part);
+        }
+        return Err(Error::Cancelled);
+    }
     shared.name_lost_entries(tree);
     shared.end_large(&mut to);
     shared.links(&mut to);
@@ -228,6 +235,9 @@ impl Shared<'_> {
                 break;
             }
             for (id, needed_for) in &self.work[start..end] {
+                if self.events.cancelled() {
+                    return;
+                }
                 let read = readers.blob_into(id, &mut content);
                 match (needed_for, read) {
                     (Use::Segment(n), Ok(())) => self.segment(*n, &content, &mut to),

@@ -25,6 +25,9 @@ struct Stream<'o> {
 
 impl Stream<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.events.cancelled() {
+            return Err(Error::Cancelled);
+        }
         self.out
             .write_all(bytes)
             .map_err(Error::io("write the archive to", "its output"))

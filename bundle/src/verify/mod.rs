@@ -187,6 +187,9 @@ pub fn verify(store: &Store, options: &VerifyOptions, events: &dyn Events) -> Re
     }
     events.phase("verify", Some(store.packs().iter().map(|p| p.size).sum()));
     let checks = check_packs(store, options.cold, workers, events);
+    if events.cancelled() {
+        return Err(Error::Cancelled);
+    }
     let bad_places: HashSet<(u32, u32)> = checks
         .iter()
         .flat_map(|(_, c)| c.bad.iter().map(|(l, _)| (l.pack, l.offset)))
@@ -246,6 +249,9 @@ fn check_packs(
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
+                    if events.cancelled() {
+                        return;
+                    }
                     let Some(pack) = store.packs().get(number) else {
                         return;
                     };
@@ -352,6 +358,9 @@ fn needed(
                     let Some(((store, place), id)) = work.get(at) else {
                         break;
                     };
+                    if events.cancelled() {
+                        break;
+                    }
                     if let Err(error) = readers.blob_into(id, &mut content) {
                         let mut bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
                         bad.0.push((at, *store, *place, error));
@@ -362,6 +371,9 @@ fn needed(
             });
         }
     });
+    if events.cancelled() {
+        return Err(Error::Cancelled);
+    }
     let (mut bad, healed) = bad.into_inner().unwrap_or_else(PoisonError::into_inner);
     bad.sort_by_key(|(at, ..)| *at);
     let mut findings = Findings::default();

@@ -1,0 +1,203 @@
+//! What the tests of the store share.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of it; a helper that fails fails its test"
+)]
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bundle::Id;
+use bundle::backup::{Backup, BackupOptions, TargetResult, TreeSource};
+use bundle::document::{HostIdentity, SnapshotDraft, Tree};
+use bundle::events::Silent;
+use bundle::exclude::Exclusions;
+use bundle::extract::{ExtractOptions, ExtractReport, Selection, extract};
+use bundle::store::{Store, StoreOptions};
+use bundle::verify::{VerifyOptions, VerifyReport, verify};
+
+/// A directory on the disk that the build uses: a real file system, not a tmpfs.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("store-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap()
+}
+
+/// The tests' door to other programs; the library has none.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "judges that are not this project's code: GNU tar, rsync, zstd"
+)]
+pub fn command(program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    command.env("LC_ALL", "C");
+    command
+}
+
+/// Runs a shell script in a directory, returns what it prints.
+pub fn sh(dir: &Path, script: &str) -> Vec<u8> {
+    let output = command("sh")
+        .args(["-euc", script])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{script}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut data = vec![0; bytes];
+    std::fs::File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut data)
+        .unwrap();
+    data
+}
+
+pub fn draft(trees: Vec<Tree>) -> SnapshotDraft {
+    SnapshotDraft {
+        host: HostIdentity {
+            machine_id: "0".repeat(32),
+            hostname: "test".into(),
+        },
+        tool_version: "0".into(),
+        kind: "host".into(),
+        layout: serde_json::Value::Null,
+        trees,
+        images: Vec::new(),
+        facts: serde_json::json!({ "why": "test" }),
+    }
+}
+
+pub fn source(root: &Path) -> TreeSource {
+    TreeSource {
+        root: root.into(),
+        mount_point: "/".into(),
+        exclude: Exclusions::none(),
+    }
+}
+
+pub fn options() -> BackupOptions {
+    BackupOptions {
+        workers: 2,
+        pack_size: 1 << 20,
+        ..BackupOptions::default()
+    }
+}
+
+pub fn open(dir: &Path) -> Store {
+    if dir.join("lifeboat").exists() {
+        return Store::open(dir).unwrap();
+    }
+    std::fs::create_dir_all(dir).unwrap();
+    Store::create(dir, &StoreOptions::default()).unwrap()
+}
+
+/// Backs a tree up to directories, which become stores where they are none.
+pub fn backup_to(tree: &Path, targets: &[&Path]) -> Vec<TargetResult> {
+    let stores = targets.iter().map(|t| open(t)).collect();
+    let mut backup = Backup::start(stores, options(), &Silent).unwrap();
+    let tree = backup.tree(&source(tree)).unwrap();
+    backup.commit(draft(vec![tree]))
+}
+
+pub fn backup(tree: &Path, target: &Path) -> Id {
+    backup_to(tree, &[target]).remove(0).snapshot.unwrap()
+}
+
+pub fn extract_from(targets: &[&Path], selection: &Selection, dest: &Path) -> ExtractReport {
+    std::fs::create_dir_all(dest).unwrap();
+    let stores: Vec<_> = targets
+        .iter()
+        .map(|t| Store::open_read_only(t).unwrap())
+        .collect();
+    let readers: Vec<_> = stores.iter().collect();
+    let (_, snapshot) = stores[0].snapshot("latest").unwrap();
+    let options = ExtractOptions {
+        workers: 2,
+        ..ExtractOptions::default()
+    };
+    extract(
+        &readers,
+        &snapshot,
+        &snapshot.trees[0],
+        selection,
+        dest,
+        &options,
+        &Silent,
+    )
+    .unwrap()
+}
+
+pub fn check(target: &Path) -> VerifyReport {
+    let store = Store::open_read_only(target).unwrap();
+    verify(
+        &store,
+        &VerifyOptions {
+            cold: true,
+            ..VerifyOptions::default()
+        },
+        &Silent,
+    )
+    .unwrap()
+}
+
+/// The only files of a kind in a store, sorted.
+pub fn files(target: &Path, below: &str, suffix: &str) -> Vec<PathBuf> {
+    let found = sh(
+        &target.join("lifeboat").join(below),
+        &format!("find \"$PWD\" -name '*{suffix}' | sort"),
+    );
+    String::from_utf8(found)
+        .unwrap()
+        .lines()
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Fails when two trees differ in anything that rsync, find, getfattr or lsattr see.
+pub fn assert_same(one: &Path, other: &Path) {
+    let arguments = ["-aHAXnc", "--delete", "--itemize-changes"];
+    let (from, to) = (
+        format!("{}/", one.display()),
+        format!("{}/", other.display()),
+    );
+    let output = command("rsync")
+        .args(arguments)
+        .args([from, to])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let changes = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(changes.is_empty(), "rsync would change:\n{changes}");
+    for script in [
+        // Times with nanoseconds, which rsync compares in seconds only.
+        r"find . \( -type f -printf '%P %y %m %U %G %n %s %T@\n' -o -printf '%P %y %m %U %G %T@ %l\n' \) | sort",
+        "find . -print0 | sort -z | xargs -0 getfattr -h -d -m - -e hex",
+        r"find . \( -type f -o -type d \) -print0 | sort -z | xargs -0 lsattr -d | sed 's/^\([^ ]*\) /\1 /; s/e//'",
+    ] {
+        let (left, right) = (sh(one, script), sh(other, script));
+        let (left, right) = (
+            String::from_utf8_lossy(&left).into_owned(),
+            String::from_utf8_lossy(&right).into_owned(),
+        );
+        for (a, b) in left.lines().zip(right.lines()) {
+            assert_eq!(a, b, "{script}");
+        }
+        assert_eq!(left.lines().count(), right.lines().count(), "{script}");
+    }
+}
