@@ -3,9 +3,14 @@
 //! [`kernel`] finds a kernel, [`initramfs`] packs the host's tools and `lifeboat-rescue` around it, [`stick`] makes a
 //! medium that boots it on BIOS and UEFI and holds a store, [`token`] arms it for one unattended restore.
 
+mod deb;
+mod elf;
 pub mod error;
+pub mod esp;
+mod grub;
 pub mod initramfs;
 pub mod kernel;
+mod modules;
 pub mod rescue;
 pub mod stick;
 pub mod token;

@@ -1,12 +1,18 @@
 //! The initramfs of the rescue system: made from the host's own programs, libraries and modules.
 
+mod archive;
+mod collect;
+mod etc;
+mod tools;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use layout::system::System;
+use layout::system::{Cmd, System};
 use layout::units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 
 /// Which kernel modules travel along.
@@ -29,8 +35,8 @@ pub enum Compression {
     Zstd,
     /// Smallest; needs `CONFIG_RD_XZ`.
     Xz,
-    /// Every kernel reads it.
-    Gzip,
+    /// Not at all: every kernel reads it.
+    Plain,
 }
 
 /// A file to add as it is.
@@ -122,14 +128,102 @@ pub struct Report {
     pub info: RescueInfo,
 }
 
+/// Version of [`RescueInfo`].
+pub const INFO_FORMAT: u32 = 1;
+
+impl RescueInfo {
+    /// Reads the document; `None` when it is damaged or of an unknown version.
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        // Files on the boot partition end in line ends.
+        serde_json::from_slice::<Self>(json).ok().filter(|i| i.format == INFO_FORMAT)
+    }
+
+    /// The document.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Strings and numbers only: this cannot fail.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+}
+
+/// The compression that is used: the asked one, else the quickest to unpack that the kernel reads.
+fn compression(spec: &InitramfsSpec) -> Compression {
+    if let Some(asked) = spec.compression {
+        return asked;
+    }
+    let reads = |option| spec.kernel.has_builtin(option);
+    match (reads("CONFIG_RD_ZSTD"), reads("CONFIG_RD_XZ")) {
+        (Some(true), _) => Compression::Zstd,
+        // No configuration to look at: Debian's and Proxmox's kernels have read xz for ten years.
+        (None, _) | (_, Some(true)) => Compression::Xz,
+        _ => Compression::Plain,
+    }
+}
+
+fn info(spec: &InitramfsSpec, fingerprint: String) -> RescueInfo {
+    RescueInfo {
+        format: INFO_FORMAT,
+        version: spec.version.clone(),
+        host: spec.host.clone(),
+        kernel: spec.kernel.version.clone(),
+        fingerprint,
+    }
+}
+
 /// The fingerprint of all inputs, without building anything. Equal to [`Report::info`]'s of a build from the same.
-pub fn fingerprint(sys: &dyn System, spec: &InitramfsSpec) -> Result<String> {
-    let _ = (sys, spec);
-    Ok(String::new())
+pub fn fingerprint(_sys: &dyn System, spec: &InitramfsSpec) -> Result<String> {
+    collect::collect(spec)?.fingerprint(spec, compression(spec))
 }
 
 /// Builds the initramfs into the file `out` (written beside it and renamed when complete).
 pub fn build(sys: &dyn System, spec: &InitramfsSpec, out: &Path) -> Result<Report> {
-    let _ = (sys, spec, out);
-    Err(crate::Error::Kernel("not yet".into()))
+    let how = compression(spec);
+    let content = collect::collect(spec)?;
+    let info = info(spec, content.fingerprint(spec, how)?);
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let stage = tempfile::Builder::new()
+        .prefix(".lifeboat-initramfs-")
+        .tempdir_in(folder)
+        .map_err(Error::io("create a folder in", folder))?;
+    let root = stage.path().join("root");
+    content.stage(&root)?;
+    let json = root.join("etc/lifeboat/rescue.json");
+    fs::write(&json, info.to_json()).map_err(Error::io("write", &json))?;
+    finish_tree(sys, spec, &root)?;
+    let temporary = stage.path().join("initrd.img");
+    let packed = archive::pack(&root, &temporary, how, spec.modules == ModuleSet::Slim)?;
+    fs::rename(&temporary, out).map_err(Error::io("write", out))?;
+    Ok(Report {
+        size: Bytes(packed.size),
+        unpacked: Bytes(packed.unpacked),
+        compression: how,
+        modules: content.modules.len(),
+        tools: content.tools.iter().cloned().collect(),
+        missing_tools: content.missing,
+        info,
+    })
 }
+
+/// What only other programs can make: the cache of the loader, the lists of the module loader, stripped programs.
+fn finish_tree(sys: &dyn System, spec: &InitramfsSpec, root: &Path) -> Result<()> {
+    sys.run(&Cmd::new("ldconfig").arg("-r").path(root))?;
+    // ldconfig's own cache holds times of this run.
+    let aux = root.join("var/cache/ldconfig");
+    if aux.exists() {
+        fs::remove_dir_all(&aux).map_err(Error::io("remove", &aux))?;
+    }
+    sys.run(&Cmd::new("depmod").arg("-b").path(root).arg(&spec.kernel.version))?;
+    // modprobe reads the binary lists only.
+    for text in ["modules.alias", "modules.symbols", "modules.symbols.bin", "modules.builtin.modinfo", "modules.order"] {
+        let _ = fs::remove_file(root.join("usr/lib/modules").join(&spec.kernel.version).join(text));
+    }
+    // Debug information of a development build is ten times the program. No `strip`, no harm: it only boots slower.
+    if let Err(error) = sys.run(&Cmd::new("strip").arg("--strip-debug").path(&root.join("init"))) {
+        tracing::debug!(%error, "the rescue program keeps its debug information");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

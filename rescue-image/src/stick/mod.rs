@@ -1,13 +1,33 @@
 //! The medium: a USB stick, or an image file that stands for one, that boots and holds a store.
 
+mod device;
+mod mount;
+mod prepare;
+mod refuse;
+mod slots;
+mod table;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bundle::events::Events;
+use gpt::disk::LogicalBlockSize;
 use layout::system::System;
 use layout::units::Bytes;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+pub use mount::MountedStick;
+pub use refuse::{identify, refusals};
+pub use table::DATA_TYPE;
+
+use crate::error::{Error, Result};
+use crate::esp::{Esp, Slice};
 use crate::initramfs::RescueInfo;
+use table::Table;
+
+/// Describes the medium, on the boot partition.
+pub(crate) const MEDIUM_INFO: &str = "lifeboat/medium.json";
 
 /// What is to become, or is, a medium.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,45 +156,81 @@ pub struct Identity {
     pub contents: Vec<String>,
 }
 
+/// Label of the data file system.
+pub const DATA_LABEL: &str = "LIFEBOAT";
+
+/// Version of the medium's arrangement; readers refuse others.
+pub const MEDIUM_FORMAT: u32 = 1;
+
+/// `lifeboat/medium.json` on the boot partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MediumInfo {
+    /// [`MEDIUM_FORMAT`]
+    pub format: u32,
+    /// The data partition's GUID.
+    pub medium: String,
+    /// Lifeboat's version that prepared it.
+    pub prepared_by: String,
+}
+
 /// A medium whose partitions were found.
 #[derive(Debug, Clone)]
 pub struct Stick {
     path: PathBuf,
-}
-
-/// The mounted data partition. Unmount with [`MountedStick::unmount`]; dropping it does the same, but only logs errors.
-#[derive(Debug)]
-pub struct MountedStick {
-    dir: PathBuf,
-}
-
-/// Reads what `device` is and what is on it.
-pub fn identify(sys: &dyn System, device: &Path) -> Result<Identity> {
-    let _ = (sys, device);
-    Err(crate::Error::Kernel("not yet".into()))
-}
-
-/// All reasons why `device` must not become a medium; empty: none.
-pub fn refusals(sys: &dyn System, device: &Path, needed: Bytes) -> Result<Vec<String>> {
-    let _ = (sys, device, needed);
-    Err(crate::Error::Kernel("not yet".into()))
+    table: Table,
+    medium: String,
+    data_fs_uuid: String,
 }
 
 impl Stick {
-    /// Makes a medium. Erases the target. Refuses devices for which [`refusals`] has reasons.
+    /// Makes a medium. Erases the target. Refuses devices for which [`refusals`] has reasons, and existing files that
+    /// are no Lifeboat images unless told otherwise.
     pub fn prepare(
         sys: &dyn System,
         target: &Target,
         options: &PrepareOptions,
         events: &dyn Events,
     ) -> Result<PrepareReport> {
-        let _ = (sys, target, options, events);
-        Err(crate::Error::Kernel("not yet".into()))
+        prepare::prepare(sys, target, options, events)
     }
 
-    /// Finds our partitions on an existing disk or image file.
+    /// Finds our partitions on an existing disk or image file, by type and label, exactly.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned() })
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        let not = |reason: String| Error::NotAStick { path: path.to_owned(), reason };
+        let table = if device::is_block(path) {
+            let sector = device::sector_size(&file, path)?;
+            Table::read(&mut file, sector, false)
+        } else {
+            // An image of a 4Kn disk has its header elsewhere.
+            Table::read(&mut file, LogicalBlockSize::Lb512, false)
+                .or_else(|e| Table::read(&mut file, LogicalBlockSize::Lb4096, false).map_err(|_| e))
+        }
+        .map_err(not)?;
+        let data = superblock(&file, table.bytes(table.data).0)
+            .ok_or_else(|| not("its data partition holds no ext4 file system".into()))?;
+        if data.label != DATA_LABEL {
+            return Err(not(format!("its data file system has the label {:?}, not {DATA_LABEL}", data.label)));
+        }
+        let medium = table.data.2.to_string();
+        let stick = Self { path: path.to_owned(), table, medium, data_fs_uuid: data.uuid };
+        let info = stick.esp(false)?.read(MEDIUM_INFO)?;
+        let format = info
+            .as_deref()
+            .and_then(|json| serde_json::from_slice::<serde_json::Value>(json).ok())
+            .and_then(|v| v.get("format")?.as_u64())
+            .ok_or_else(|| not(format!("its boot partition has no {MEDIUM_INFO}")))?;
+        if format != u64::from(MEDIUM_FORMAT) {
+            return Err(Error::format(
+                path,
+                format!(
+                    "a Lifeboat medium of format {format}; this version ({}) knows format {MEDIUM_FORMAT} only: use a \
+                     newer version of lifeboat",
+                    env!("CARGO_PKG_VERSION")
+                ),
+            ));
+        }
+        Ok(stick)
     }
 
     /// The device or image file.
@@ -184,36 +240,74 @@ impl Stick {
 
     /// The data partition's GUID (PARTUUID), lower case.
     pub fn medium(&self) -> &str {
-        ""
+        &self.medium
+    }
+
+    /// UUID of the data file system.
+    pub fn data_fs_uuid(&self) -> &str {
+        &self.data_fs_uuid
+    }
+
+    /// Size of the data partition.
+    pub fn data_size(&self) -> Bytes {
+        Bytes(self.table.bytes(self.table.data).1)
+    }
+
+    /// Files of the boot partition.
+    pub fn esp(&self, write: bool) -> Result<Esp<Slice>> {
+        let (offset, len) = self.table.bytes(self.table.esp);
+        // The partition's own node where there is one: it has a cache apart from the whole disk's.
+        let node = if device::is_block(&self.path) {
+            device::partition_node(&self.path, table::ESP_NUMBER, offset)
+        } else {
+            None
+        };
+        let (path, offset) = match node {
+            Some(node) => (node, 0),
+            None => (self.path.clone(), offset),
+        };
+        let file = File::options().read(true).write(write).open(&path).map_err(Error::io("open", &path))?;
+        Ok(Esp::new(Slice::new(file, offset, len), &self.path))
     }
 
     /// What is in the slots.
     pub fn slots(&self) -> Result<Slots> {
-        Err(crate::Error::Kernel("not yet".into()))
+        slots::read(&mut self.esp(false)?)
     }
 
     /// Puts `rescue` into the slot that is not current, reads it back, and only then makes that slot current.
     /// Does nothing (and returns false) when the current slot's fingerprint is the same.
     pub fn update_rescue(&self, rescue: &RescueSystem, events: &dyn Events) -> Result<bool> {
-        let _ = (rescue, events);
-        Err(crate::Error::Kernel("not yet".into()))
+        slots::update(&mut self.esp(true)?, &self.path, rescue, events)
     }
 
-    /// Mounts the data partition in a private directory below `/run/lifeboat`.
+    /// Mounts the data partition in a private directory below `/run/lifeboat`. A write-protected medium (or, for
+    /// `read_only`, one whose disk is fenced) is mounted without replaying its journal.
     pub fn mount(&self, read_only: bool) -> Result<MountedStick> {
-        let _ = read_only;
-        Err(crate::Error::Kernel("not yet".into()))
+        mount::mount(self, read_only)
     }
 }
 
-impl MountedStick {
-    /// The mount point: the store is in `lifeboat/` below it.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Syncs and unmounts, detaches the loop device, and says whether that worked.
-    pub fn unmount(self) -> Result<()> {
-        Ok(())
-    }
+struct Superblock {
+    label: String,
+    uuid: String,
 }
+
+/// Label and UUID of an ext4 file system (fs/ext4/ext4.h: superblock at 1024, magic at 0x38, UUID 0x68, label 0x78).
+fn superblock(file: &File, offset: u64) -> Option<Superblock> {
+    let mut block = [0; 0x88];
+    file.read_exact_at(&mut block, offset + 1024).ok()?;
+    if block[0x38..0x3a] != [0x53, 0xef] {
+        return None;
+    }
+    let label = &block[0x78..0x88];
+    let end = label.iter().position(|b| *b == 0).unwrap_or(label.len());
+    let uuid: [u8; 16] = block[0x68..0x78].try_into().ok()?;
+    Some(Superblock {
+        label: String::from_utf8_lossy(&label[..end]).into_owned(),
+        uuid: uuid::Uuid::from_bytes(uuid).to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,490 @@
+//! Files on the EFI system partition, read and written in user space: no kernel need know FAT.
+//!
+//! What the boot depends on is written in ways that an interruption does not break: files of a slot are overwritten in
+//! place (their cluster chains stay), and the small files that decide what is booted are one sector that is
+//! overwritten by one write ([`Esp::write_sector`]).
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Volume label of the boot partition, padded as FAT wants it.
+pub const LABEL: [u8; 11] = *b"LB-BOOT    ";
+
+/// Size of the files that are replaced by one write.
+pub const SECTOR: usize = 512;
+
+/// Where a FAT file system is written to: a slice of a file or device, or a piece of memory in tests.
+pub trait Medium: Read + Write + Seek {
+    /// Makes everything written so far survive a power cut.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Forgets what is cached, so that the next read comes from the medium.
+    fn forget(&mut self) -> io::Result<()>;
+}
+
+/// A range of bytes of a file or block device.
+#[derive(Debug)]
+pub struct Slice {
+    file: File,
+    start: u64,
+    len: u64,
+    at: u64,
+}
+
+impl Slice {
+    /// `len` bytes from `start`.
+    pub fn new(file: File, start: u64, len: u64) -> Self {
+        Self { file, start, len, at: 0 }
+    }
+}
+
+impl Read for Slice {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
+        let n = std::os::unix::fs::FileExt::read_at(&self.file, &mut buf[..most], self.start + self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Write for Slice {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
+        let n = std::os::unix::fs::FileExt::write_at(&self.file, &buf[..most], self.start + self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Slice {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        let to = match pos {
+            SeekFrom::Start(n) => Some(n),
+            SeekFrom::Current(n) => self.at.checked_add_signed(n),
+            SeekFrom::End(n) => self.len.checked_add_signed(n),
+        };
+        self.at = to.filter(|n| *n <= self.len).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}
+
+impl Medium for Slice {
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn forget(&mut self) -> io::Result<()> {
+        // SAFETY: plain system call on a descriptor that we own.
+        let error = unsafe {
+            libc::posix_fadvise(self.file.as_raw_fd(), self.start as i64, self.len as i64, libc::POSIX_FADV_DONTNEED)
+        };
+        if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+    }
+}
+
+/// Passes everything on and remembers where the last read was: fatfs does not tell where a file's content lies.
+struct Watched<M> {
+    inner: M,
+    last_read: std::rc::Rc<Cell<(u64, usize)>>,
+}
+
+impl<M: Medium> Read for Watched<M> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let at = self.inner.stream_position()?;
+        let n = self.inner.read(buf)?;
+        self.last_read.set((at, n));
+        Ok(n)
+    }
+}
+
+impl<M: Medium> Write for Watched<M> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.inner.write(buf)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<M: Medium> Seek for Watched<M> {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(pos)
+    }
+}
+
+/// Lets fatfs use the medium for the time of one operation.
+struct Borrowed<'a, M>(&'a mut M);
+
+impl<M: Medium> Read for Borrowed<'_, M> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+impl<M: Medium> Write for Borrowed<'_, M> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+impl<M: Medium> Seek for Borrowed<'_, M> {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        self.0.seek(pos)
+    }
+}
+impl<M: Medium> Medium for Borrowed<'_, M> {
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn forget(&mut self) -> io::Result<()> {
+        self.0.forget()
+    }
+}
+
+/// The boot partition of a medium. Paths are relative, with `/`.
+pub struct Esp<M: Medium> {
+    medium: M,
+    /// For errors.
+    name: PathBuf,
+}
+
+impl<M: Medium> Esp<M> {
+    /// An existing file system on `medium`; `name` is for errors.
+    pub fn new(medium: M, name: &Path) -> Self {
+        Self { medium, name: name.to_owned() }
+    }
+
+    /// Makes a FAT32 file system. `size` is that of the medium in bytes.
+    pub fn format(mut medium: M, name: &Path, size: u64, sector: u16, volume_id: u32) -> Result<Self> {
+        let io = || Error::io("write the boot file system of", name);
+        // Few large clusters are written quickest, but FAT32 has at least 65,525 of them (Microsoft's FAT
+        // specification), some hundreds of which are lost to the tables.
+        let cluster = [16384u32, 8192, 4096, 2048, 1024, 512]
+            .into_iter()
+            .find(|c| u64::from(*c) >= u64::from(sector) && size / u64::from(*c) >= 66_500)
+            .ok_or_else(|| Error::format(name, format!("a boot partition of {size} bytes is too small for FAT32")))?;
+        medium.seek(SeekFrom::Start(0)).map_err(io())?;
+        let options = FormatVolumeOptions::new()
+            .fat_type(FatType::Fat32)
+            .bytes_per_sector(sector)
+            .bytes_per_cluster(cluster)
+            .volume_id(volume_id)
+            .volume_label(LABEL);
+        fatfs::format_volume(&mut Borrowed(&mut medium), options).map_err(io())?;
+        medium.sync().map_err(io())?;
+        Ok(Self::new(medium, name))
+    }
+
+    fn with<T>(&mut self, job: impl FnOnce(&FileSystem<Borrowed<'_, M>>) -> io::Result<T>) -> io::Result<T> {
+        self.medium.seek(SeekFrom::Start(0))?;
+        let fs = FileSystem::new(Borrowed(&mut self.medium), FsOptions::new())?;
+        let result = job(&fs);
+        let end = fs.unmount();
+        let result = result?;
+        end?;
+        Ok(result)
+    }
+
+    fn error(&self, action: &'static str, path: &str) -> impl FnOnce(io::Error) -> Error + use<M> {
+        Error::io(action, self.name.join(path))
+    }
+
+    /// Makes a directory with its parents.
+    pub fn make_dir(&mut self, path: &str) -> Result<()> {
+        let error = self.error("create directory", path);
+        self.with(|fs| {
+            let mut dir = fs.root_dir();
+            for part in path.split('/').filter(|p| !p.is_empty()) {
+                dir = dir.create_dir(part)?;
+            }
+            Ok(())
+        })
+        .map_err(error)
+    }
+
+    /// Whether the file is there.
+    pub fn exists(&mut self, path: &str) -> Result<bool> {
+        let error = self.error("look for", path);
+        self.with(|fs| match fs.root_dir().open_file(path) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        })
+        .map_err(error)
+    }
+
+    /// The content, `None` when there is no such file. At most 16 MiB.
+    pub fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
+        let error = self.error("read", path);
+        self.with(|fs| {
+            let file = match fs.root_dir().open_file(path) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(e),
+            };
+            let mut content = Vec::new();
+            file.take(16 << 20).read_to_end(&mut content)?;
+            Ok(Some(content))
+        })
+        .map_err(error)
+    }
+
+    /// Writes the file, over an existing one in place: its clusters are used again, so that nothing but its own content
+    /// is at stake when the power fails. `done` is told the bytes as they are written.
+    pub fn write(&mut self, path: &str, content: &mut dyn Read, done: &dyn Fn(u64)) -> Result<()> {
+        let error = self.error("write", path);
+        self.with(|fs| {
+            let mut file = fs.root_dir().create_file(path)?;
+            let mut buffer = vec![0; 1 << 18];
+            let mut first = true;
+            loop {
+                let n = content.read(&mut buffer)?;
+                if n == 0 {
+                    break;
+                }
+                file.write_all(&buffer[..n])?;
+                done(n as u64);
+                if first {
+                    // The directory entry knows the first cluster from now on: an interrupted file can be overwritten or
+                    // removed, and loses no space for ever.
+                    file.flush()?;
+                    first = false;
+                }
+            }
+            file.truncate()?;
+            file.flush()
+        })
+        .map_err(error)
+    }
+
+    /// [`Esp::write`] of what is in memory.
+    pub fn write_bytes(&mut self, path: &str, mut content: &[u8]) -> Result<()> {
+        self.write(path, &mut content, &|_| {})
+    }
+
+    /// SHA-256 of the file as the medium holds it.
+    pub fn hash(&mut self, path: &str) -> Result<[u8; 32]> {
+        let error = self.error("read back", path);
+        self.with(|fs| {
+            let mut file = fs.root_dir().open_file(path)?;
+            let mut hash = Sha256::new();
+            let mut buffer = vec![0; 1 << 18];
+            loop {
+                let n = file.read(&mut buffer)?;
+                if n == 0 {
+                    return Ok(hash.finalize().into());
+                }
+                hash.update(&buffer[..n]);
+            }
+        })
+        .map_err(error)
+    }
+
+    /// Removes the file; says whether there was one.
+    pub fn remove(&mut self, path: &str) -> Result<bool> {
+        let error = self.error("remove", path);
+        self.with(|fs| match fs.root_dir().remove(path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        })
+        .map_err(error)
+    }
+
+    /// Makes all that was written survive a power cut.
+    pub fn sync(&mut self) -> Result<()> {
+        let error = Error::io("sync", &self.name);
+        self.medium.sync().map_err(error)
+    }
+
+    /// Syncs, and makes later reads come from the medium.
+    pub fn forget(&mut self) -> Result<()> {
+        self.sync()?;
+        let error = Error::io("drop the cache of", &self.name);
+        self.medium.forget().map_err(error)
+    }
+
+    /// Bytes in free clusters.
+    pub fn free(&mut self) -> Result<u64> {
+        let error = self.error("read", "");
+        self.with(|fs| {
+            let stats = fs.stats()?;
+            Ok(u64::from(stats.free_clusters()) * u64::from(stats.cluster_size()))
+        })
+        .map_err(error)
+    }
+
+    /// Size of a file, 0 when there is none.
+    pub fn size(&mut self, path: &str) -> Result<u64> {
+        let error = self.error("read", path);
+        self.with(|fs| match fs.root_dir().open_file(path) {
+            Ok(mut file) => file.seek(SeekFrom::End(0)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(e),
+        })
+        .map_err(error)
+    }
+
+    /// Replaces the content of a one-sector file by a single write to its data sector: after a power cut, the file holds
+    /// either the old or the new text. Nothing else of the file system is touched. The text is padded with line ends.
+    pub fn write_sector(&mut self, path: &str, text: &str) -> Result<()> {
+        let sector = padded(text).ok_or_else(|| Error::format(self.name.join(path), "text longer than a sector"))?;
+        if self.size(path)? != SECTOR as u64 {
+            // First time: no one depends on it yet.
+            self.write_bytes(path, &sector)?;
+            return self.sync();
+        }
+        let error = Error::io("write", self.name.join(path));
+        let place = self.place(path).and_then(|place| {
+            place.ok_or_else(|| io::Error::other("the file's sector was not found; check the file system with fsck.vfat"))
+        });
+        let result = place.and_then(|place| {
+            self.medium.sync()?;
+            self.medium.seek(SeekFrom::Start(place))?;
+            self.medium.write_all(&sector)?;
+            self.medium.sync()?;
+            self.medium.forget()
+        });
+        result.map_err(error)?;
+        if self.read(path)?.as_deref() != Some(&sector[..]) {
+            return Err(Error::ReadBack { path: self.name.clone(), what: path.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Offset of the first content sector of a file.
+    fn place(&mut self, path: &str) -> io::Result<Option<u64>> {
+        let last_read = std::rc::Rc::new(Cell::new((0, 0)));
+        self.medium.seek(SeekFrom::Start(0))?;
+        let watched = Watched { inner: Borrowed(&mut self.medium), last_read: last_read.clone() };
+        let fs = FileSystem::new(watched, FsOptions::new())?;
+        let mut sector = [0; SECTOR];
+        let mut place = None;
+        let mut file = fs.root_dir().open_file(path)?;
+        if file.read(&mut sector)? == SECTOR {
+            let (at, n) = last_read.get();
+            place = (n == SECTOR && at % SECTOR as u64 == 0).then_some(at);
+        }
+        drop(file);
+        fs.unmount()?;
+        Ok(place)
+    }
+}
+
+/// The text as one sector.
+fn padded(text: &str) -> Option<[u8; SECTOR]> {
+    let mut sector = [b'\n'; SECTOR];
+    sector.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    Some(sector)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Memory that remembers the order of writes.
+    #[derive(Default)]
+    pub(crate) struct Recorder {
+        pub bytes: Vec<u8>,
+        pub at: u64,
+        pub writes: Vec<(u64, Vec<u8>)>,
+        pub recording: bool,
+    }
+
+    impl Recorder {
+        pub(crate) fn new(size: usize) -> Self {
+            Self { bytes: vec![0; size], ..Self::default() }
+        }
+    }
+
+    impl Read for Recorder {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let n = (&self.bytes[self.at as usize..]).read(buf)?;
+            self.at += n as u64;
+            Ok(n)
+        }
+    }
+    impl Write for Recorder {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let at = self.at as usize;
+            self.bytes[at..at + buf.len()].copy_from_slice(buf);
+            if self.recording {
+                self.writes.push((self.at, buf.to_vec()));
+            }
+            self.at += buf.len() as u64;
+            Ok(buf.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    impl Seek for Recorder {
+        fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+            self.at = match pos {
+                SeekFrom::Start(n) => n,
+                SeekFrom::Current(n) => self.at.checked_add_signed(n).unwrap(),
+                SeekFrom::End(n) => (self.bytes.len() as u64).checked_add_signed(n).unwrap(),
+            };
+            Ok(self.at)
+        }
+    }
+    impl Medium for Recorder {
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+        fn forget(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    impl Medium for &mut Recorder {
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+        fn forget(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The smallest FAT32.
+    pub(crate) const SMALL: usize = 36 << 20;
+
+    #[test]
+    fn files_are_written_over_in_place_and_removed() {
+        let mut disk = Recorder::new(SMALL);
+        let mut esp = Esp::format(&mut disk, Path::new("test"), SMALL as u64, 512, 7).unwrap();
+        esp.make_dir("rescue/a").unwrap();
+        esp.write_bytes("rescue/a/initrd.img", &[1; 100_000]).unwrap();
+        let free = esp.free().unwrap();
+        esp.write_bytes("rescue/a/initrd.img", &[2; 90_000]).unwrap();
+        assert_eq!(esp.read("rescue/a/initrd.img").unwrap().unwrap(), vec![2; 90_000]);
+        assert!(esp.free().unwrap() > free);
+        assert_eq!(esp.hash("rescue/a/initrd.img").unwrap(), <[u8; 32]>::from(Sha256::digest(vec![2; 90_000])));
+        assert!(esp.remove("rescue/a/initrd.img").unwrap());
+        assert!(!esp.remove("rescue/a/initrd.img").unwrap());
+        assert_eq!(esp.read("rescue/a/initrd.img").unwrap(), None);
+        assert_eq!(esp.read("nowhere/x").unwrap(), None);
+    }
+
+    #[test]
+    fn a_sector_file_changes_by_exactly_one_write_of_one_sector() {
+        let mut disk = Recorder::new(SMALL);
+        let mut esp = Esp::format(&mut disk, Path::new("test"), SMALL as u64, 512, 7).unwrap();
+        esp.write_sector("slot.cfg", "set slot=a\n").unwrap();
+        esp.medium.recording = true;
+        esp.write_sector("slot.cfg", "set slot=b\n").unwrap();
+        let text = esp.read("slot.cfg").unwrap().unwrap();
+        assert!(text.starts_with(b"set slot=b\n\n") && text.len() == SECTOR);
+        assert_eq!(disk.writes.len(), 1);
+        assert_eq!(disk.writes[0].1.len(), SECTOR);
+    }
+}

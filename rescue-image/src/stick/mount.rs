@@ -1,0 +1,108 @@
+//! Mounting the data partition.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use sys_mount::{Mount, MountFlags, UnmountFlags};
+
+use super::{Stick, device, table};
+use crate::error::{Error, Result};
+
+/// Where mount points are made: gone at the next boot.
+const FOLDER: &str = "/run/lifeboat";
+
+/// The mounted data partition. Unmount with [`MountedStick::unmount`]; dropping it does the same, but only logs errors.
+#[derive(Debug)]
+pub struct MountedStick {
+    dir: PathBuf,
+    /// The device or image file, for errors and to sync.
+    path: PathBuf,
+    image: bool,
+    mounted: bool,
+    read_only: bool,
+}
+
+pub(super) fn mount(stick: &Stick, read_only: bool) -> Result<MountedStick> {
+    let image = !device::is_block(&stick.path);
+    let (offset, len) = stick.table.bytes(stick.table.data);
+    // The loop device lives until the file system is mounted, and then as long as that.
+    let attached;
+    let (node, protected) = if image {
+        attached = device::Loop::attach(&stick.path, offset, len, read_only)?;
+        (attached.node.clone(), read_only)
+    } else {
+        let node = device::partition_node(&stick.path, table::DATA_NUMBER, offset).ok_or_else(|| {
+            Error::format(
+                &stick.path,
+                format!("the kernel shows no partition {}; try: partx --update {}", table::DATA_NUMBER, stick.path.display()),
+            )
+        })?;
+        let protected = device::is_read_only(&node) || device::is_read_only(&stick.path);
+        (node, protected)
+    };
+    if protected && !read_only {
+        return Err(Error::Refused { device: stick.path.clone(), reasons: vec!["it is write protected".into()] });
+    }
+    fs::create_dir_all(FOLDER).map_err(Error::io("create directory", FOLDER))?;
+    let dir = tempfile::Builder::new()
+        .prefix("medium-")
+        .tempdir_in(FOLDER)
+        .map_err(Error::io("create a directory in", FOLDER))?
+        .keep();
+    let mut flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    let mut options = "errors=remount-ro";
+    if read_only {
+        flags |= MountFlags::RDONLY;
+        if protected {
+            options = "noload";
+        }
+    }
+    let result = Mount::builder().fstype("ext4").flags(flags).data(options).mount(&node, &dir);
+    match result {
+        // Not the guard of sys-mount, which swallows errors: `MountedStick` unmounts.
+        Ok(_mount) => Ok(MountedStick { dir, path: stick.path.clone(), image, mounted: true, read_only }),
+        Err(error) => {
+            let _ = fs::remove_dir(&dir);
+            Err(Error::io("mount the data partition (check it with fsck.ext4) of", &stick.path)(error))
+        }
+    }
+}
+
+impl MountedStick {
+    /// The mount point: the store is in `lifeboat/` below it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Syncs and unmounts, detaches the loop device, and says whether that worked. When it did not (something on it is
+    /// still in use), dropping the value tries once more.
+    pub fn unmount(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if !self.mounted {
+            return Ok(());
+        }
+        if !self.read_only {
+            let root = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
+            nix::unistd::syncfs(&root).map_err(|e| Error::io("write everything to", &self.path)(e.into()))?;
+        }
+        sys_mount::unmount(&self.dir, UnmountFlags::empty()).map_err(Error::io("unmount", &self.dir))?;
+        self.mounted = false;
+        fs::remove_dir(&self.dir).map_err(Error::io("remove", &self.dir))?;
+        if self.image && !self.read_only {
+            let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+            file.sync_all().map_err(Error::io("sync", &self.path))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MountedStick {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error, "the medium stays mounted");
+        }
+    }
+}
