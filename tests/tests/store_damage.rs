@@ -317,10 +317,13 @@ fn one_failing_target_does_not_stop_the_other() {
     }
     let stores = vec![open(&bad), open(&good)];
     // The first pack cannot be given its name: the target fails in the middle.
-    sh(
-        &bad,
-        "rmdir lifeboat/packs; echo in the way > lifeboat/packs",
-    );
+    let block = || {
+        sh(
+            &bad,
+            "rm -rf lifeboat/packs; echo in the way > lifeboat/packs",
+        )
+    };
+    block();
     let mut backup = Backup::start(stores, options(), &Silent).unwrap();
     let saved = backup.tree(&source(&tree)).unwrap();
     let results = backup.commit(draft(vec![saved]));
