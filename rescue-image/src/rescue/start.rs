@@ -11,7 +11,6 @@ use super::cmdline::CommandLine;
 use super::events::{Announce, Broadcast, Line};
 use super::init::shutdown;
 use super::restore::{Real, Stop};
-use super::spawn;
 use super::unattended::{self, Permission, Tokens};
 use super::wizard::world::denied_file;
 use crate::stick::Stick;
@@ -36,7 +35,7 @@ pub fn run(sys: &dyn System) -> Result<()> {
         Permission::NotAsked => {}
         Permission::Denied(reason) => {
             // The wizards say so.
-            std::fs::write(denied_file(), &reason).context("noting why there is no unattended restore")?;
+            note_denied(&reason)?;
             to.line(&Line::new("warning").with("text", format!("no unattended restore: {reason}")));
         }
         Permission::Granted(armed) => {
@@ -58,10 +57,9 @@ fn restore(sys: &dyn System, found: &Found, armed: &Armed, tokens: &dyn Tokens, 
     match unattended::run(&parts, armed, &request, tokens, to) {
         // Nobody sits there to look at differences: they are in the logs, and the machine was told what to do.
         Ok(_) => {}
-        // Rebooting into a half-written disk helps nobody, nor does refusing the same again and again.
-        Err(Stop::Failed { .. }) => {
-            return spawn::shell("The restore failed; the target disks are incomplete. Logs: /run/lifeboat/log");
-        }
+        // Rebooting into a half-written disk helps nobody: the wizards tell, and can start again.
+        Err(stop @ Stop::Failed { .. }) => return note_denied(&format!("it was started and failed: {stop}")),
+        // Neither does refusing the same again and again.
         Err(_) => {
             to.line(&Line::new("powering-off"));
             return shutdown::request(shutdown::Ending::PowerOff);
@@ -71,6 +69,10 @@ fn restore(sys: &dyn System, found: &Found, armed: &Armed, tokens: &dyn Tokens, 
     let event = if ending == shutdown::Ending::Reboot { "rebooting" } else { "powering-off" };
     to.line(&Line::new(event));
     shutdown::request(ending)
+}
+
+fn note_denied(reason: &str) -> Result<()> {
+    std::fs::write(denied_file(), reason).context("noting what became of the unattended restore")
 }
 
 /// The disk that was booted: the one with the named partition.

@@ -291,7 +291,6 @@ pub fn run(
     let mut logs = Logs::start(&request.log_dir, prepared)
         .map_err(|e| Stop::refused(format!("keeping a journal in {}: {e:#}", request.log_dir.display())))?;
     before_first_write().map_err(|e| Stop::refused(format!("{e:#}")))?;
-    parts.fence_media(true).map_err(|e| Stop::refused(format!("{e:#}")))?;
     for disk in &prepared.plan.disks {
         let serial = disk.identity.serial.as_deref().unwrap_or("-");
         to.line(&Line::new("erasing").with("disk", disk.device.display()).with("serial", serial));
@@ -334,7 +333,7 @@ fn stop_of(error: ApplyError) -> Stop {
 /// Captures the machine again and compares: the last line of every restore.
 fn compare(parts: &dyn Parts, prepared: &Prepared) -> Result<(Vec<Difference>, Layout), Stop> {
     let now = parts
-        .capture()
+        .recapture(&prepared.plan, &prepared.saved, &prepared.request.root)
         .map_err(|e| Stop::failed(format!("everything was written, but looking at the result failed: {e:#}")))?;
     Ok((layout::diff::diff(&prepared.saved, &now, &prepared.plan), now))
 }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -36,8 +35,6 @@ pub trait Parts: Sync {
     fn image_to(&self, image: &Image, device: &Path, events: &dyn bundle::events::Events) -> Result<()>;
     /// Makes sure that nobody else restores at the same time; for as long as the result lives.
     fn lock(&self) -> Result<Box<dyn std::any::Any>>;
-    /// Sets the media that hold bundles read-only in the kernel, or lifts that.
-    fn fence_media(&self, on: bool) -> Result<()>;
     /// Carries the plan out.
     fn apply(
         &self,
@@ -48,8 +45,8 @@ pub trait Parts: Sync {
         events: &dyn layout::apply::Events,
         journal: &mut dyn Write,
     ) -> Result<(), ApplyError>;
-    /// The layout of the machine now.
-    fn capture(&self) -> Result<Layout>;
+    /// The layout of the machine after the restore.
+    fn recapture(&self, plan: &Plan, saved: &Layout, root: &Path) -> Result<Layout>;
     /// Lifts the fence of the media that hold bundles, makes them writable, gives each store's directory to `copy`,
     /// and makes them read-only again.
     fn keep_on_media(&self, copy: &dyn Fn(&Path) -> Result<PathBuf>) -> Result<Vec<PathBuf>>;
@@ -95,13 +92,6 @@ impl Parts for Real<'_> {
         Ok(Box::new(lock(Path::new(RUN_DIR))?))
     }
 
-    fn fence_media(&self, on: bool) -> Result<()> {
-        for disk in self.found.media_disks() {
-            set_read_only(&disk, on)?;
-        }
-        Ok(())
-    }
-
     fn apply(
         &self,
         plan: &Plan,
@@ -114,8 +104,8 @@ impl Parts for Real<'_> {
         layout::apply::apply(self.sys, plan, saved, root, content, events, journal)
     }
 
-    fn capture(&self) -> Result<Layout> {
-        Ok(layout::capture::capture(self.sys)?)
+    fn recapture(&self, plan: &Plan, saved: &Layout, root: &Path) -> Result<Layout> {
+        Ok(layout::apply::recapture(self.sys, plan, saved, root)?)
     }
 
     fn keep_on_media(&self, copy: &dyn Fn(&Path) -> Result<PathBuf>) -> Result<Vec<PathBuf>> {
@@ -124,7 +114,8 @@ impl Parts for Real<'_> {
         for attached in &self.found.stores {
             // A directory that the operator named is written to by nobody but the operator.
             let Some(medium) = &attached.medium else { continue };
-            let outcome = medium.disks.iter().try_for_each(|disk| set_read_only(disk, false)).and_then(|()| {
+            let lifted = medium.disks.iter().try_for_each(|disk| layout::apply::lift_fence(self.sys, disk));
+            let outcome = lifted.context("lifting its fence").and_then(|()| {
                 writable(medium, |_| {
                     kept.push(copy(attached.store.dir())?);
                     Ok(())
@@ -175,19 +166,6 @@ fn try_lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
     }
 }
 
-/// `BLKROSET`, `_IO(0x12, 93)` of linux/fs.h: makes the kernel refuse writes to a disk and its partitions.
-fn set_read_only(disk: &Path, on: bool) -> Result<()> {
-    let file = File::open(disk).with_context(|| format!("opening {} to fence it", disk.display()))?;
-    let flag = libc::c_int::from(on);
-    // SAFETY: the ioctl reads one int.
-    let status = unsafe { libc::ioctl(file.as_raw_fd(), 0x125d as libc::Ioctl, &flag) };
-    if status != 0 {
-        return Err(std::io::Error::last_os_error())
-            .with_context(|| format!("setting {} {}", disk.display(), if on { "read-only" } else { "writable" }));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,12 +180,5 @@ mod tests {
         drop(first);
         assert!(!is_locked(dir.path()));
         assert!(lock(dir.path()).is_ok());
-    }
-
-    #[test]
-    fn a_fence_that_cannot_be_set_is_an_error() {
-        let file = tempfile::NamedTempFile::new().expect("temporary file");
-        let error = set_read_only(file.path(), true).expect_err("not a disk");
-        assert!(format!("{error:#}").contains("read-only"), "{error:#}");
     }
 }

@@ -97,7 +97,7 @@ fn assigned(prepared: &Prepared) -> String {
         let model = disk.identity.model.as_deref().unwrap_or("unknown model");
         let serial = disk.identity.serial.as_deref().unwrap_or("none");
         text.push_str(&format!(
-            "  {} ({model}, serial {serial}, {}) for {} - {}\n",
+            "  {} ({model}, serial {serial}, {})\n      for {}\n      because: {}\n",
             disk.device.display(),
             disk.identity.size,
             saved_name(&prepared.saved, &disk.saved),

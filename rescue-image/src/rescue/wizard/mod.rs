@@ -167,7 +167,7 @@ fn greet(world: &dyn World, terminal: &mut dyn Terminal) {
          Nothing is written to any disk before you have typed a confirmation."
     ));
     if let Some(reason) = world.denied() {
-        terminal.say(&format!("The unattended restore was not started: {reason}"));
+        terminal.say(&format!("No unattended restore: {reason}"));
     }
 }
 
