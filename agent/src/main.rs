@@ -36,6 +36,13 @@ fn main() -> ExitCode {
     match signals::install().and_then(|()| run(cli)) {
         Ok(outcome) => outcome.code(),
         Err(error) => {
+            // Whatever a library made of it: the signal is the reason.
+            let error = match signals::check() {
+                Err(stop) if !format!("{error:#}").contains("stopped by") => {
+                    error.context(stop.to_string())
+                }
+                _ => error,
+            };
             eprintln!("lifeboat: {error:#}");
             ExitCode::from(output::error_code(&error))
         }

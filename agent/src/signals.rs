@@ -40,7 +40,5 @@ pub fn check() -> anyhow::Result<()> {
         return Ok(());
     }
     let name = Signal::try_from(WHICH.load(Ordering::Relaxed)).map_or("a signal", Signal::as_str);
-    anyhow::bail!(
-        "stopped by {name}: no restore point was made; what earlier ones need is untouched"
-    )
+    anyhow::bail!("stopped by {name}")
 }

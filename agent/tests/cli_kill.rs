@@ -16,7 +16,7 @@ fn ten_kills_leave_the_earlier_restore_point() {
     let bench = Bench::with_store();
     let tree = bench.make_tree();
     let first = Bench::id(&bench.backup().expect(0));
-    let large = |seed| std::fs::write(tree.join("large.bin"), noise(48 << 20, seed)).unwrap();
+    let large = |seed| std::fs::write(tree.join("large.bin"), noise(16 << 20, seed)).unwrap();
 
     large(100);
     let start = Instant::now();
@@ -102,6 +102,37 @@ fn sigterm_stops_in_order() {
     bench
         .run(["verify", "--from", bench.str("store")])
         .expect(0);
+}
+
+#[test]
+fn stopped_extraction_leaves_no_half_file() {
+    let bench = Bench::with_store();
+    let tree = bench.path("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("large.bin"), noise(128 << 20, 7)).unwrap();
+    bench.backup().expect(0);
+    let child = bench.start([
+        "extract",
+        "latest",
+        "--from",
+        bench.str("store"),
+        "--to",
+        bench.str("out"),
+    ]);
+    let out = bench.extracted("out");
+    let names = || {
+        std::fs::read_dir(&out)
+            .map(|d| d.count())
+            .unwrap_or_default()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while names() == 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let run = Run::from(child.wait_with_output().unwrap()).expect(1);
+    assert!(run.err.contains("stopped by SIGTERM"), "{}", run.err);
+    assert_eq!(names(), 0, "half a file is left");
 }
 
 /// Whether nobody holds the store's lock. Looks from outside: taking it would be in the way of the backup.

@@ -185,7 +185,7 @@ fn fill(
             .map_err(why_stopped)?;
         images.push(image);
     }
-    signals::check()?;
+    signals::check().map_err(why_stopped)?;
     let host = HostIdentity {
         machine_id: facts.machine_id.clone(),
         hostname: facts.hostname.clone(),
@@ -243,7 +243,7 @@ fn fill(
 /// A stop by a signal is said as such, not as a failure of a tree.
 fn why_stopped(error: anyhow::Error) -> anyhow::Error {
     match signals::check() {
-        Err(stop) => stop,
+        Err(stop) => stop.context("no restore point was made, earlier ones are untouched"),
         Ok(()) => error,
     }
 }
