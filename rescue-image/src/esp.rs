@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use sha2::{Digest, Sha256};
@@ -91,17 +92,19 @@ impl Medium for Slice {
     }
 }
 
-/// Passes everything on and remembers where the last read was: fatfs does not tell where a file's content lies.
+/// Passes everything on and remembers where the first read was: fatfs does not tell where things lie.
 struct Watched<M> {
     inner: M,
-    last_read: std::rc::Rc<Cell<(u64, usize)>>,
+    first_read: Rc<Cell<Option<(u64, usize)>>>,
 }
 
 impl<M: Medium> Read for Watched<M> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let at = self.inner.stream_position()?;
         let n = self.inner.read(buf)?;
-        self.last_read.set((at, n));
+        if self.first_read.get().is_none() {
+            self.first_read.set(Some((at, n)));
+        }
         Ok(n)
     }
 }
@@ -202,14 +205,53 @@ impl<M: Medium> Esp<M> {
     /// Makes a directory with its parents.
     pub fn make_dir(&mut self, path: &str) -> Result<()> {
         let error = self.error("create directory", path);
-        self.with(|fs| {
-            let mut dir = fs.root_dir();
-            for part in path.split('/').filter(|p| !p.is_empty()) {
-                dir = dir.create_dir(part)?;
+        let mut made = || -> io::Result<()> {
+            let parts: Vec<_> = path.split('/').filter(|p| !p.is_empty()).collect();
+            for depth in 1..=parts.len() {
+                let path = parts[..depth].join("/");
+                let new = self.with(|fs| match fs.root_dir().open_dir(&path) {
+                    Ok(_) => Ok(false),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => fs.root_dir().create_dir(&path).map(|_| true),
+                    Err(e) => Err(e),
+                })?;
+                if new {
+                    self.repair_dots(&path, depth == 1)?;
+                }
             }
             Ok(())
-        })
-        .map_err(error)
+        };
+        made().map_err(error)
+    }
+
+    /// fatfs 0.3 gives `.` and `..` of a new directory long names, and lets `..` of a first-level directory point to the
+    /// root's cluster, where Microsoft's FAT specification (section 6.5) wants neither: fsck.vfat calls both damage.
+    fn repair_dots(&mut self, path: &str, below_root: bool) -> io::Result<()> {
+        const ENTRY: usize = 32;
+        let odd = || io::Error::other("a new directory does not look as expected");
+        let place = self.watch(|fs, first_read| {
+            let dir = fs.root_dir().open_dir(path)?;
+            first_read.set(None);
+            dir.iter().next();
+            Ok(first_read.get().map(|(at, _)| at))
+        })?;
+        let place = place.ok_or_else(odd)?;
+        let mut entries = [0; 4 * ENTRY];
+        self.medium.seek(SeekFrom::Start(place))?;
+        self.medium.read_exact(&mut entries)?;
+        let (dot, dots) = (&entries[ENTRY..2 * ENTRY], &entries[3 * ENTRY..]);
+        // Attribute 0x0f marks a part of a long name.
+        if entries[11] != 0x0f || entries[2 * ENTRY + 11] != 0x0f || &dot[..2] != b". " || &dots[..3] != b".. " {
+            return Err(odd());
+        }
+        let mut right = [0; 4 * ENTRY];
+        right[..ENTRY].copy_from_slice(dot);
+        right[ENTRY..2 * ENTRY].copy_from_slice(dots);
+        if below_root {
+            right[ENTRY + 20..ENTRY + 22].fill(0);
+            right[ENTRY + 26..ENTRY + 28].fill(0);
+        }
+        self.medium.seek(SeekFrom::Start(place))?;
+        self.medium.write_all(&right)
     }
 
     /// Whether the file is there.
@@ -362,22 +404,33 @@ impl<M: Medium> Esp<M> {
         Ok(())
     }
 
+    /// Runs `job` and lets it see where fatfs read: the first read since the cell was set to `None`.
+    fn watch<T>(
+        &mut self,
+        job: impl FnOnce(&FileSystem<Watched<Borrowed<'_, M>>>, &Cell<Option<(u64, usize)>>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let first_read = Rc::new(Cell::new(None));
+        self.medium.seek(SeekFrom::Start(0))?;
+        let watched = Watched { inner: Borrowed(&mut self.medium), first_read: first_read.clone() };
+        let fs = FileSystem::new(watched, FsOptions::new())?;
+        let result = job(&fs, &first_read);
+        let end = fs.unmount();
+        let result = result?;
+        end?;
+        Ok(result)
+    }
+
     /// Offset of the first content sector of a file.
     fn place(&mut self, path: &str) -> io::Result<Option<u64>> {
-        let last_read = std::rc::Rc::new(Cell::new((0, 0)));
-        self.medium.seek(SeekFrom::Start(0))?;
-        let watched = Watched { inner: Borrowed(&mut self.medium), last_read: last_read.clone() };
-        let fs = FileSystem::new(watched, FsOptions::new())?;
-        let mut sector = [0; SECTOR];
-        let mut place = None;
-        let mut file = fs.root_dir().open_file(path)?;
-        if file.read(&mut sector)? == SECTOR {
-            let (at, n) = last_read.get();
-            place = (n == SECTOR && at % SECTOR as u64 == 0).then_some(at);
-        }
-        drop(file);
-        fs.unmount()?;
-        Ok(place)
+        self.watch(|fs, first_read| {
+            let mut sector = [0; SECTOR];
+            let mut file = fs.root_dir().open_file(path)?;
+            first_read.set(None);
+            if file.read(&mut sector)? != SECTOR {
+                return Ok(None);
+            }
+            Ok(first_read.get().filter(|(at, n)| *n == SECTOR && at % SECTOR as u64 == 0).map(|(at, _)| at))
+        })
     }
 }
 
