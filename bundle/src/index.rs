@@ -105,8 +105,7 @@ impl Map {
     }
 
     pub(crate) fn sort(&mut self) {
-        self.0
-            .sort_unstable_by(|a, b| (a.id, a.pack, a.offset).cmp(&(b.id, b.pack, b.offset)));
+        self.0.sort_unstable_by_key(|l| (l.id, l.pack, l.offset));
         self.0.shrink_to_fit();
     }
 

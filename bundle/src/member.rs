@@ -179,7 +179,7 @@ pub(crate) fn read(segment: &[u8], each: &mut dyn FnMut(Member<'_>)) -> Result<(
 
 fn decode<'a>(
     header: &Header,
-    records: &[(&[u8], &[u8])],
+    records: &[pax::Record<'_>],
     data: &'a [u8],
 ) -> Result<Member<'a>, String> {
     let kind = match header.entry_type() {
@@ -254,8 +254,8 @@ fn decode<'a>(
             },
         }
     }
-    if kind == EntryKind::Dir && path.len() > 1 {
-        path.pop_if(|last| *last == b'/');
+    if kind == EntryKind::Dir && path.len() > 1 && path.last() == Some(&b'/') {
+        path.pop();
     }
     if !bytes::is_inside(&path) {
         return Err(format!(

@@ -23,8 +23,11 @@ fn digits(n: usize) -> usize {
     n.checked_ilog10().map_or(1, |d| d as usize + 1)
 }
 
+/// Key and value.
+pub(crate) type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// The records of a PAX header, or what is wrong with it.
-pub(crate) fn parse(mut data: &[u8]) -> Result<Vec<(&[u8], &[u8])>, &'static str> {
+pub(crate) fn parse(mut data: &[u8]) -> Result<Vec<Record<'_>>, &'static str> {
     let mut records = Vec::new();
     while !data.is_empty() {
         let space = data

@@ -99,6 +99,10 @@ pub struct TargetResult {
     pub known_blobs: u64,
 }
 
+/// Called between the examination and the reading of a file.
+#[cfg(test)]
+type Hook<'h> = &'h (dyn Fn(&[u8]) + Sync);
+
 /// A backup under way. Dropped without [`Backup::commit`], it leaves complete packs that the next one reuses.
 pub struct Backup<'e> {
     events: &'e dyn Events,
@@ -111,7 +115,7 @@ pub struct Backup<'e> {
     started: Instant,
     bytes_read: u64,
     #[cfg(test)]
-    hook: Option<&'e (dyn Fn(&[u8]) + Sync)>,
+    hook: Option<Hook<'e>>,
 }
 
 impl<'e> Backup<'e> {

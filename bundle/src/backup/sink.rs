@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::{Error, Id, Result};
 
 /// Buffers that are kept for reuse; larger ones are given back.
-const POOL: usize = 24;
+const POOL: usize = 12;
 const POOL_BUFFER: usize = 6 << 20;
 
 /// One bit per target.

@@ -34,7 +34,7 @@ pub(super) struct Run<'r> {
     pub mount_point: String,
     pub events: &'r dyn Events,
     #[cfg(test)]
-    pub hook: Option<&'r (dyn Fn(&[u8]) + Sync)>,
+    pub hook: Option<super::Hook<'r>>,
 }
 
 #[cfg(test)]

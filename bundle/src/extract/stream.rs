@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::{Error, Id, Result};
 
 /// Zeroes for holes.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 struct Stream<'o> {
     out: &'o mut dyn Write,
