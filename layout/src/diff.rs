@@ -223,8 +223,7 @@ fn mounts(found: &mut Vec<Difference>, saved: &Layout, now: &Layout, assigned: &
         let there = now.mounts.iter().find(|m| m.node == mount.node && m.mounted);
         let place = there.map(|m| m.mount_point.display().to_string());
         let was = mount.mount_point.display().to_string();
-        let same_type = there.is_none_or(|m| m.fstype == mount.fstype);
-        if place.as_deref() != Some(&was) || !same_type {
+        if place.as_deref() != Some(&was) {
             found.push(Difference {
                 node: mount.node.clone(),
                 what: "mount_point".to_owned(),

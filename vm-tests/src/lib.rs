@@ -16,4 +16,5 @@ pub mod runner;
 pub mod saved;
 pub mod scenarios;
 pub mod serial;
+pub mod uml;
 pub mod verdict;

@@ -106,7 +106,7 @@ impl Executor<'_> {
         let bytes = |bytes: Bytes| format!("{}b", bytes.0);
         let mut command = self
             .lvm("lvcreate")
-            .args(["--yes", "--wipesignatures", "y", "--type", "thin-pool"])
+            .args(["--yes", "--type", "thin-pool"])
             .args(["--size".to_owned(), bytes(*size), "--poolmetadatasize".to_owned(), bytes(*metadata_size)])
             .args(["--chunksize".to_owned(), bytes(*chunk_size)])
             .args(["--zero", yes_no(*zero), "--discards", discards, "--poolmetadataspare", yes_no(*spare)])

@@ -250,7 +250,8 @@ impl Executor<'_> {
                 self.mount(device, fstype, mount_point, true)?;
             }
         }
-        Ok(crate::capture::capture_at(self.sys, self.root)?)
+        let disks: Vec<PathBuf> = self.plan.disks.iter().map(|d| d.device.clone()).collect();
+        Ok(crate::capture::capture_at(self.sys, self.root, Some(&disks))?)
     }
 
     fn take_down(&mut self) -> Result<(), StepError> {

@@ -30,6 +30,8 @@ pub(crate) struct Probe {
 pub(crate) struct Devices<'a> {
     pub sys: &'a dyn System,
     pub list: Vec<BlockDevice>,
+    /// Disks to look at; `None`: all.
+    pub only: Option<Vec<PathBuf>>,
 }
 
 fn is_ignored(name: &str) -> bool {
@@ -42,7 +44,7 @@ impl<'a> Devices<'a> {
     pub fn new(sys: &'a dyn System) -> Result<Devices<'a>, CaptureError> {
         let mut list = sys.block_devices()?;
         list.retain(|d| !is_ignored(d.parent.as_deref().unwrap_or(&d.name)));
-        Ok(Devices { sys, list })
+        Ok(Devices { sys, list, only: None })
     }
 
     /// Whole disks, without device-mapper and md, without empty card readers.
@@ -53,6 +55,7 @@ impl<'a> Devices<'a> {
                 && !is_md(&d.name)
                 && !self.is_multipath_component(d)
                 && self.size(d).0 > 0
+                && self.only.as_ref().is_none_or(|only| only.contains(&d.node))
         })
     }
 
@@ -90,7 +93,8 @@ impl<'a> Devices<'a> {
     /// A file below `/sys/class/block/<name>`; empty is none.
     pub fn sysfs(&self, device: &BlockDevice, file: &str) -> Option<String> {
         let path = PathBuf::from("/sys/class/block").join(&device.name).join(file);
-        self.sys.text(&path).filter(|text| !text.is_empty())
+        // Some drivers print a missing string as the kernel's printf does.
+        self.sys.text(&path).filter(|text| !text.is_empty() && text != "(null)")
     }
 
     pub fn size(&self, device: &BlockDevice) -> Bytes {
@@ -155,14 +159,14 @@ fn find(sys: &dyn System, node: &Path) -> Result<BlockDevice, CaptureError> {
 /// The size of a block device.
 pub(crate) fn size_of(sys: &dyn System, node: &Path) -> Result<Bytes, CaptureError> {
     let device = find(sys, node)?;
-    Ok(Devices { sys, list: Vec::new() }.size(&device))
+    Ok(Devices { sys, list: Vec::new(), only: None }.size(&device))
 }
 
 /// The logical sector size of a block device; a partition has that of its disk.
 pub(crate) fn sector_size_of(sys: &dyn System, node: &Path) -> Result<SectorSize, CaptureError> {
     let device = find(sys, node)?;
     let disk = BlockDevice { name: device.parent.clone().unwrap_or_else(|| device.name.clone()), ..device };
-    Ok(Devices { sys, list: Vec::new() }.sector_size(&disk))
+    Ok(Devices { sys, list: Vec::new(), only: None }.sector_size(&disk))
 }
 
 fn is_md(name: &str) -> bool {

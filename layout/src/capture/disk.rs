@@ -22,7 +22,9 @@ impl Capture<'_> {
             table: None,
         };
         let probe = self.devices.probe(device);
-        let key = disk.serial.clone().unwrap_or_else(|| device.name.clone());
+        // Cheap sticks and virtual disks share serial numbers.
+        let serial = disk.serial.clone().filter(|s| !self.layout.nodes.contains_key(&NodeId::disk(s)));
+        let key = serial.unwrap_or_else(|| device.name.clone());
         if probe.table.as_deref() == Some("gpt") {
             let table = self.sys.open(&device.node).map_err(|e| e.to_string()).and_then(|mut file| gpt::read(file.as_mut(), disk.sector_size));
             match table {

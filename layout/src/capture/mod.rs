@@ -10,7 +10,7 @@ pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod volumes;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::model::{Layout, ModelError, Node, NodeId, Unsupported};
 use crate::system::{BlockDevice, System, SystemError};
@@ -44,13 +44,16 @@ impl CaptureError {
 
 /// Describes the machine that this runs on.
 pub fn capture(sys: &dyn System) -> Result<Layout, CaptureError> {
-    capture_at(sys, Path::new("/"))
+    capture_at(sys, Path::new("/"), None)
 }
 
 /// Describes the machine whose filesystems are mounted below `root`: fstab, boot loaders and mount points are looked for
-/// there. Other mounts are passed over.
-pub fn capture_at(sys: &dyn System, root: &Path) -> Result<Layout, CaptureError> {
-    let devices = Devices::new(sys)?;
+/// there. Other mounts are passed over. With `only`, other disks are: an old volume group of the same name on one of them
+/// does not come in between.
+pub fn capture_at(sys: &dyn System, root: &Path, only: Option<&[PathBuf]>) -> Result<Layout, CaptureError> {
+    let mut devices = Devices::new(sys)?;
+    devices.only = only.map(<[PathBuf]>::to_vec);
+    let devices = devices;
     let mut capture = Capture {
         sys,
         root,
@@ -63,7 +66,9 @@ pub fn capture_at(sys: &dyn System, root: &Path) -> Result<Layout, CaptureError>
         capture.disk(disk)?;
     }
     capture.volume_groups()?;
-    capture.other_virtuals();
+    if only.is_none() {
+        capture.other_virtuals();
+    }
     capture.mounts();
     let mut layout = capture.layout;
     layout.boot = boot::boot(sys, root, &layout);

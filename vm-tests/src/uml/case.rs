@@ -1,0 +1,122 @@
+//! Layout files: a saved layout, the disks of the machine that it is restored on, and what must come of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use layout::model::Layout;
+use layout::plan::Grow;
+use serde::{Deserialize, Serialize};
+
+/// A layout file.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What it is about.
+    pub description: String,
+    /// The machine's disks, `/dev/ubda` first.
+    pub disks: Vec<DiskSpec>,
+    /// Saved disk to the device that takes its place.
+    pub map: BTreeMap<String, PathBuf>,
+    /// What happens with the space of a bigger disk.
+    #[serde(default)]
+    pub grow: Grow,
+    /// What must come of it.
+    #[serde(default)]
+    pub expect: Expect,
+    /// The saved layout...
+    #[serde(default)]
+    pub layout: Option<serde_json::Value>,
+    /// ...or the name of the file that has it.
+    #[serde(default)]
+    pub layout_of: Option<String>,
+}
+
+/// A disk of the machine.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// Size.
+    pub mib: u64,
+    /// What an earlier life left on it.
+    #[serde(default)]
+    pub dirt: Option<Dirt>,
+}
+
+/// What an earlier life left on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dirt {
+    /// A volume group called `pve` on the whole disk, with a volume `root` that is active.
+    ActivePve,
+    /// The same, not active.
+    Pve,
+    /// A GPT with a partition 3 that holds a volume group called `pve`, as PVE makes it.
+    PveInPartition,
+    /// ext4 on the whole disk, and a GPT's backup at its end.
+    Ext4AndOldBackup,
+}
+
+/// What must come of a case.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// The layout is there, twice.
+    #[default]
+    Restored,
+    /// The plan is refused with this many bytes missing, and nothing is written.
+    TooSmall {
+        /// Bytes.
+        missing: u64,
+    },
+}
+
+impl Case {
+    /// Reads a layout file; one that is named by `layout_of` lies beside it.
+    pub fn load(path: &Path) -> Result<(Case, Layout)> {
+        let case = Case::read(path)?;
+        let value = match (&case.layout, &case.layout_of) {
+            (Some(layout), None) => layout.clone(),
+            (None, Some(name)) => {
+                let other = path.with_file_name(format!("{name}.json"));
+                Case::read(&other)?.layout.with_context(|| format!("{} has no layout", other.display()))?
+            }
+            _ => bail!("{}: exactly one of layout and layout_of is needed", path.display()),
+        };
+        let layout = Layout::from_value(value).with_context(|| path.display().to_string())?;
+        Ok((case, layout))
+    }
+
+    fn read(path: &Path) -> Result<Case> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The layout files of this crate, sorted by name.
+    pub fn all() -> Result<Vec<PathBuf>> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("layouts");
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "json") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_file_is_readable() {
+        let files = Case::all().unwrap();
+        assert!(files.len() >= 5, "{files:?}");
+        for file in files {
+            Case::load(&file).unwrap();
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Mounts, modules and udevd of the test machine.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use layout::system::{Cmd, Host, Output, System};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+
+const MODULES: [&str; 8] =
+    ["dm-mod", "dm-thin-pool", "dm-snapshot", "vfat", "nls_cp437", "nls_iso8859-1", "nls_ascii", "xfs"];
+
+/// Runs a tool that has to succeed.
+pub fn tool(argv: &[&str]) -> Result<Output> {
+    let (program, args) = argv.split_first().context("no command")?;
+    Ok(Host.run(&Cmd::new(*program).args(args.iter().copied()).timeout(Duration::from_secs(60)))?)
+}
+
+/// Runs a tool and returns what it prints.
+pub fn text(argv: &[&str]) -> Result<String> {
+    Ok(tool(argv)?.text())
+}
+
+fn mount_fs(kind: &str, at: &str) -> Result<()> {
+    mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>).with_context(|| format!("mount {kind} on {at}"))
+}
+
+/// Makes a machine of the bare kernel.
+pub fn start() -> Result<()> {
+    // SAFETY: there is one thread yet.
+    unsafe { std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin") };
+    mount_fs("proc", "/proc")?;
+    mount_fs("sysfs", "/sys")?;
+    mount_fs("tmpfs", "/run")?;
+    if !Path::new("/dev/null").exists() {
+        mount_fs("devtmpfs", "/dev")?;
+    }
+    for dir in ["/run/lock/lvm", "/run/lvm", "/run/udev", "/run/target", "/run/look", "/run/modules/lib"] {
+        std::fs::create_dir_all(dir)?;
+    }
+    // The root directory is that of the machine outside, read-only: what tools write goes to memory.
+    mount_fs("tmpfs", "/etc/lvm")?;
+    std::os::unix::fs::symlink("/usr/lib/uml/modules", "/run/modules/lib/modules")?;
+    for module in MODULES {
+        // Some are built in, by kernel version.
+        if let Err(error) = tool(&["modprobe", "-d", "/run/modules", module]) {
+            println!("floor: note: {error}");
+        }
+    }
+    tool(&["/lib/systemd/systemd-udevd", "--daemon"])?;
+    tool(&["udevadm", "trigger", "--subsystem-match=block", "--action=add"])?;
+    settle()
+}
+
+/// Waits for udev.
+pub fn settle() -> Result<()> {
+    tool(&["udevadm", "settle", "--timeout=30"])?;
+    Ok(())
+}
+
+/// Switches the machine off.
+pub fn stop() -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stdout().flush();
+    nix::unistd::sync();
+    match reboot(RebootMode::RB_POWER_OFF) {
+        Ok(never) => match never {},
+        Err(_) => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,104 @@
+//! Starts User Mode Linux on the machine's own root directory, read-only, with `uml-floor` as process 1.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::case::Case;
+use crate::artefacts::Artefacts;
+use crate::process::{self, Cmd};
+
+/// Where Debian's package has the modules.
+const MODULES: &str = "/usr/lib/uml/modules";
+
+/// Lets UML save the registers of newer processors; built by build.rs.
+const SHIM: &str = env!("UML_PTRACE_SHIM");
+
+/// The programs that a case needs.
+pub struct Floor {
+    /// `uml-floor`.
+    pub program: PathBuf,
+}
+
+/// Why the floor cannot be run here; `None`: it can.
+pub fn missing() -> Option<String> {
+    let programs = ["linux.uml", "setpriv", "lvm", "thin_check", "mkfs.xfs", "mkfs.vfat", "mke2fs", "sgdisk", "mkswap"];
+    let absent: Vec<&str> = programs.into_iter().filter(|p| !process::installed(p)).collect();
+    if !absent.is_empty() {
+        return Some(format!("not installed: {}", absent.join(", ")));
+    }
+    (!Path::new(MODULES).is_dir()).then(|| format!("{MODULES} is missing"))
+}
+
+/// A machine takes seconds; the limit is for one that hangs, on a busy computer.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Kills a machine with the processes that it made for its own: stopped under ptrace, they would outlive it.
+fn kill_tree(id: u32) {
+    use nix::sys::signal::{Signal, kill};
+    let mut all = vec![id as i32];
+    let mut at = 0;
+    while let Some(parent) = all.get(at).copied() {
+        at += 1;
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    for pid in all {
+        // One that is gone already is no matter.
+        let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Runs one layout file. The console's text is kept in the artefacts.
+pub fn run(file: &Path, floor: &Floor, log: &Artefacts) -> Result<()> {
+    let (case, _) = Case::load(file)?;
+    let mut command = Cmd::new("linux.uml").args(["mem=768M", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"]);
+    for (index, disk) in case.disks.iter().enumerate() {
+        let path = log.dir().join(format!("disk{index}.raw"));
+        let image = File::create(&path).with_context(|| path.display().to_string())?;
+        image.set_len(disk.mib << 20)?;
+        command = command.arg(format!("ubd{index}={}", path.display()));
+    }
+    let program = floor.program.canonicalize().context("uml-floor is not built")?;
+    command = command
+        .arg(format!("init={}", program.display()))
+        // The kernel hands what it does not know to process 1 as environment.
+        .arg(format!("FLOOR_CASE={}", file.canonicalize()?.display()))
+        .args(["con=null", "con0=null,fd:1"])
+        .env("LD_PRELOAD", SHIM)
+        .env("TMPDIR", "/dev/shm");
+    let console = log.dir().join("console.log");
+    let mut machine = process::spawn(&command.output_to(&console), log)?;
+    let started = Instant::now();
+    let ended = loop {
+        if machine.try_wait()?.is_some() {
+            break true;
+        }
+        if started.elapsed() > LIMIT {
+            kill_tree(machine.id());
+            machine.wait()?;
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    log.note(&format!("  {} after {:.1} s", if ended { "ended" } else { "killed" }, started.elapsed().as_secs_f64()));
+    let text = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
+    for (index, _) in case.disks.iter().enumerate() {
+        // Sparse, but of no use once the case is judged.
+        let _ = std::fs::remove_file(log.dir().join(format!("disk{index}.raw")));
+    }
+    // The machine's exit status says nothing: its process 1 does.
+    if text.lines().any(|line| line.trim() == "floor: passed") {
+        return Ok(());
+    }
+    if !ended {
+        bail!("the machine did not end within {} s: {}", LIMIT.as_secs(), process::tail(&text, 2000));
+    }
+    let reason = text.lines().rev().find_map(|line| line.trim().strip_prefix("floor: failed: "));
+    match reason {
+        Some(reason) => bail!("{reason} (console: {})", log.dir().join("console.log").display()),
+        None => bail!("the machine ended without a verdict: {}", process::tail(&text, 2000)),
+    }
+}
