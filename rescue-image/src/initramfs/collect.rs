@@ -182,6 +182,7 @@ impl Collector {
             ("etc/profile", etc::PROFILE),
             ("etc/fstab", ""),
             ("etc/hostname", "lifeboat\n"),
+            ("etc/udev/rules.d/70-lifeboat.rules", etc::LIFEBOAT_RULES),
         ] {
             self.put(path, Entry::Text(text.to_owned()));
         }

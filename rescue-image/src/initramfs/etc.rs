@@ -43,3 +43,6 @@ pub(crate) const UDEV_CONF: &str = "udev_log=warning\n";
 
 /// `/etc/profile` for the rescue shell.
 pub(crate) const PROFILE: &str = "export PATH=/usr/sbin:/usr/bin:/sbin:/bin\nexport PS1='rescue:\\w# '\nexport TERM=${TERM:-linux}\n";
+
+/// The rule that recognises our own media, the same as on the host.
+pub(crate) const LIFEBOAT_RULES: &str = include_str!("../../../udev-rules/70-lifeboat.rules");

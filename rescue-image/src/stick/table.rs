@@ -172,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn the_udev_rule_knows_our_type_and_label() {
+        let rule = include_str!("../../../udev-rules/70-lifeboat.rules");
+        assert!(rule.contains(&format!("ENV{{ID_PART_ENTRY_TYPE}}==\"{DATA_TYPE}\"")));
+        assert!(rule.contains(&format!("ENV{{ID_FS_LABEL}}==\"{}\"", super::super::DATA_LABEL)));
+    }
+
+    #[test]
     fn a_disk_without_room_for_data_is_too_small() {
         assert!(Table::new(100 << 20, LogicalBlockSize::Lb512, 64 << 20).is_none());
         assert!(Table::new(0, LogicalBlockSize::Lb512, 64 << 20).is_none());

@@ -160,3 +160,56 @@ fn an_image_is_mounted_read_write_and_read_only_and_let_go() {
     let loops = Host.run(&Cmd::new("losetup").arg("--associated").path(&path)).unwrap().text();
     assert_eq!(loops, "", "the loop device is still attached");
 }
+
+/// A disk of its own over an image file; let go at the end.
+struct LoopDisk(PathBuf);
+
+impl LoopDisk {
+    fn new(image: &Path, size: u64) -> Self {
+        File::create(image).unwrap().set_len(size).unwrap();
+        let out = Host.run(&Cmd::new("losetup").args(["--find", "--show", "--partscan"]).path(image)).unwrap();
+        Self(out.text().trim().into())
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        let _ = Host.run(&Cmd::new("losetup").arg("--detach").path(&self.0));
+    }
+}
+
+/// Needs root and loop devices; says so when it cannot run.
+#[test]
+fn a_device_is_made_a_medium_mounted_and_refused_while_in_use() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+        eprintln!("ignored: needs root and loop devices");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disk = LoopDisk::new(&dir.path().join("disk"), 256 << 20);
+    let device = disk.0.clone();
+    assert_eq!(refusals(&Host, &device, Bytes::mib(256)).unwrap(), Vec::<String>::new());
+    let reasons = refusals(&Host, &device, Bytes::mib(257)).unwrap();
+    assert!(reasons.len() == 1 && reasons[0].contains("257 MiB"), "{reasons:?}");
+
+    Stick::prepare(&Host, &Target::Device(device.clone()), &options(dir.path()), &Silent).unwrap();
+    let stick = Stick::open(&device).unwrap();
+    assert!(stick.update_rescue(&rescue(dir.path(), "two"), &Silent).unwrap());
+    assert_eq!(Stick::open(&device).unwrap().slots().unwrap().current, Slot::B);
+    let identity = identify(&Host, &device).unwrap();
+    assert_eq!(identity.size, Bytes::mib(256));
+    assert!(identity.contents.iter().any(|c| c.contains("ext4 \"LIFEBOAT\"")), "{:?}", identity.contents);
+
+    let mounted = stick.mount(false).unwrap();
+    fs::write(mounted.dir().join("hello"), b"world").unwrap();
+    let error = Stick::prepare(&Host, &Target::Device(device.clone()), &options(dir.path()), &Silent).unwrap_err();
+    assert!(error.to_string().contains("is mounted at"), "{error}");
+    mounted.unmount().unwrap();
+
+    // Volumes of the host are never erased, mounted or not.
+    Host.run(&Cmd::new("wipefs").arg("--all").path(&device)).unwrap();
+    let config = r#"devices { filter=["a|.*|"] use_devicesfile=0 } activation { udev_sync=0 udev_rules=0 }"#;
+    Host.run(&Cmd::new("pvcreate").args(["--config", config, "--yes", "-ff"]).path(&device)).unwrap();
+    let error = Stick::prepare(&Host, &Target::Device(device), &options(dir.path()), &Silent).unwrap_err();
+    assert!(error.to_string().contains("LVM physical volume"), "{error}");
+}
