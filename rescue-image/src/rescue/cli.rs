@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
 
 /// In the rescue system the log lines of all parts go to a file; elsewhere to nowhere.
 fn log_to_file() {
-    let file = std::fs::File::options().append(true).open(Path::new(super::LOG_DIR).join("rescue.log"));
+    let file = std::fs::File::options().append(true).open(super::LOG_FILE);
     if let Ok(file) = file {
         let level = if CommandLine::of_kernel().debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
         let log = tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).with_ansi(false).with_max_level(level);

@@ -22,3 +22,5 @@ pub const RUN_DIR: &str = "/run/lifeboat";
 pub const MEDIA_DIR: &str = "/run/lifeboat/media";
 /// Journal, plan, captures and event lines of a restore.
 pub const LOG_DIR: &str = "/run/lifeboat/log";
+/// Log lines of all parts, made by `setup` in the rescue system; where it is not there, nothing is logged.
+pub const LOG_FILE: &str = "/run/lifeboat/log/rescue.log";

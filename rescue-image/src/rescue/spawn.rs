@@ -52,6 +52,10 @@ impl Program {
         let (program, args) = self.argv.split_first().map_or((OsString::new(), &[][..]), |(p, a)| (p.clone(), a));
         let mut command = Command::new(program);
         command.args(args).envs(self.env.iter().map(|(k, v)| (k, v)));
+        // The kernel gives process 1 no PATH, and the default of execvp(3) leaves the sbin directories out.
+        if std::env::var_os("PATH").is_none() {
+            command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        }
         command
     }
 

@@ -49,6 +49,8 @@ pub fn run(sys: &dyn System) -> Result<()> {
     for dir in [super::super::RUN_DIR, super::super::LOG_DIR, super::super::MEDIA_DIR, "/target", "/root", "/etc/lvm"] {
         fs::create_dir_all(dir).with_context(|| format!("creating {dir}"))?;
     }
+    // Where the children of process 1 log to from now on.
+    write(super::super::LOG_FILE, "");
     if let Err(error) = nix::unistd::sethostname("lifeboat-rescue") {
         eprintln!("lifeboat-rescue: setting the host name: {error}");
     }

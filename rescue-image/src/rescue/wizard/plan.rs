@@ -11,7 +11,7 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
     if !warnings.is_empty() {
         terminal.say(&format!("\nSaid when the backup was made:\n  {}", warnings.join("\n  ")));
     }
-    terminal.say("\nNothing has been written yet. Next, everything that the restore needs is read once.");
+    terminal.say("\nNothing has been written yet. Next, all that the restore needs is read once.");
     Ok(match words(terminal, "Go on with this plan", &["yes", "back"], "yes")? {
         "yes" => Screen::Check,
         _ => Screen::Disks,
