@@ -25,20 +25,20 @@ pub struct MountedStick {
 pub(super) fn mount(stick: &Stick, read_only: bool) -> Result<MountedStick> {
     let image = !device::is_block(&stick.path);
     let (offset, len) = stick.table.bytes(stick.table.data);
-    // The loop device lives until the file system is mounted, and then as long as that.
+    let protected = if image { read_only } else { device::is_read_only(&stick.path) };
+    // Image files have no partition nodes, nor have disks on kernels that do not look for partitions on them. The loop
+    // device lives until the file system is mounted, and then as long as that.
+    let partition = if image { None } else { device::partition_node(&stick.path, table::DATA_NUMBER, offset) };
     let attached;
-    let (node, protected) = if image {
-        attached = device::Loop::attach(&stick.path, offset, len, read_only)?;
-        (attached.node.clone(), read_only)
-    } else {
-        let node = device::partition_node(&stick.path, table::DATA_NUMBER, offset).ok_or_else(|| {
-            Error::format(
-                &stick.path,
-                format!("the kernel shows no partition {}; try: partx --update {}", table::DATA_NUMBER, stick.path.display()),
-            )
-        })?;
-        let protected = device::is_read_only(&node) || device::is_read_only(&stick.path);
-        (node, protected)
+    let (node, protected) = match partition {
+        Some(node) => {
+            let protected = protected || device::is_read_only(&node);
+            (node, protected)
+        }
+        None => {
+            attached = device::Loop::attach(&stick.path, offset, len, read_only)?;
+            (attached.node.clone(), read_only)
+        }
     };
     if protected && !read_only {
         return Err(Error::Refused { device: stick.path.clone(), reasons: vec!["it is write protected".into()] });

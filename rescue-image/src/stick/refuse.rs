@@ -102,6 +102,11 @@ pub fn identify(sys: &dyn System, device: &Path) -> Result<Identity> {
         let size = Bytes(node.size.unwrap_or_default());
         contents.push(format!("{}: {what}{label}, {size}{used}", node.path.display()));
     });
+    if contents.is_empty() {
+        // No partitions that the kernel knows: what is on the whole disk.
+        contents.extend(signatures(sys, device)?.into_iter().map(|kind| format!("{}: {kind}", device.display())));
+        contents.dedup();
+    }
     let words = [disk.vendor.as_deref(), disk.model.as_deref()];
     Ok(Identity {
         device: device.to_owned(),
