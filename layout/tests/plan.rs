@@ -1,0 +1,216 @@
+//! The planner on the layout files of the storage floor: pure, therefore tested without a disk.
+
+use std::path::{Path, PathBuf};
+
+use layout::inventory::{Inventory, InventoryDisk};
+use layout::model::{Firmware, GrubBios, GrubEfi, Layout, ModelError, Node, NodeId};
+use layout::plan::{Choices, DiskChoice, Grow, PlanError, Step, plan};
+use layout::units::{Bytes, SectorSize};
+use proptest::prelude::*;
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn saved(name: &str) -> Layout {
+    let text = std::fs::read_to_string(here(&format!("../vm-tests/layouts/{name}.json"))).unwrap();
+    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
+    Layout::from_value(case["layout"].clone()).unwrap()
+}
+
+/// The layout of a PVE host with both boot loaders.
+fn pve() -> Layout {
+    let mut layout = saved("pve-ext4-lvm");
+    let disk = layout.disks().next().unwrap().0.clone();
+    layout.boot.grub_bios = vec![GrubBios { disk }];
+    layout.boot.grub_efi =
+        vec![GrubEfi { esp: NodeId::fs("5A1B-0001"), bootloader_id: "proxmox".into(), shim: true, fallback: true }];
+    layout.boot.kernels = vec!["6.8.12-1-pve".into()];
+    layout
+}
+
+fn disk(device: &str, serial: &str, mib: u64) -> InventoryDisk {
+    InventoryDisk {
+        device: device.into(),
+        model: Some("Test Disk".into()),
+        serial: (!serial.is_empty()).then(|| serial.into()),
+        wwn: None,
+        size: Bytes::mib(mib),
+        sector_size: SectorSize::S512,
+        removable: false,
+        transport: Some("ata".into()),
+        media: None,
+        read_only: false,
+        contents: vec!["GPT, 3 partitions".into(), "LVM PV of VG pve".into()],
+        vgs: vec!["pve".into()],
+        in_use: false,
+    }
+}
+
+fn machine(disks: Vec<InventoryDisk>) -> Inventory {
+    Inventory { firmware: Firmware::Uefi, disks, memory: Bytes::GIB }
+}
+
+/// Compares with a file; `UPDATE_GOLDEN=1` writes it.
+fn golden(name: &str, text: &str) {
+    let path = here(&format!("tests/golden/{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == expected, "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}", path.display());
+}
+
+#[test]
+fn plans_read_as_recorded() {
+    let two = machine(vec![disk("/dev/nvme0n1", "NEW", 8192), disk("/dev/sda", "DATA", 2048)]);
+    let choices = Choices { never: vec!["/dev/sda".into()], ..Choices::default() };
+    let text = plan(&pve(), &two, &choices).unwrap().render();
+    golden("pve-both-loaders-bigger", &text);
+    for name in ["pve-xfs-lvm", "gpt-ext4-xfs-swap", "gpt-gaps-and-names", "whole-disk-ext4"] {
+        let layout = saved(name);
+        let size = layout.disks().next().unwrap().1.size.0 >> 20;
+        let text = plan(&layout, &machine(vec![disk("/dev/vda", "", size)]), &Choices::default()).unwrap().render();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        golden(name, &text);
+    }
+}
+
+#[test]
+fn too_small_gives_the_missing_bytes() {
+    let error = plan(&pve(), &machine(vec![disk("/dev/sda", "", 2048)]), &Choices::default()).unwrap_err();
+    assert!(matches!(&error, PlanError::TooSmall { missing: Bytes(1_073_741_824), .. }), "{error:?}");
+    assert!(error.to_string().contains("1073741824 bytes (1 GiB) are missing"), "{error}");
+    // One sector less than needed is too little, too.
+    let mut short = disk("/dev/sda", "", 3072);
+    short.size = Bytes(short.size.0 - 512);
+    let error = plan(&pve(), &machine(vec![short]), &Choices::default()).unwrap_err();
+    assert!(matches!(error, PlanError::TooSmall { missing: Bytes(512), .. }), "{error:?}");
+}
+
+#[test]
+fn an_ambiguous_choice_names_the_candidates() {
+    let disks = vec![disk("/dev/sda", "A", 4096), disk("/dev/sdb", "B", 4096)];
+    let error = plan(&pve(), &machine(disks.clone()), &Choices::default()).unwrap_err();
+    let PlanError::Ambiguous { candidates, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(candidates.len(), 2);
+    assert!(error.to_string().contains("serial A") && error.to_string().contains("serial B"));
+
+    let id = pve().disks().next().unwrap().0.clone();
+    let choices = Choices { disks: [(id, DiskChoice::Serial("B".into()))].into(), ..Choices::default() };
+    let plan = plan(&pve(), &machine(disks), &choices).unwrap();
+    assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
+    assert_eq!(plan.fence[0].device, Path::new("/dev/sda"));
+}
+
+#[test]
+fn the_same_disk_is_known_by_its_serial_whatever_its_name() {
+    let disks = vec![disk("/dev/sda", "X", 4096), disk("/dev/sdb", "OLD-DISK-1", 3072)];
+    let plan = plan(&pve(), &machine(disks), &Choices::default()).unwrap();
+    assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
+    assert_eq!(plan.disks[0].why, "same serial number");
+}
+
+#[test]
+fn disks_that_must_not_be_written_to_are_passed_over() {
+    for spoil in [
+        (|d| d.read_only = true) as fn(&mut InventoryDisk),
+        |d| d.in_use = true,
+        |d| d.removable = true,
+        |d| d.sector_size = SectorSize::S4096,
+    ] {
+        let mut bad = disk("/dev/sda", "A", 4096);
+        spoil(&mut bad);
+        let plan = plan(&pve(), &machine(vec![bad, disk("/dev/sdb", "B", 4096)]), &Choices::default()).unwrap();
+        assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
+    }
+    let choices = Choices { never: vec!["/dev/sda".into()], ..Choices::default() };
+    let only = machine(vec![disk("/dev/sda", "A", 4096)]);
+    assert!(matches!(plan(&pve(), &only, &choices).unwrap_err(), PlanError::NoDiskFor { .. }));
+    let mut other = disk("/dev/sda", "A", 4096);
+    other.sector_size = SectorSize::S4096;
+    assert!(matches!(plan(&pve(), &machine(vec![other]), &Choices::default()).unwrap_err(), PlanError::SectorSize { .. }));
+}
+
+#[test]
+fn growth_follows_the_choice() {
+    let bigger = machine(vec![disk("/dev/sda", "", 4096)]);
+    let root = |grow| {
+        let plan = plan(&pve(), &bigger, &Choices { grow, ..Choices::default() }).unwrap();
+        plan.steps.iter().find_map(|s| match s {
+            Step::LvCreate { name, size, .. } if name == "root" => Some(*size),
+            _ => None,
+        })
+    };
+    assert_eq!(root(Grow::Nothing), Some(Bytes::mib(1024)));
+    assert_eq!(root(Grow::Root), Some(Bytes::mib(2048)));
+}
+
+#[test]
+fn a_circle_and_a_dangling_edge_are_errors() {
+    let mut layout = pve();
+    if let Some(Node::LogicalVolume(lv)) = layout.nodes.get_mut(&NodeId::lv("pve", "root")) {
+        lv.on = NodeId::vg("pve");
+    }
+    if let Some(Node::VolumeGroup(vg)) = layout.nodes.get_mut(&NodeId::vg("pve")) {
+        vg.on.push(NodeId::lv("pve", "root"));
+    }
+    let error = plan(&layout, &machine(vec![disk("/dev/sda", "", 4096)]), &Choices::default()).unwrap_err();
+    assert!(matches!(&error, PlanError::Cycle { nodes } if nodes.contains(&NodeId::vg("pve"))), "{error:?}");
+
+    let mut layout = pve();
+    layout.nodes.remove(&NodeId::vg("pve"));
+    let error = Layout::from_json(&layout.to_json().unwrap()).unwrap_err();
+    assert!(matches!(error, ModelError::Dangling { .. }), "{error}");
+}
+
+#[test]
+fn documents_come_back_as_written_and_others_are_refused() {
+    let layout = pve();
+    let text = layout.to_json().unwrap();
+    assert_eq!(Layout::from_json(&text).unwrap(), layout);
+    let newer = text.replace("\"format_version\": 1", "\"format_version\": 2");
+    assert!(matches!(Layout::from_json(&newer).unwrap_err(), ModelError::Version { found: 2, .. }));
+    for field in ["\"firmware\"", "\"sector_size\"", "\"pe_start\"", "\"secure_boot\""] {
+        let unknown = text.replacen(field, &format!("\"surprise\": 1, {field}"), 1);
+        assert!(matches!(Layout::from_json(&unknown).unwrap_err(), ModelError::Json(_)), "{field}");
+    }
+    let plan = plan(&layout, &machine(vec![disk("/dev/sda", "", 4096)]), &Choices::default()).unwrap();
+    let text = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<layout::plan::Plan>(&text).unwrap(), plan);
+}
+
+proptest! {
+    /// Whatever disks there are, a plan writes to assigned ones only, and all others are fenced.
+    #[test]
+    fn nothing_outside_of_the_assigned_disks_is_written_to(
+        sizes in proptest::collection::vec((0u64..6000, any::<bool>(), any::<bool>(), any::<bool>()), 0..5),
+        never in 0usize..5,
+        case in 0usize..4,
+    ) {
+        let layout = [pve, || saved("pve-xfs-lvm"), || saved("gpt-gaps-and-names"), || saved("whole-disk-ext4")][case]();
+        let disks: Vec<InventoryDisk> = sizes.iter().enumerate().map(|(i, (mib, ro, used, old))| {
+            let mut disk = disk(&format!("/dev/sd{}", (b'a' + i as u8) as char), if *old { "OLD-DISK-1" } else { "" }, *mib);
+            disk.read_only = *ro;
+            disk.in_use = *used;
+            disk
+        }).collect();
+        let never: Vec<PathBuf> = disks.get(never).map(|d| d.device.clone()).into_iter().collect();
+        let choices = Choices { never: never.clone(), ..Choices::default() };
+        if let Ok(plan) = plan(&layout, &machine(disks.clone()), &choices) {
+            prop_assert_eq!(plan.writes_outside(), None);
+            prop_assert_eq!(plan.fence.len() + plan.disks.len(), disks.len());
+            for assigned in &plan.disks {
+                let disk = disks.iter().find(|d| d.device == assigned.device).unwrap();
+                prop_assert!(!disk.read_only && !disk.in_use && !never.contains(&disk.device));
+            }
+            // The check itself sees a step that strays.
+            let mut bad = plan.clone();
+            bad.steps.push(Step::Wipe { device: "/dev/elsewhere".into(), size: Bytes(0) });
+            prop_assert!(bad.writes_outside().is_some());
+            bad = plan.clone();
+            bad.steps.swap(0, 1);
+            prop_assert!(bad.writes_outside().is_some());
+        }
+    }
+}
