@@ -298,8 +298,11 @@ pub fn estimate(source: &TreeSource, events: &dyn Events) -> Result<Estimate> {
                 ));
             }
         }
-        true
+        !events.cancelled()
     })?;
+    if events.cancelled() {
+        return Err(Error::Cancelled);
+    }
     Ok(estimate)
 }
 

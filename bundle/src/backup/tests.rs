@@ -330,3 +330,33 @@ fn hard_links_that_lead_out_are_refused() {
         );
     }
 }
+
+#[test]
+fn a_stop_ends_the_backup_and_leaves_no_snapshot() {
+    struct Stop;
+    impl crate::events::Events for Stop {
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path(), &StoreOptions::default()).unwrap();
+    let mut backup = Backup::start(vec![store], BackupOptions::default(), &Stop).unwrap();
+    let source = TreeSource {
+        root: dir.path().into(),
+        mount_point: "/".into(),
+        exclude: Exclusions::none(),
+    };
+    assert!(matches!(
+        crate::exclude::estimate(&source, &Stop),
+        Err(Error::Cancelled)
+    ));
+    assert!(matches!(backup.tree(&source), Err(Error::Cancelled)));
+    drop(backup);
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.snapshots().unwrap().is_empty());
+    assert!(matches!(
+        verify(&store, &VerifyOptions::default(), &Stop),
+        Err(Error::Cancelled)
+    ));
+}

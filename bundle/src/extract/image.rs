@@ -63,6 +63,9 @@ pub(super) fn image_to(
     let mut buffer = Vec::new();
     let mut first_error = None;
     for (offset, piece) in pieces {
+        if events.cancelled() {
+            return Err(Error::Cancelled);
+        }
         match piece {
             Piece::Blob { id, size } => match readers.blob_into(&id, &mut buffer) {
                 Ok(()) if buffer.len() as u64 == size => {
