@@ -131,6 +131,11 @@ fn candidates() -> Result<Vec<Candidate>> {
         if !KINDS.iter().any(|(kind, _)| *kind == fs_type) && fs_type != "ntfs" {
             continue;
         }
+        // Boot partitions hold no bundles, and are no place to copy files to.
+        let kind = text(device.property_value("ID_PART_ENTRY_TYPE"));
+        if kind.is_some_and(|k| k.eq_ignore_ascii_case(layout::model::types::ESP)) {
+            continue;
+        }
         candidates.push(Candidate {
             device: node.to_owned(),
             sysname: device.sysname().to_string_lossy().into_owned(),

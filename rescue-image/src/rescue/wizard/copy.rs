@@ -38,7 +38,7 @@ pub fn show(answers: &Answers, world: &mut dyn World, terminal: &mut dyn Termina
     match outcome {
         Ok((dir, report)) => {
             let place = destination.medium.device.display();
-            let mut text = format!("{} files and directories, {}, are in {} on {place}.", report.entries, Bytes(report.bytes), dir.display());
+            let mut text = format!("\n{} files and directories, {}, are in {} on {place}.", report.entries, Bytes(report.bytes), dir.display());
             for problem in report.missing.iter().chain(&report.incomplete_metadata) {
                 text.push_str(&format!("\n  {}: {}", problem.path.display(), problem.reason));
             }

@@ -146,6 +146,10 @@ impl World for Machine {
         let readers = self.found.readers();
         bundles::writable(&to.medium, |mounted| {
             let dir = mounted.join(&name);
+            let known = |path: &&PathBuf| {
+                snapshot.trees.iter().any(|t| path.starts_with(&t.mount_point) || Path::new(&t.mount_point).starts_with(path))
+            };
+            report.not_found.extend(paths.iter().filter(|path| !known(path)).cloned());
             for tree in &snapshot.trees {
                 let at = Path::new(&tree.mount_point);
                 let inside = super::copy::paths_in_tree(paths, at, &snapshot.trees);
