@@ -11,13 +11,24 @@ fn main() {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("Cargo sets {name}"));
     let library = Path::new(&variable("OUT_DIR")).join("libuml_ptrace.so");
     let status = std::process::Command::new(variable("RUSTC"))
-        .args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "uml_ptrace", "-C", "opt-level=2"])
+        .args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "cdylib",
+            "--crate-name",
+            "uml_ptrace",
+            "-C",
+            "opt-level=2",
+        ])
         .args(["-C", "panic=abort", "-o"])
         .arg(&library)
         .arg(source)
         .status();
     match status {
-        Ok(status) if status.success() => println!("cargo:rustc-env=UML_PTRACE_SHIM={}", library.display()),
+        Ok(status) if status.success() => {
+            println!("cargo:rustc-env=UML_PTRACE_SHIM={}", library.display())
+        }
         other => panic!("cannot build {source}: {other:?}"),
     }
 }

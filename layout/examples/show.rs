@@ -4,6 +4,9 @@ use layout::system::Host;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layout = layout::capture::capture(&Host)?;
     println!("{}{}", layout::render::tree(&layout), layout.to_json()?);
-    println!("{}", serde_json::to_string_pretty(&layout::inventory::inventory(&Host)?)?);
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&layout::inventory::inventory(&Host)?)?
+    );
     Ok(())
 }

@@ -29,7 +29,14 @@ pub struct Difference {
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
-        write!(f, "{} {}: {} -> {}", self.node, self.what, show(&self.saved), show(&self.now))?;
+        write!(
+            f,
+            "{} {}: {} -> {}",
+            self.node,
+            self.what,
+            show(&self.saved),
+            show(&self.now)
+        )?;
         match &self.reason {
             Some(reason) => write!(f, " (accepted: {reason})"),
             None => Ok(()),
@@ -46,8 +53,16 @@ const BY_NATURE: [(&str, &str, &str); 15] = [
     ("disk", "transport", "another disk"),
     ("disk", "removable", "another disk"),
     ("partition", "device", "kernel names change"),
-    ("logical_volume", "active", "volumes are activated at the next start"),
-    ("thin_pool", "active", "volumes are activated at the next start"),
+    (
+        "logical_volume",
+        "active",
+        "volumes are activated at the next start",
+    ),
+    (
+        "thin_pool",
+        "active",
+        "volumes are activated at the next start",
+    ),
     ("swap", "active", "the restored host is not running yet"),
     ("ext4", "used", "allocation differs"),
     ("xfs", "used", "allocation differs"),
@@ -57,7 +72,12 @@ const BY_NATURE: [(&str, &str, &str); 15] = [
 ];
 
 /// What the boot section tells about the running system rather than about the disks.
-const OF_THE_RUNNING_SYSTEM: [&str; 4] = ["kernel_command_line", "running_kernel", "secure_boot", "efi_entries"];
+const OF_THE_RUNNING_SYSTEM: [&str; 4] = [
+    "kernel_command_line",
+    "running_kernel",
+    "secure_boot",
+    "efi_entries",
+];
 
 /// Compares. A restore is good when every difference is accepted.
 pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
@@ -79,7 +99,8 @@ pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
                 saved: Some(kind.clone()),
                 now: None,
                 accepted: false,
-                reason: matches!(node, Node::Unsupported(_)).then(|| "not supported, as the plan said".to_owned()),
+                reason: matches!(node, Node::Unsupported(_))
+                    .then(|| "not supported, as the plan said".to_owned()),
             }),
             Some(other) => compare(&mut found, id, &kind, &before, &flatten(other)),
         }
@@ -109,18 +130,28 @@ pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
 
 fn reason(difference: &Difference, saved: &Layout, plan: &Plan) -> Option<String> {
     let planned = plan.substitutions.iter().find(|s| {
-        s.node == difference.node && (s.what == "*" || s.what == difference.what || difference.what.starts_with(&format!("{}.", s.what)))
+        s.node == difference.node
+            && (s.what == "*"
+                || s.what == difference.what
+                || difference.what.starts_with(&format!("{}.", s.what)))
     });
     if let Some(substitution) = planned {
         return Some(substitution.reason.clone());
     }
-    let kind = saved.nodes.get(&difference.node).map(flatten).and_then(|f| f.get("kind").cloned())?;
+    let kind = saved
+        .nodes
+        .get(&difference.node)
+        .map(flatten)
+        .and_then(|f| f.get("kind").cloned())?;
     // What vanished is no matter of a moment.
     difference.now.as_ref().or(difference.saved.as_ref())?;
     if difference.what == "*" {
         return None;
     }
-    BY_NATURE.iter().find(|(k, what, _)| *k == kind && *what == difference.what).map(|(_, _, why)| (*why).to_owned())
+    BY_NATURE
+        .iter()
+        .find(|(k, what, _)| *k == kind && *what == difference.what)
+        .map(|(_, _, why)| (*why).to_owned())
 }
 
 /// The present layout with its disks called as the saved ones that they stand for.
@@ -171,7 +202,11 @@ fn flatten(node: &impl Serialize) -> BTreeMap<String, String> {
         match value {
             Value::Object(map) => {
                 for (key, value) in map {
-                    let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                    let name = if name.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{name}.{key}")
+                    };
                     walk(into, &name, value);
                 }
             }
@@ -180,7 +215,10 @@ fn flatten(node: &impl Serialize) -> BTreeMap<String, String> {
                 into.insert(name.to_owned(), text.clone());
             }
             Value::Array(list) => {
-                let words: Vec<String> = list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+                let words: Vec<String> = list
+                    .iter()
+                    .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+                    .collect();
                 into.insert(name.to_owned(), words.join(" "));
             }
             other => {
@@ -196,7 +234,13 @@ fn flatten(node: &impl Serialize) -> BTreeMap<String, String> {
     map
 }
 
-fn compare(found: &mut Vec<Difference>, id: &NodeId, kind: &str, before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) {
+fn compare(
+    found: &mut Vec<Difference>,
+    id: &NodeId,
+    kind: &str,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) {
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
         let (saved, now) = (before.get(name), after.get(name));
@@ -220,7 +264,10 @@ fn mounts(found: &mut Vec<Difference>, saved: &Layout, now: &Layout, assigned: &
         if !mount.mounted || saved.disks_below(&mount.node).is_disjoint(assigned) {
             continue;
         }
-        let there = now.mounts.iter().find(|m| m.node == mount.node && m.mounted);
+        let there = now
+            .mounts
+            .iter()
+            .find(|m| m.node == mount.node && m.mounted);
         let place = there.map(|m| m.mount_point.display().to_string());
         let was = mount.mount_point.display().to_string();
         if place.as_deref() != Some(&was) {
@@ -250,7 +297,8 @@ fn boot(found: &mut Vec<Difference>, saved: &Layout, now: &Layout) {
             saved: before.get(name).cloned(),
             now: after.get(name).cloned(),
             accepted: false,
-            reason: running.then(|| "the rescue system is running, on this machine's firmware".to_owned()),
+            reason: running
+                .then(|| "the rescue system is running, on this machine's firmware".to_owned()),
         });
     }
     if saved.firmware != now.firmware {

@@ -61,15 +61,31 @@ pub fn inventory(sys: &dyn System) -> Result<Inventory, CaptureError> {
     let lvm = lvm::report(sys)?;
     let mounted = mount::mounted(sys, Path::new("/"))?;
     let swaps = mount::active_swaps(sys);
-    let look = Look { sys, devices: &devices, lvm: &lvm, mounted: &mounted, swaps: &swaps };
+    let look = Look {
+        sys,
+        devices: &devices,
+        lvm: &lvm,
+        mounted: &mounted,
+        swaps: &swaps,
+    };
     let mut disks: Vec<InventoryDisk> = devices.disks().map(|device| look.disk(device)).collect();
     disks.sort_by(|a, b| a.device.cmp(&b.device));
-    Ok(Inventory { firmware: boot::firmware(sys), disks, memory: memory(sys) })
+    Ok(Inventory {
+        firmware: boot::firmware(sys),
+        disks,
+        memory: memory(sys),
+    })
 }
 
 fn memory(sys: &dyn System) -> Bytes {
     let text = sys.text(Path::new("/proc/meminfo")).unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let kib = text.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+    });
     Bytes(kib.unwrap_or(0).saturating_mul(1024))
 }
 
@@ -91,7 +107,11 @@ impl Look<'_> {
         let parts: Vec<&BlockDevice> = self.devices.partitions(&device.name).collect();
         let probe = self.devices.probe(device);
         if let Some(table) = &probe.table {
-            let name = if table == "gpt" { "GPT".to_owned() } else { format!("{table} partition table") };
+            let name = if table == "gpt" {
+                "GPT".to_owned()
+            } else {
+                format!("{table} partition table")
+            };
             let plural = if parts.len() == 1 { "" } else { "s" };
             contents.push(format!("{name}, {} partition{plural}", parts.len()));
         }
@@ -120,41 +140,72 @@ impl Look<'_> {
     fn content(&self, device: &BlockDevice, vgs: &mut Vec<String>) -> Option<String> {
         let probe = self.devices.probe(device);
         if let Some(reason) = probe.unreadable {
-            let mounted = self.mounted.iter().find(|m| self.is(device, &m.major_minor));
+            let mounted = self
+                .mounted
+                .iter()
+                .find(|m| self.is(device, &m.major_minor));
             return Some(match mounted {
                 Some(m) => format!("{} mounted at {}", m.fstype, m.mount_point.display()),
-                None => format!("cannot be read: {}", reason.lines().last().unwrap_or_default()),
+                None => format!(
+                    "cannot be read: {}",
+                    reason.lines().last().unwrap_or_default()
+                ),
             });
         }
         let fstype = probe.fstype?;
         if fstype == "LVM2_member" {
             let vg = self.lvm.pvs.iter().find(|row| {
-                self.devices.by_node(Path::new(row.text("pv_name"))).is_some_and(|d| d.name == device.name)
+                self.devices
+                    .by_node(Path::new(row.text("pv_name")))
+                    .is_some_and(|d| d.name == device.name)
             });
-            return Some(match vg.map(|row| row.text("vg_name")).filter(|name| !name.is_empty()) {
-                Some(name) => {
-                    vgs.push(name.to_owned());
-                    format!("LVM PV of VG {name}")
-                }
-                None => "LVM PV".to_owned(),
-            });
+            return Some(
+                match vg
+                    .map(|row| row.text("vg_name"))
+                    .filter(|name| !name.is_empty())
+                {
+                    Some(name) => {
+                        vgs.push(name.to_owned());
+                        format!("LVM PV of VG {name}")
+                    }
+                    None => "LVM PV".to_owned(),
+                },
+            );
         }
-        let label = probe.label.map(|label| format!(" '{label}'")).unwrap_or_default();
-        let at = self.mounted.iter().find(|m| self.is(device, &m.major_minor));
-        let at = at.map(|m| format!(" mounted at {}", m.mount_point.display())).unwrap_or_default();
+        let label = probe
+            .label
+            .map(|label| format!(" '{label}'"))
+            .unwrap_or_default();
+        let at = self
+            .mounted
+            .iter()
+            .find(|m| self.is(device, &m.major_minor));
+        let at = at
+            .map(|m| format!(" mounted at {}", m.mount_point.display()))
+            .unwrap_or_default();
         Some(format!("{fstype}{label}{at}"))
     }
 
     fn is(&self, device: &BlockDevice, major_minor: &str) -> bool {
-        self.devices.by_number(major_minor).is_some_and(|d| d.name == device.name)
+        self.devices
+            .by_number(major_minor)
+            .is_some_and(|d| d.name == device.name)
     }
 
     /// Mounted, swapped to, or below something that is.
     fn in_use(&self, device: &BlockDevice) -> bool {
         self.mounted.iter().any(|m| self.is(device, &m.major_minor))
-            || self.swaps.iter().any(|path| self.devices.by_node(path).is_some_and(|d| d.name == device.name))
+            || self.swaps.iter().any(|path| {
+                self.devices
+                    .by_node(path)
+                    .is_some_and(|d| d.name == device.name)
+            })
             || self.devices.holders(device).iter().any(|name| {
-                self.devices.list.iter().find(|d| d.name == *name).is_some_and(|holder| self.in_use(holder))
+                self.devices
+                    .list
+                    .iter()
+                    .find(|d| d.name == *name)
+                    .is_some_and(|holder| self.in_use(holder))
             })
     }
 }

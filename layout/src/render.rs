@@ -11,7 +11,12 @@ pub fn tree(layout: &Layout) -> String {
     for (id, _) in layout.disks() {
         draw(layout, id, "", "", &mut shown, &mut out);
     }
-    let rest: Vec<NodeId> = layout.nodes.keys().filter(|id| !shown.contains(*id)).cloned().collect();
+    let rest: Vec<NodeId> = layout
+        .nodes
+        .keys()
+        .filter(|id| !shown.contains(*id))
+        .cloned()
+        .collect();
     for id in rest {
         if !shown.contains(&id) {
             draw(layout, &id, "", "", &mut shown, &mut out);
@@ -21,14 +26,24 @@ pub fn tree(layout: &Layout) -> String {
     let mut loaders = Vec::new();
     for grub in &boot.grub_bios {
         let disk = layout.nodes.get(&grub.disk).and_then(Node::device);
-        loaders.push(format!("GRUB for BIOS on {}", disk.map_or_else(|| grub.disk.to_string(), |d| d.display().to_string())));
+        loaders.push(format!(
+            "GRUB for BIOS on {}",
+            disk.map_or_else(|| grub.disk.to_string(), |d| d.display().to_string())
+        ));
     }
     for grub in &boot.grub_efi {
         let shim = if grub.shim { " with shim" } else { "" };
         let fallback = if grub.fallback { ", fallback path" } else { "" };
-        loaders.push(format!("GRUB for UEFI as {}{shim}{fallback}", grub.bootloader_id));
+        loaders.push(format!(
+            "GRUB for UEFI as {}{shim}{fallback}",
+            grub.bootloader_id
+        ));
     }
-    let loaders = if loaders.is_empty() { "no boot loader found".to_owned() } else { loaders.join("; ") };
+    let loaders = if loaders.is_empty() {
+        "no boot loader found".to_owned()
+    } else {
+        loaders.join("; ")
+    };
     let secure = match boot.secure_boot {
         Some(true) => ", Secure Boot on",
         Some(false) => ", Secure Boot off",
@@ -44,8 +59,17 @@ pub fn tree(layout: &Layout) -> String {
     out
 }
 
-fn draw(layout: &Layout, id: &NodeId, first: &str, rest: &str, shown: &mut BTreeSet<NodeId>, out: &mut String) {
-    let Some(node) = layout.nodes.get(id) else { return };
+fn draw(
+    layout: &Layout,
+    id: &NodeId,
+    first: &str,
+    rest: &str,
+    shown: &mut BTreeSet<NodeId>,
+    out: &mut String,
+) {
+    let Some(node) = layout.nodes.get(id) else {
+        return;
+    };
     let again = !shown.insert(id.clone());
     out.push_str(first);
     out.push_str(&describe(layout, id, node));
@@ -62,8 +86,19 @@ fn draw(layout: &Layout, id: &NodeId, first: &str, rest: &str, shown: &mut BTree
     });
     for (index, child) in children.iter().enumerate() {
         let last = index + 1 == children.len();
-        let (branch, indent) = if last { ("└─", "  ") } else { ("├─", "│ ") };
-        draw(layout, child, &format!("{rest}{branch}"), &format!("{rest}{indent}"), shown, out);
+        let (branch, indent) = if last {
+            ("└─", "  ")
+        } else {
+            ("├─", "│ ")
+        };
+        draw(
+            layout,
+            child,
+            &format!("{rest}{branch}"),
+            &format!("{rest}{indent}"),
+            shown,
+            out,
+        );
     }
 }
 
@@ -81,9 +116,17 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
     match node {
         Node::Disk(disk) => {
             let model = disk.model.as_deref().unwrap_or("unknown model");
-            let serial = disk.serial.as_deref().map(|s| format!(", serial {s}")).unwrap_or_default();
+            let serial = disk
+                .serial
+                .as_deref()
+                .map(|s| format!(", serial {s}"))
+                .unwrap_or_default();
             let table = if disk.table.is_some() { ", GPT" } else { "" };
-            format!("{} {model}{serial}, {}{table}", disk.device.display(), disk.size)
+            format!(
+                "{} {model}{serial}, {}{table}",
+                disk.device.display(),
+                disk.size
+            )
         }
         Node::Partition(part) => {
             let kind = match part.type_guid.as_str() {
@@ -95,18 +138,31 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
                 types::ZFS => "ZFS",
                 other => other,
             };
-            let name = if part.name.is_empty() { String::new() } else { format!(" '{}'", part.name) };
+            let name = if part.name.is_empty() {
+                String::new()
+            } else {
+                format!(" '{}'", part.name)
+            };
             format!("{} {kind}{name}, {}", part.device.display(), part.size())
         }
         Node::PhysicalVolume(pv) => format!("LVM physical volume, {}", pv.size),
         Node::VolumeGroup(vg) => format!("volume group {}, {} free", vg.name, vg.free),
         Node::LogicalVolume(lv) => format!("{}, {}", lv.device.display(), lv.size),
         Node::ThinPool(pool) => {
-            format!("thin pool {}, {}, chunks of {}, metadata {}", pool.name, pool.size, pool.chunk_size, pool.metadata_size)
+            format!(
+                "thin pool {}, {}, chunks of {}, metadata {}",
+                pool.name, pool.size, pool.chunk_size, pool.metadata_size
+            )
         }
         Node::ThinVolume(volume) => format!("thin volume {}, {}", volume.name, volume.size),
-        Node::Swap(swap) => format!("swap {}{}", swap.uuid, if swap.active { ", in use" } else { "" }),
-        Node::Unsupported(what) => format!("{} {} (NOT SUPPORTED)", what.device.display(), what.what),
+        Node::Swap(swap) => format!(
+            "swap {}{}",
+            swap.uuid,
+            if swap.active { ", in use" } else { "" }
+        ),
+        Node::Unsupported(what) => {
+            format!("{} {} (NOT SUPPORTED)", what.device.display(), what.what)
+        }
         Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_) => id.to_string(),
     }
 }

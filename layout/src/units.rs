@@ -6,12 +6,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A size or an offset in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
 
 /// A logical block address, in units of the disk's logical sector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Lba(pub u64);
 
@@ -48,12 +52,20 @@ impl Bytes {
 
     /// Rounded down to a multiple of `unit` (unchanged when `unit` is zero).
     pub const fn round_down(self, unit: Bytes) -> Bytes {
-        if unit.0 == 0 { self } else { Bytes(self.0 - self.0 % unit.0) }
+        if unit.0 == 0 {
+            self
+        } else {
+            Bytes(self.0 - self.0 % unit.0)
+        }
     }
 
     /// How many whole sectors fit.
     pub const fn sectors(self, sector: SectorSize) -> u64 {
-        if sector.0 == 0 { 0 } else { self.0 / sector.0 as u64 }
+        if sector.0 == 0 {
+            0
+        } else {
+            self.0 / sector.0 as u64
+        }
     }
 }
 

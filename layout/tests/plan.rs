@@ -1,5 +1,7 @@
 //! The planner on the layout files of the storage floor: pure, therefore tested without a disk.
 
+#![allow(clippy::unwrap_used)] // a failing test is to panic
+
 use std::path::{Path, PathBuf};
 
 use layout::inventory::{Inventory, InventoryDisk};
@@ -23,8 +25,12 @@ fn pve() -> Layout {
     let mut layout = saved("pve-ext4-lvm");
     let disk = layout.disks().next().unwrap().0.clone();
     layout.boot.grub_bios = vec![GrubBios { disk }];
-    layout.boot.grub_efi =
-        vec![GrubEfi { esp: NodeId::fs("5A1B-0001"), bootloader_id: "proxmox".into(), shim: true, fallback: true }];
+    layout.boot.grub_efi = vec![GrubEfi {
+        esp: NodeId::fs("5A1B-0001"),
+        bootloader_id: "proxmox".into(),
+        shim: true,
+        fallback: true,
+    }];
     layout.boot.kernels = vec!["6.8.12-1-pve".into()];
     layout
 }
@@ -48,7 +54,11 @@ fn disk(device: &str, serial: &str, mib: u64) -> InventoryDisk {
 }
 
 fn machine(disks: Vec<InventoryDisk>) -> Inventory {
-    Inventory { firmware: Firmware::Uefi, disks, memory: Bytes::GIB }
+    Inventory {
+        firmware: Firmware::Uefi,
+        disks,
+        memory: Bytes::GIB,
+    }
 }
 
 /// Compares with a file; `UPDATE_GOLDEN=1` writes it.
@@ -58,46 +68,103 @@ fn golden(name: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(text == expected, "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}", path.display());
+    assert!(
+        text == expected,
+        "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}",
+        path.display()
+    );
 }
 
 #[test]
 fn plans_read_as_recorded() {
-    let two = machine(vec![disk("/dev/nvme0n1", "NEW", 8192), disk("/dev/sda", "DATA", 2048)]);
-    let choices = Choices { never: vec!["/dev/sda".into()], ..Choices::default() };
+    let two = machine(vec![
+        disk("/dev/nvme0n1", "NEW", 8192),
+        disk("/dev/sda", "DATA", 2048),
+    ]);
+    let choices = Choices {
+        never: vec!["/dev/sda".into()],
+        ..Choices::default()
+    };
     let text = plan(&pve(), &two, &choices).unwrap().render();
     golden("pve-both-loaders-bigger", &text);
-    for name in ["pve-xfs-lvm", "gpt-ext4-xfs-swap", "gpt-gaps-and-names", "whole-disk-ext4"] {
+    for name in [
+        "pve-xfs-lvm",
+        "gpt-ext4-xfs-swap",
+        "gpt-gaps-and-names",
+        "whole-disk-ext4",
+    ] {
         let layout = saved(name);
         let size = layout.disks().next().unwrap().1.size.0 >> 20;
-        let text = plan(&layout, &machine(vec![disk("/dev/vda", "", size)]), &Choices::default()).unwrap().render();
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let text = plan(
+            &layout,
+            &machine(vec![disk("/dev/vda", "", size)]),
+            &Choices::default(),
+        )
+        .unwrap()
+        .render();
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
         golden(name, &text);
     }
 }
 
 #[test]
 fn too_small_gives_the_missing_bytes() {
-    let error = plan(&pve(), &machine(vec![disk("/dev/sda", "", 2048)]), &Choices::default()).unwrap_err();
-    assert!(matches!(&error, PlanError::TooSmall { missing: Bytes(1_073_741_824), .. }), "{error:?}");
-    assert!(error.to_string().contains("1073741824 bytes (1 GiB) are missing"), "{error}");
+    let error = plan(
+        &pve(),
+        &machine(vec![disk("/dev/sda", "", 2048)]),
+        &Choices::default(),
+    )
+    .unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            PlanError::TooSmall {
+                missing: Bytes(1_073_741_824),
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("1073741824 bytes (1 GiB) are missing"),
+        "{error}"
+    );
     // One sector less than needed is too little, too.
     let mut short = disk("/dev/sda", "", 3072);
     short.size = Bytes(short.size.0 - 512);
     let error = plan(&pve(), &machine(vec![short]), &Choices::default()).unwrap_err();
-    assert!(matches!(error, PlanError::TooSmall { missing: Bytes(512), .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            PlanError::TooSmall {
+                missing: Bytes(512),
+                ..
+            }
+        ),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn an_ambiguous_choice_names_the_candidates() {
     let disks = vec![disk("/dev/sda", "A", 4096), disk("/dev/sdb", "B", 4096)];
     let error = plan(&pve(), &machine(disks.clone()), &Choices::default()).unwrap_err();
-    let PlanError::Ambiguous { candidates, .. } = &error else { panic!("{error:?}") };
+    let PlanError::Ambiguous { candidates, .. } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(candidates.len(), 2);
     assert!(error.to_string().contains("serial A") && error.to_string().contains("serial B"));
 
     let id = pve().disks().next().unwrap().0.clone();
-    let choices = Choices { disks: [(id, DiskChoice::Serial("B".into()))].into(), ..Choices::default() };
+    let choices = Choices {
+        disks: [(id, DiskChoice::Serial("B".into()))].into(),
+        ..Choices::default()
+    };
     let plan = plan(&pve(), &machine(disks), &choices).unwrap();
     assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
     assert_eq!(plan.fence[0].device, Path::new("/dev/sda"));
@@ -105,7 +172,10 @@ fn an_ambiguous_choice_names_the_candidates() {
 
 #[test]
 fn the_same_disk_is_known_by_its_serial_whatever_its_name() {
-    let disks = vec![disk("/dev/sda", "X", 4096), disk("/dev/sdb", "OLD-DISK-1", 3072)];
+    let disks = vec![
+        disk("/dev/sda", "X", 4096),
+        disk("/dev/sdb", "OLD-DISK-1", 3072),
+    ];
     let plan = plan(&pve(), &machine(disks), &Choices::default()).unwrap();
     assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
     assert_eq!(plan.disks[0].why, "same serial number");
@@ -121,22 +191,44 @@ fn disks_that_must_not_be_written_to_are_passed_over() {
     ] {
         let mut bad = disk("/dev/sda", "A", 4096);
         spoil(&mut bad);
-        let plan = plan(&pve(), &machine(vec![bad, disk("/dev/sdb", "B", 4096)]), &Choices::default()).unwrap();
+        let plan = plan(
+            &pve(),
+            &machine(vec![bad, disk("/dev/sdb", "B", 4096)]),
+            &Choices::default(),
+        )
+        .unwrap();
         assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
     }
-    let choices = Choices { never: vec!["/dev/sda".into()], ..Choices::default() };
+    let choices = Choices {
+        never: vec!["/dev/sda".into()],
+        ..Choices::default()
+    };
     let only = machine(vec![disk("/dev/sda", "A", 4096)]);
-    assert!(matches!(plan(&pve(), &only, &choices).unwrap_err(), PlanError::NoDiskFor { .. }));
+    assert!(matches!(
+        plan(&pve(), &only, &choices).unwrap_err(),
+        PlanError::NoDiskFor { .. }
+    ));
     let mut other = disk("/dev/sda", "A", 4096);
     other.sector_size = SectorSize::S4096;
-    assert!(matches!(plan(&pve(), &machine(vec![other]), &Choices::default()).unwrap_err(), PlanError::SectorSize { .. }));
+    assert!(matches!(
+        plan(&pve(), &machine(vec![other]), &Choices::default()).unwrap_err(),
+        PlanError::SectorSize { .. }
+    ));
 }
 
 #[test]
 fn growth_follows_the_choice() {
     let bigger = machine(vec![disk("/dev/sda", "", 4096)]);
     let root = |grow| {
-        let plan = plan(&pve(), &bigger, &Choices { grow, ..Choices::default() }).unwrap();
+        let plan = plan(
+            &pve(),
+            &bigger,
+            &Choices {
+                grow,
+                ..Choices::default()
+            },
+        )
+        .unwrap();
         plan.steps.iter().find_map(|s| match s {
             Step::LvCreate { name, size, .. } if name == "root" => Some(*size),
             _ => None,
@@ -155,8 +247,16 @@ fn a_circle_and_a_dangling_edge_are_errors() {
     if let Some(Node::VolumeGroup(vg)) = layout.nodes.get_mut(&NodeId::vg("pve")) {
         vg.on.push(NodeId::lv("pve", "root"));
     }
-    let error = plan(&layout, &machine(vec![disk("/dev/sda", "", 4096)]), &Choices::default()).unwrap_err();
-    assert!(matches!(&error, PlanError::Cycle { nodes } if nodes.contains(&NodeId::vg("pve"))), "{error:?}");
+    let error = plan(
+        &layout,
+        &machine(vec![disk("/dev/sda", "", 4096)]),
+        &Choices::default(),
+    )
+    .unwrap_err();
+    assert!(
+        matches!(&error, PlanError::Cycle { nodes } if nodes.contains(&NodeId::vg("pve"))),
+        "{error:?}"
+    );
 
     let mut layout = pve();
     layout.nodes.remove(&NodeId::vg("pve"));
@@ -170,14 +270,36 @@ fn documents_come_back_as_written_and_others_are_refused() {
     let text = layout.to_json().unwrap();
     assert_eq!(Layout::from_json(&text).unwrap(), layout);
     let newer = text.replace("\"format_version\": 1", "\"format_version\": 2");
-    assert!(matches!(Layout::from_json(&newer).unwrap_err(), ModelError::Version { found: 2, .. }));
-    for field in ["\"firmware\"", "\"sector_size\"", "\"pe_start\"", "\"secure_boot\""] {
+    assert!(matches!(
+        Layout::from_json(&newer).unwrap_err(),
+        ModelError::Version { found: 2, .. }
+    ));
+    for field in [
+        "\"firmware\"",
+        "\"sector_size\"",
+        "\"pe_start\"",
+        "\"secure_boot\"",
+    ] {
         let unknown = text.replacen(field, &format!("\"surprise\": 1, {field}"), 1);
-        assert!(matches!(Layout::from_json(&unknown).unwrap_err(), ModelError::Json(_)), "{field}");
+        assert!(
+            matches!(
+                Layout::from_json(&unknown).unwrap_err(),
+                ModelError::Json(_)
+            ),
+            "{field}"
+        );
     }
-    let plan = plan(&layout, &machine(vec![disk("/dev/sda", "", 4096)]), &Choices::default()).unwrap();
+    let plan = plan(
+        &layout,
+        &machine(vec![disk("/dev/sda", "", 4096)]),
+        &Choices::default(),
+    )
+    .unwrap();
     let text = serde_json::to_string(&plan).unwrap();
-    assert_eq!(serde_json::from_str::<layout::plan::Plan>(&text).unwrap(), plan);
+    assert_eq!(
+        serde_json::from_str::<layout::plan::Plan>(&text).unwrap(),
+        plan
+    );
 }
 
 proptest! {

@@ -13,14 +13,22 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
     if let Some(reason) = &missing {
         eprintln!("the storage floor is ignored: {reason}");
     }
-    let root = tempfile::Builder::new().prefix("lifeboat-uml-").tempdir()?.keep();
+    let root = tempfile::Builder::new()
+        .prefix("lifeboat-uml-")
+        .tempdir()?
+        .keep();
     let mut trials = Vec::new();
     for file in Case::all()? {
-        let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = file
+            .file_stem()
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let dir = root.join(&name);
         let test = move || -> Result<(), Failed> {
             let program = Path::new(env!("CARGO_BIN_EXE_uml-floor"));
-            let floor = Floor { program: program.to_owned() };
+            let floor = Floor {
+                program: program.to_owned(),
+            };
             let log = Artefacts::new(dir)?;
             machine::run(&file, &floor, &log)?;
             Ok(())

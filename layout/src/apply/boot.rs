@@ -13,7 +13,10 @@ pub(super) fn replace_specs(text: &str, replace: &[(String, String)]) -> String 
         let indent = line.len() - line.trim_start().len();
         let (spaces, rest) = line.split_at(indent);
         let spec = rest.split_whitespace().next().unwrap_or("");
-        match replace.iter().find(|(old, _)| old == spec && !spec.starts_with('#')) {
+        match replace
+            .iter()
+            .find(|(old, _)| old == spec && !spec.starts_with('#'))
+        {
             Some((old, new)) => {
                 out.push_str(spaces);
                 out.push_str(new);
@@ -26,10 +29,19 @@ pub(super) fn replace_specs(text: &str, replace: &[(String, String)]) -> String 
 }
 
 impl Executor<'_> {
-    pub(super) fn update_fstab(&mut self, replace: &[(String, String)]) -> Result<Outcome, StepError> {
+    pub(super) fn update_fstab(
+        &mut self,
+        replace: &[(String, String)],
+    ) -> Result<Outcome, StepError> {
         let path = self.inside(Path::new("/etc/fstab"));
-        let Some(text) = self.sys.read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
-            self.events.note("the restored host has no readable /etc/fstab: nothing to check");
+        let Some(text) = self
+            .sys
+            .read(&path)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+        else {
+            self.events
+                .note("the restored host has no readable /etc/fstab: nothing to check");
             return Ok(Outcome::AlreadySo);
         };
         let new = replace_specs(&text, replace);
@@ -51,10 +63,21 @@ impl Executor<'_> {
     /// proxmox-boot-tool diverts grub-install and keeps the real one under another name.
     fn grub_install(&self) -> &'static str {
         let diverted = ["/usr/sbin/grub-install.real", "/sbin/grub-install.real"];
-        if diverted.iter().any(|p| self.sys.exists(&self.inside(Path::new(p)))) { "grub-install.real" } else { "grub-install" }
+        if diverted
+            .iter()
+            .any(|p| self.sys.exists(&self.inside(Path::new(p))))
+        {
+            "grub-install.real"
+        } else {
+            "grub-install"
+        }
     }
 
-    pub(super) fn grub_bios(&mut self, device: &Path, modules: &[String]) -> Result<Outcome, StepError> {
+    pub(super) fn grub_bios(
+        &mut self,
+        device: &Path,
+        modules: &[String],
+    ) -> Result<Outcome, StepError> {
         let install = Cmd::new(self.grub_install())
             .args(["--target=i386-pc", "--no-floppy", "--recheck"])
             .arg(format!("--modules={}", modules.join(" ")))
@@ -64,7 +87,10 @@ impl Executor<'_> {
             run(install)?;
             if let Some(name) = &debconf {
                 // Else the next upgrade of grub-pc asks for, or writes to, a disk that is gone.
-                let line = format!("grub-pc grub-pc/install_devices multiselect {}\n", name.display());
+                let line = format!(
+                    "grub-pc grub-pc/install_devices multiselect {}\n",
+                    name.display()
+                );
                 run(Cmd::new("debconf-set-selections").input(line))?;
             }
             Ok(())
@@ -73,7 +99,10 @@ impl Executor<'_> {
         if mbr_has_grub(self.sys, device) {
             Ok(Outcome::Done)
         } else {
-            Err(StepError::Verify(format!("grub-install succeeded, but the MBR of {} has no GRUB", device.display())))
+            Err(StepError::Verify(format!(
+                "grub-install succeeded, but the MBR of {} has no GRUB",
+                device.display()
+            )))
         }
     }
 
@@ -81,18 +110,40 @@ impl Executor<'_> {
     fn by_id(&self, device: &Path) -> PathBuf {
         let dir = Path::new("/dev/disk/by-id");
         let names = self.sys.list_dir(dir).unwrap_or_default();
-        let same = |name: &&String| self.sys.canonicalize(&dir.join(name)).is_ok_and(|real| real == device);
-        let plain = names.iter().filter(same).find(|n| !n.starts_with("wwn-") && !n.starts_with("nvme-eui."));
-        plain.or_else(|| names.iter().find(same)).map_or_else(|| device.to_owned(), |name| dir.join(name))
+        let same = |name: &&String| {
+            self.sys
+                .canonicalize(&dir.join(name))
+                .is_ok_and(|real| real == device)
+        };
+        let plain = names
+            .iter()
+            .filter(same)
+            .find(|n| !n.starts_with("wwn-") && !n.starts_with("nvme-eui."));
+        plain
+            .or_else(|| names.iter().find(same))
+            .map_or_else(|| device.to_owned(), |name| dir.join(name))
     }
 
-    pub(super) fn grub_efi(&mut self, esp: &Path, id: &str, shim: bool) -> Result<Outcome, StepError> {
+    pub(super) fn grub_efi(
+        &mut self,
+        esp: &Path,
+        id: &str,
+        shim: bool,
+    ) -> Result<Outcome, StepError> {
         let mut install = Cmd::new(self.grub_install())
-            .args(["--target=x86_64-efi", "--no-floppy", "--recheck", "--no-nvram"])
+            .args([
+                "--target=x86_64-efi",
+                "--no-floppy",
+                "--recheck",
+                "--no-nvram",
+            ])
             .arg(format!("--efi-directory={}", esp.display()))
             .arg(format!("--bootloader-id={id}"));
         // A Debian option; elsewhere the files are copied below.
-        if self.sys.exists(&self.inside(Path::new("/etc/debian_version"))) {
+        if self
+            .sys
+            .exists(&self.inside(Path::new("/etc/debian_version")))
+        {
             install = install.arg("--force-extra-removable");
         }
         if shim {
@@ -101,16 +152,24 @@ impl Executor<'_> {
         self.in_host(|run| run(install))?;
         let efi = self.inside(esp).join("EFI");
         let own = efi.join(id);
-        let loader = own.join(if shim && own.join("shimx64.efi").exists() { "shimx64.efi" } else { "grubx64.efi" });
+        let loader = own.join(if shim && own.join("shimx64.efi").exists() {
+            "shimx64.efi"
+        } else {
+            "grubx64.efi"
+        });
         if !loader.exists() {
-            return Err(StepError::Verify(format!("grub-install succeeded, but {} is not there", loader.display())));
+            return Err(StepError::Verify(format!(
+                "grub-install succeeded, but {} is not there",
+                loader.display()
+            )));
         }
         if shim && !own.join("shimx64.efi").exists() {
             self.events.note("shim was installed on the saved host and its package is not in the restored one: Secure Boot will not work");
         }
         let fallback = efi.join("BOOT/BOOTX64.EFI");
         if !fallback.exists() {
-            std::fs::create_dir_all(efi.join("BOOT")).map_err(io_error("cannot make the directory", &efi.join("BOOT")))?;
+            std::fs::create_dir_all(efi.join("BOOT"))
+                .map_err(io_error("cannot make the directory", &efi.join("BOOT")))?;
             std::fs::copy(&loader, &fallback).map_err(io_error("cannot copy to", &fallback))?;
             let grub = own.join("grubx64.efi");
             if loader != grub && grub.exists() {
@@ -128,7 +187,9 @@ impl Executor<'_> {
         if text.contains("menuentry") || text.contains("linux") {
             Ok(Outcome::Done)
         } else {
-            Err(StepError::Verify("update-grub wrote a /boot/grub/grub.cfg without any entry".to_owned()))
+            Err(StepError::Verify(
+                "update-grub wrote a /boot/grub/grub.cfg without any entry".to_owned(),
+            ))
         }
     }
 
@@ -142,8 +203,12 @@ impl Executor<'_> {
     ) -> Result<Outcome, StepError> {
         let entries = |text: &str| {
             parse_efibootmgr(text).into_iter().find(|e| {
-                e.partuuid.as_deref().is_some_and(|p| p.eq_ignore_ascii_case(partuuid))
-                    && e.loader.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(loader))
+                e.partuuid
+                    .as_deref()
+                    .is_some_and(|p| p.eq_ignore_ascii_case(partuuid))
+                    && e.loader
+                        .as_deref()
+                        .is_some_and(|l| l.eq_ignore_ascii_case(loader))
             })
         };
         let list = || Cmd::new("efibootmgr").arg("-v");
@@ -152,7 +217,12 @@ impl Executor<'_> {
         let make = Cmd::new("efibootmgr")
             .args(["--create", "--disk"])
             .path(device)
-            .args(["--part".to_owned(), partition.to_string(), "--label".to_owned(), label.to_owned()])
+            .args([
+                "--part".to_owned(),
+                partition.to_string(),
+                "--label".to_owned(),
+                label.to_owned(),
+            ])
             .args(["--loader", loader]);
         let work = |run: &dyn Fn(Cmd) -> Result<crate::system::Output, StepError>| {
             if entries(&run(list())?.text()).is_some_and(|e| e.active) {
@@ -161,15 +231,23 @@ impl Executor<'_> {
             run(make)?;
             match entries(&run(list())?.text()) {
                 Some(_) => Ok(Outcome::Done),
-                None => Err(StepError::Verify(format!("the firmware did not keep the boot entry {label}"))),
+                None => Err(StepError::Verify(format!(
+                    "the firmware did not keep the boot entry {label}"
+                ))),
             }
         };
-        let result = if here { work(&|command| Ok(self.sys.run(&command)?)) } else { self.in_host(work) };
+        let result = if here {
+            work(&|command| Ok(self.sys.run(&command)?))
+        } else {
+            self.in_host(work)
+        };
         match result {
             Ok(outcome) => Ok(outcome),
             // Firmware with full or write-protected variables still boots the fallback path.
             Err(error) => {
-                self.events.note(&format!("no EFI boot entry was made ({error}); the machine boots from the fallback path"));
+                self.events.note(&format!(
+                    "no EFI boot entry was made ({error}); the machine boots from the fallback path"
+                ));
                 Ok(Outcome::AlreadySo)
             }
         }

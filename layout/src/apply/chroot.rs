@@ -20,8 +20,15 @@ impl Executor<'_> {
     ) -> Result<T, StepError> {
         let mut bound: Vec<PathBuf> = Vec::new();
         let mut result = Ok(());
-        let variables = self.sys.list_dir(Path::new(EFI_VARIABLES)).is_ok_and(|names| !names.is_empty());
-        for path in BOUND.iter().copied().chain(variables.then_some(EFI_VARIABLES)) {
+        let variables = self
+            .sys
+            .list_dir(Path::new(EFI_VARIABLES))
+            .is_ok_and(|names| !names.is_empty());
+        for path in BOUND
+            .iter()
+            .copied()
+            .chain(variables.then_some(EFI_VARIABLES))
+        {
             match self.bind(Path::new(path)) {
                 Ok(target) => bound.push(target),
                 Err(error) => {
@@ -31,8 +38,14 @@ impl Executor<'_> {
             }
         }
         let root = self.root.to_owned();
-        let run = |command: Cmd| Ok(self.sys.run(&command.env("LVM_SYSTEM_DIR", LVM_CONFIG).in_root(&root))?);
-        let worked = result.and_then(|()| self.lvm_config()).and_then(|()| work(&run));
+        let run = |command: Cmd| {
+            Ok(self
+                .sys
+                .run(&command.env("LVM_SYSTEM_DIR", LVM_CONFIG).in_root(&root))?)
+        };
+        let worked = result
+            .and_then(|()| self.lvm_config())
+            .and_then(|()| work(&run));
         for target in bound.iter().rev() {
             let down = self.unmount_one(target);
             if worked.is_ok() {

@@ -29,7 +29,11 @@ fn open_read(device: &Path) -> Result<File, StepError> {
 }
 
 /// Sets or lifts the read-only flag of a disk and its partitions, and asks the kernel whether it is so.
-pub(super) fn set_read_only(sys: &dyn System, device: &Path, read_only: bool) -> Result<(), StepError> {
+pub(super) fn set_read_only(
+    sys: &dyn System,
+    device: &Path,
+    read_only: bool,
+) -> Result<(), StepError> {
     let devices = Devices::new(sys)?;
     let mut all = vec![device.to_owned()];
     if let Some(disk) = devices.by_node(device) {
@@ -43,7 +47,10 @@ pub(super) fn set_read_only(sys: &dyn System, device: &Path, read_only: bool) ->
             .map_err(|e| io_error("cannot change the read-only flag of", &node)(e.into()))?;
         if is_read_only(&node)? != read_only {
             let flag = if read_only { "read-only" } else { "writable" };
-            return Err(StepError::Verify(format!("the kernel did not make {} {flag}", node.display())));
+            return Err(StepError::Verify(format!(
+                "the kernel did not make {} {flag}",
+                node.display()
+            )));
         }
     }
     Ok(())
@@ -69,7 +76,12 @@ pub(super) fn reread_partitions(device: &Path) -> Result<(), StepError> {
             Err(nix::errno::Errno::EBUSY) if start.elapsed() < Duration::from_secs(10) => {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            Err(error) => return Err(io_error("the kernel did not read the new partition table of", device)(error.into())),
+            Err(error) => {
+                return Err(io_error(
+                    "the kernel did not read the new partition table of",
+                    device,
+                )(error.into()));
+            }
         }
     }
 }
@@ -78,13 +90,17 @@ pub(super) fn reread_partitions(device: &Path) -> Result<(), StepError> {
 pub(super) fn drop_cache(device: &Path) -> Result<(), StepError> {
     let file = open_read(device)?;
     // SAFETY: the descriptor is open; the call has no argument.
-    unsafe { blkflsbuf(file.as_raw_fd()) }.map_err(|e| io_error("cannot flush", device)(e.into()))?;
+    unsafe { blkflsbuf(file.as_raw_fd()) }
+        .map_err(|e| io_error("cannot flush", device)(e.into()))?;
     Ok(())
 }
 
 /// Zeroes the first and the last MiB of a device.
 pub(super) fn zero_edges(device: &Path) -> Result<(), StepError> {
-    let mut file = OpenOptions::new().write(true).open(device).map_err(io_error("cannot open for writing", device))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(device)
+        .map_err(io_error("cannot open for writing", device))?;
     let zero = |file: &mut File| -> std::io::Result<()> {
         let size = file.seek(SeekFrom::End(0))?;
         let zeroes = vec![0u8; EDGE as usize];
@@ -102,7 +118,8 @@ impl Executor<'_> {
     /// Waits until udev has dealt with everything, where there is udev.
     pub(super) fn settle(&self) -> Result<(), StepError> {
         if self.sys.exists(Path::new("/run/udev/control")) {
-            self.sys.run(&Cmd::new("udevadm").args(["settle", "--timeout=60"]))?;
+            self.sys
+                .run(&Cmd::new("udevadm").args(["settle", "--timeout=60"]))?;
         }
         Ok(())
     }
@@ -113,7 +130,10 @@ impl Executor<'_> {
         let start = Instant::now();
         while !self.sys.exists(device) {
             if start.elapsed() > Duration::from_secs(20) {
-                return Err(StepError::Verify(format!("{} did not appear", device.display())));
+                return Err(StepError::Verify(format!(
+                    "{} did not appear",
+                    device.display()
+                )));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -121,7 +141,12 @@ impl Executor<'_> {
     }
 
     /// Everything that must be true before the first write.
-    pub(super) fn fence(&mut self, disks: &[PathBuf], targets: &[PathBuf], vgs: &[String]) -> Result<Outcome, StepError> {
+    pub(super) fn fence(
+        &mut self,
+        disks: &[PathBuf],
+        targets: &[PathBuf],
+        vgs: &[String],
+    ) -> Result<Outcome, StepError> {
         // What an earlier attempt left mounted is ours.
         self.unmount()?;
         for disk in disks {
@@ -139,14 +164,24 @@ impl Executor<'_> {
         for assigned in &self.plan.disks {
             let device = assigned.device.display();
             let Some(disk) = present.disks.iter().find(|d| d.device == assigned.device) else {
-                return Err(StepError::Refused(format!("{device} is gone: make the plan again")));
+                return Err(StepError::Refused(format!(
+                    "{device} is gone: make the plan again"
+                )));
             };
             let id = &assigned.identity;
-            if disk.serial != id.serial || disk.wwn != id.wwn || disk.size != id.size || disk.sector_size != id.sector_size {
-                return Err(StepError::Refused(format!("{device} is another disk than when the plan was made: make the plan again")));
+            if disk.serial != id.serial
+                || disk.wwn != id.wwn
+                || disk.size != id.size
+                || disk.sector_size != id.sector_size
+            {
+                return Err(StepError::Refused(format!(
+                    "{device} is another disk than when the plan was made: make the plan again"
+                )));
             }
             if disk.in_use {
-                return Err(StepError::Refused(format!("{device} is in use (mounted or swapped to): unmount it first")));
+                return Err(StepError::Refused(format!(
+                    "{device} is in use (mounted or swapped to): unmount it first"
+                )));
             }
             if is_read_only(&assigned.device)? {
                 return Err(StepError::Refused(format!("{device} is read-only")));
@@ -162,7 +197,10 @@ impl Executor<'_> {
         let of_group = |device: &&BlockDevice| {
             let name = devices.sysfs(device, "dm/name").unwrap_or_default();
             // device-mapper doubles the hyphens within names (lvm2: lib/misc/lvm-string.c).
-            vgs.iter().any(|vg| name.starts_with(&format!("{}-", vg.replace('-', "--"))) && !name.starts_with(&format!("{}--", vg.replace('-', "--"))))
+            vgs.iter().any(|vg| {
+                name.starts_with(&format!("{}-", vg.replace('-', "--")))
+                    && !name.starts_with(&format!("{}--", vg.replace('-', "--")))
+            })
         };
         let mut stack: Vec<BlockDevice> = devices.virtuals().filter(of_group).cloned().collect();
         self.take_stack_down(&mut stack)
@@ -174,7 +212,10 @@ impl Executor<'_> {
             let devices = Devices::new(self.sys)?;
             let Some(at) = stack.iter().position(|d| devices.holders(d).is_empty()) else {
                 let names: Vec<&str> = stack.iter().map(|d| d.name.as_str()).collect();
-                return Err(StepError::Refused(format!("{} are held by other devices", names.join(", "))));
+                return Err(StepError::Refused(format!(
+                    "{} are held by other devices",
+                    names.join(", ")
+                )));
             };
             let device = stack.remove(at);
             let command = match devices.sysfs(&device, "dm/name") {
@@ -199,21 +240,36 @@ impl Executor<'_> {
             return Err(StepError::Refused(format!("{} is gone", device.display())));
         };
         if devices.size(&disk) != size {
-            return Err(StepError::Refused(format!("{} changed its size", device.display())));
+            return Err(StepError::Refused(format!(
+                "{} changed its size",
+                device.display()
+            )));
         }
         let parts: Vec<BlockDevice> = devices.partitions(&disk.name).cloned().collect();
         let mut stack: Vec<BlockDevice> = Vec::new();
-        let mut todo: Vec<String> =
-            parts.iter().chain(std::iter::once(&disk)).flat_map(|d| devices.holders(d)).collect();
+        let mut todo: Vec<String> = parts
+            .iter()
+            .chain(std::iter::once(&disk))
+            .flat_map(|d| devices.holders(d))
+            .collect();
         while let Some(name) = todo.pop() {
-            if let Some(holder) = devices.list.iter().find(|d| d.name == name && !stack.iter().any(|s| s.name == name)) {
+            if let Some(holder) = devices
+                .list
+                .iter()
+                .find(|d| d.name == name && !stack.iter().any(|s| s.name == name))
+            {
                 todo.extend(devices.holders(holder));
                 stack.push(holder.clone());
             }
         }
         self.take_stack_down(&mut stack)?;
-        for part in parts.iter().map(|p| &p.node).chain(std::iter::once(&disk.node)) {
-            self.sys.run(&Cmd::new("wipefs").args(["-a", "-f", "-q"]).path(part))?;
+        for part in parts
+            .iter()
+            .map(|p| &p.node)
+            .chain(std::iter::once(&disk.node))
+        {
+            self.sys
+                .run(&Cmd::new("wipefs").args(["-a", "-f", "-q"]).path(part))?;
             zero_edges(part)?;
         }
         reread_partitions(device)?;
@@ -221,7 +277,10 @@ impl Executor<'_> {
         drop_cache(device)?;
         let left = Devices::new(self.sys)?.probe_now(device);
         if let Some(what) = left.table.or(left.fstype) {
-            return Err(StepError::Verify(format!("{} still looks like {what} after it was erased", device.display())));
+            return Err(StepError::Verify(format!(
+                "{} still looks like {what} after it was erased",
+                device.display()
+            )));
         }
         Ok(Outcome::Done)
     }

@@ -13,7 +13,9 @@ const SET_BY_DEFAULT: [&str; 2] = ["acl", "user_xattr"];
 
 /// Arguments of mke2fs for a saved filesystem.
 fn ext4_args(fs: &Ext4, fill: bool) -> Vec<String> {
-    let mut args: Vec<String> = ["-F", "-q", "-t", &fs.fstype, "-U", &fs.uuid].map(str::to_owned).to_vec();
+    let mut args: Vec<String> = ["-F", "-q", "-t", &fs.fstype, "-U", &fs.uuid]
+        .map(str::to_owned)
+        .to_vec();
     let mut add = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
     if let Some(label) = &fs.label {
         add("-L", label.clone());
@@ -43,7 +45,11 @@ fn xfs_args(fs: &Xfs, fill: bool) -> Vec<String> {
         for name in ["finobt", "rmapbt", "reflink", "bigtime", "inobtcount"] {
             metadata.push_str(&format!(",{name}={}", has(name)));
         }
-        inode.push_str(&format!(",sparse={},nrext64={}", has("sparse"), has("nrext64")));
+        inode.push_str(&format!(
+            ",sparse={},nrext64={}",
+            has("sparse"),
+            has("nrext64")
+        ));
         // Options of newer tools (6.10, 6.14) are given only where they are needed.
         if has("exchange") == 1 {
             inode.push_str(",exchange=1");
@@ -67,7 +73,11 @@ fn xfs_args(fs: &Xfs, fill: bool) -> Vec<String> {
         naming.push_str("version=ci");
     }
     if has("parent") == 1 {
-        naming.push_str(if naming.is_empty() { "parent=1" } else { ",parent=1" });
+        naming.push_str(if naming.is_empty() {
+            "parent=1"
+        } else {
+            ",parent=1"
+        });
     }
     if !naming.is_empty() {
         add("-n", naming);
@@ -83,15 +93,27 @@ impl Executor<'_> {
     fn verify(&self, device: &Path, fstype: &str, uuid: &str) -> Result<Outcome, StepError> {
         self.settle()?;
         let probe = Devices::new(self.sys)?.probe_now(device);
-        let same = probe.fstype.as_deref() == Some(fstype) && probe.uuid.as_deref().is_some_and(|u| u.eq_ignore_ascii_case(uuid));
+        let same = probe.fstype.as_deref() == Some(fstype)
+            && probe
+                .uuid
+                .as_deref()
+                .is_some_and(|u| u.eq_ignore_ascii_case(uuid));
         if same {
             Ok(Outcome::Done)
         } else {
-            Err(StepError::Verify(format!("{} should hold {fstype} {uuid}, and reads as {probe:?}", device.display())))
+            Err(StepError::Verify(format!(
+                "{} should hold {fstype} {uuid}, and reads as {probe:?}",
+                device.display()
+            )))
         }
     }
 
-    pub(super) fn make_ext4(&mut self, device: &Path, fs: &Ext4, fill: bool) -> Result<Outcome, StepError> {
+    pub(super) fn make_ext4(
+        &mut self,
+        device: &Path,
+        fs: &Ext4,
+        fill: bool,
+    ) -> Result<Outcome, StepError> {
         let mut command = Cmd::new("mke2fs").args(ext4_args(fs, fill)).path(device);
         if !fill && fs.block_size > Bytes(0) {
             command = command.arg((fs.size.0 / fs.block_size.0).to_string());
@@ -100,9 +122,11 @@ impl Executor<'_> {
         if fs.block_size > Bytes(0) {
             let reserved = if fill {
                 // The same share of a bigger filesystem.
-                let blocks = crate::capture::devices::size_of(self.sys, device)?.0 / fs.block_size.0;
+                let blocks =
+                    crate::capture::devices::size_of(self.sys, device)?.0 / fs.block_size.0;
                 let saved_blocks = (fs.size.0 / fs.block_size.0).max(1);
-                (u128::from(fs.reserved_blocks) * u128::from(blocks) / u128::from(saved_blocks)) as u64
+                (u128::from(fs.reserved_blocks) * u128::from(blocks) / u128::from(saved_blocks))
+                    as u64
             } else {
                 fs.reserved_blocks
             };
@@ -113,14 +137,27 @@ impl Executor<'_> {
                 .collect();
             options.extend(fs.default_options.iter().cloned());
             self.sys.run(
-                &Cmd::new("tune2fs").args(["-r".to_owned(), reserved.to_string(), "-o".to_owned(), options.join(",")]).path(device),
+                &Cmd::new("tune2fs")
+                    .args([
+                        "-r".to_owned(),
+                        reserved.to_string(),
+                        "-o".to_owned(),
+                        options.join(","),
+                    ])
+                    .path(device),
             )?;
         }
         self.verify(device, &fs.fstype, &fs.uuid)
     }
 
-    pub(super) fn make_xfs(&mut self, device: &Path, fs: &Xfs, fill: bool) -> Result<Outcome, StepError> {
-        self.sys.run(&Cmd::new("mkfs.xfs").args(xfs_args(fs, fill)).path(device))?;
+    pub(super) fn make_xfs(
+        &mut self,
+        device: &Path,
+        fs: &Xfs,
+        fill: bool,
+    ) -> Result<Outcome, StepError> {
+        self.sys
+            .run(&Cmd::new("mkfs.xfs").args(xfs_args(fs, fill)).path(device))?;
         self.verify(device, "xfs", &fs.uuid)
     }
 
@@ -136,7 +173,8 @@ impl Executor<'_> {
             command = command.args(["-s".to_owned(), per_cluster.to_string()]);
         }
         // mkfs.vfat counts in KiB.
-        self.sys.run(&command.path(device).arg((fs.size.0 / 1024).to_string()))?;
+        self.sys
+            .run(&command.path(device).arg((fs.size.0 / 1024).to_string()))?;
         self.verify(device, "vfat", &fs.uuid)
     }
 
@@ -147,7 +185,9 @@ impl Executor<'_> {
         label: Option<&str>,
         page_size: Bytes,
     ) -> Result<Outcome, StepError> {
-        let mut command = Cmd::new("mkswap").args(["-f", "-U", uuid]).args(["-p".to_owned(), page_size.0.to_string()]);
+        let mut command = Cmd::new("mkswap")
+            .args(["-f", "-U", uuid])
+            .args(["-p".to_owned(), page_size.0.to_string()]);
         if let Some(label) = label {
             command = command.args(["-L", label]);
         }
@@ -179,9 +219,17 @@ mod tests {
     #[test]
     fn xfs_features_are_switched_on_and_off_as_saved() {
         let text = xfs_args(&xfs(&["crc", "finobt", "reflink"]), false).join(" ");
-        assert!(text.contains("crc=1,uuid=f3af626e-2c77-4fdc-bc73-7c248d348957,finobt=1,rmapbt=0,reflink=1"), "{text}");
+        assert!(
+            text.contains(
+                "crc=1,uuid=f3af626e-2c77-4fdc-bc73-7c248d348957,finobt=1,rmapbt=0,reflink=1"
+            ),
+            "{text}"
+        );
         assert!(text.contains("size=314572800"), "{text}");
         let old = xfs_args(&xfs(&[]), true).join(" ");
-        assert!(old.contains("crc=0") && old.contains("reflink=0") && !old.contains("-d"), "{old}");
+        assert!(
+            old.contains("crc=0") && old.contains("reflink=0") && !old.contains("-d"),
+            "{old}"
+        );
     }
 }

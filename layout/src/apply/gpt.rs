@@ -35,7 +35,10 @@ impl Table<'_> {
         let lb = reader::block_size(self.sector)?;
         let guid = |text: &str| Uuid::parse_str(text).map_err(|e| format!("GUID {text}: {e}"));
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let backup_lba = self.sectors.checked_sub(1).ok_or("the disk has no sectors")?;
+        let backup_lba = self
+            .sectors
+            .checked_sub(1)
+            .ok_or("the disk has no sectors")?;
         for primary in [false, true] {
             let mut header = HeaderBuilder::new()
                 .backup_lba(backup_lba)
@@ -46,13 +49,24 @@ impl Table<'_> {
                 .build(lb)
                 .map_err(|e| text(&e))?;
             let (start, entries) = (header.part_start, header.num_parts);
-            Partition::write_zero_entries_to_device(&mut device, 0, entries.into(), start, lb, 128).map_err(|e| text(&e))?;
+            Partition::write_zero_entries_to_device(&mut device, 0, entries.into(), start, lb, 128)
+                .map_err(|e| text(&e))?;
             for part in self.partitions {
-                if part.number == 0 || part.number > entries || part.start < self.table.first_usable || part.end > self.table.last_usable {
-                    return Err(format!("partition {} lies outside of the table", part.number));
+                if part.number == 0
+                    || part.number > entries
+                    || part.start < self.table.first_usable
+                    || part.end > self.table.last_usable
+                {
+                    return Err(format!(
+                        "partition {} lies outside of the table",
+                        part.number
+                    ));
                 }
                 let entry = Partition {
-                    part_type_guid: Type { guid: guid(&part.type_guid)?, os: OperatingSystem::None },
+                    part_type_guid: Type {
+                        guid: guid(&part.type_guid)?,
+                        os: OperatingSystem::None,
+                    },
                     part_guid: guid(&part.partuuid)?,
                     first_lba: part.start.0,
                     last_lba: part.end.0,
@@ -64,13 +78,17 @@ impl Table<'_> {
                     .map_err(|e| text(&e))?;
             }
             if primary {
-                header.write_primary(&mut device, lb).map_err(|e| text(&e))?;
+                header
+                    .write_primary(&mut device, lb)
+                    .map_err(|e| text(&e))?;
             } else {
                 header.write_backup(&mut device, lb).map_err(|e| text(&e))?;
             }
         }
         let size = u32::try_from(backup_lba).unwrap_or(u32::MAX);
-        ProtectiveMBR::with_lb_size(size).overwrite_lba0(&mut device).map_err(|e| text(&e))?;
+        ProtectiveMBR::with_lb_size(size)
+            .overwrite_lba0(&mut device)
+            .map_err(|e| text(&e))?;
         device.flush().map_err(|e| text(&e))
     }
 
@@ -81,10 +99,18 @@ impl Table<'_> {
             return Err("one of the two headers cannot be read back".to_owned());
         }
         if found.header() != *self.table {
-            return Err(format!("the header is {:?} instead of {:?}", found.header(), self.table));
+            return Err(format!(
+                "the header is {:?} instead of {:?}",
+                found.header(),
+                self.table
+            ));
         }
         if found.partitions.len() != self.partitions.len() {
-            return Err(format!("{} partitions instead of {}", found.partitions.len(), self.partitions.len()));
+            return Err(format!(
+                "{} partitions instead of {}",
+                found.partitions.len(),
+                self.partitions.len()
+            ));
         }
         for part in self.partitions {
             let same = found.partitions.iter().any(|p| {
@@ -104,8 +130,14 @@ impl Table<'_> {
 }
 
 impl Executor<'_> {
-    pub(super) fn write_gpt(&mut self, device: &Path, table: &Table<'_>) -> Result<Outcome, StepError> {
-        let bad = |reason: String| StepError::Verify(format!("partition table of {}: {reason}", device.display()));
+    pub(super) fn write_gpt(
+        &mut self,
+        device: &Path,
+        table: &Table<'_>,
+    ) -> Result<Outcome, StepError> {
+        let bad = |reason: String| {
+            StepError::Verify(format!("partition table of {}: {reason}", device.display()))
+        };
         let mut rehearsal = Sparse::new(table.sectors * u64::from(table.sector.0));
         table.write(&mut rehearsal).map_err(bad)?;
         table.check(&mut rehearsal).map_err(bad)?;
@@ -132,7 +164,11 @@ impl Executor<'_> {
         for part in table.partitions {
             self.wait_for(&part.device)?;
             // What an earlier use of the disk left at these places must not come back to life.
-            self.sys.run(&Cmd::new("wipefs").args(["-a", "-f", "-q"]).path(&part.device))?;
+            self.sys.run(
+                &Cmd::new("wipefs")
+                    .args(["-a", "-f", "-q"])
+                    .path(&part.device),
+            )?;
             zero_edges(&part.device)?;
         }
         self.settle()?;
@@ -150,7 +186,11 @@ struct Sparse {
 
 impl Sparse {
     fn new(size: u64) -> Sparse {
-        Sparse { size, at: 0, blocks: BTreeMap::new() }
+        Sparse {
+            size,
+            at: 0,
+            blocks: BTreeMap::new(),
+        }
     }
 
     /// The part of `length` bytes from the current place that lies within one block: block, offset, length.
@@ -176,7 +216,8 @@ impl Read for Sparse {
 impl Write for Sparse {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let (block, offset, length) = self.piece(buf.len());
-        self.blocks.entry(block).or_insert([0; 512])[offset..offset + length].copy_from_slice(&buf[..length]);
+        self.blocks.entry(block).or_insert([0; 512])[offset..offset + length]
+            .copy_from_slice(&buf[..length]);
         self.at += length as u64;
         Ok(length)
     }
@@ -230,14 +271,30 @@ mod tests {
     #[test]
     fn numbers_with_gaps_names_guids_and_attributes_are_kept() {
         for sector in [SectorSize::S512, SectorSize::S4096] {
-            let partitions = [part(1, 2048, 4095), part(3, 8192, 9999), part(9, 4096, 8191)];
+            let partitions = [
+                part(1, 2048, 4095),
+                part(3, 8192, 9999),
+                part(9, 4096, 8191),
+            ];
             let header = table(20480, sector);
-            let table = Table { table: &header, sector, sectors: 20480, partitions: &partitions };
+            let table = Table {
+                table: &header,
+                sector,
+                sectors: 20480,
+                partitions: &partitions,
+            };
             let mut device = io::Cursor::new(vec![0u8; 20480 * sector.0 as usize]);
             table.write(&mut device).unwrap();
             table.check(&mut device).unwrap();
             let found = reader::read(&mut device, sector).unwrap();
-            assert_eq!(found.partitions.iter().map(|p| p.number).collect::<Vec<_>>(), [1, 3, 9]);
+            assert_eq!(
+                found
+                    .partitions
+                    .iter()
+                    .map(|p| p.number)
+                    .collect::<Vec<_>>(),
+                [1, 3, 9]
+            );
             assert_eq!(found.partitions[2].name, "part 9 äöü");
             assert_eq!(&device.get_ref()[510..512], [0x55, 0xaa]);
             assert_eq!(device.get_ref()[450], 0xee);
@@ -255,7 +312,12 @@ mod tests {
         // 2 TiB: as a vector this would not fit.
         let sectors = 1 << 32;
         let header = table(sectors, SectorSize::S512);
-        let table = Table { table: &header, sector: SectorSize::S512, sectors, partitions: &partitions };
+        let table = Table {
+            table: &header,
+            sector: SectorSize::S512,
+            sectors,
+            partitions: &partitions,
+        };
         let mut device = Sparse::new(sectors * 512);
         table.write(&mut device).unwrap();
         table.check(&mut device).unwrap();
@@ -266,7 +328,17 @@ mod tests {
     fn a_partition_outside_of_the_disk_is_refused() {
         let partitions = [part(1, 2048, 20470)];
         let header = table(20480, SectorSize::S512);
-        let table = Table { table: &header, sector: SectorSize::S512, sectors: 20480, partitions: &partitions };
-        assert!(table.write(&mut Sparse::new(20480 * 512)).unwrap_err().contains("partition 1"));
+        let table = Table {
+            table: &header,
+            sector: SectorSize::S512,
+            sectors: 20480,
+            partitions: &partitions,
+        };
+        assert!(
+            table
+                .write(&mut Sparse::new(20480 * 512))
+                .unwrap_err()
+                .contains("partition 1")
+        );
     }
 }

@@ -32,20 +32,49 @@ impl Executor<'_> {
         Ok(self.sys.run(&command)?)
     }
 
-    fn report(&self, subcommand: &str, key: &str, fields: &str, of: &str) -> Result<Option<Row>, StepError> {
+    fn report(
+        &self,
+        subcommand: &str,
+        key: &str,
+        fields: &str,
+        of: &str,
+    ) -> Result<Option<Row>, StepError> {
         let command = self
             .lvm(subcommand)
-            .args(["--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields, of])
+            .args([
+                "--reportformat",
+                "json",
+                "--units",
+                "b",
+                "--nosuffix",
+                "-o",
+                fields,
+                of,
+            ])
             .accept(5);
         let text = self.run_lvm(command)?.text();
-        let rows = parse(&text, key).map_err(|reason| StepError::Verify(format!("{subcommand} {of}: {reason}")))?;
+        let rows = parse(&text, key)
+            .map_err(|reason| StepError::Verify(format!("{subcommand} {of}: {reason}")))?;
         Ok(rows.into_iter().next())
     }
 
-    pub(super) fn pv_create(&mut self, device: &Path, uuid: &str, pe_start: Bytes) -> Result<Outcome, StepError> {
+    pub(super) fn pv_create(
+        &mut self,
+        device: &Path,
+        uuid: &str,
+        pe_start: Bytes,
+    ) -> Result<Outcome, StepError> {
         self.run_lvm(
             self.lvm("pvcreate")
-                .args(["--yes", "--force", "--force", "--norestorefile", "--uuid", uuid, "--dataalignment"])
+                .args([
+                    "--yes",
+                    "--force",
+                    "--force",
+                    "--norestorefile",
+                    "--uuid",
+                    uuid,
+                    "--dataalignment",
+                ])
                 .arg(format!("{}b", pe_start.0))
                 .path(device),
         )?;
@@ -67,7 +96,10 @@ impl Executor<'_> {
         extent_size: Bytes,
         tags: &[String],
     ) -> Result<Outcome, StepError> {
-        let mut command = self.lvm("vgcreate").args(["--yes", "--physicalextentsize"]).arg(format!("{}b", extent_size.0));
+        let mut command = self
+            .lvm("vgcreate")
+            .args(["--yes", "--physicalextentsize"])
+            .arg(format!("{}b", extent_size.0));
         for tag in tags {
             command = command.args(["--addtag", tag]);
         }
@@ -78,13 +110,23 @@ impl Executor<'_> {
         self.run_lvm(command)?;
         let row = self.report("vgs", "vg", "vg_extent_size", name)?;
         if row.map(|row| row.bytes("vg_extent_size")) != Some(extent_size) {
-            return Err(StepError::Verify(format!("volume group {name} does not have extents of {extent_size}")));
+            return Err(StepError::Verify(format!(
+                "volume group {name} does not have extents of {extent_size}"
+            )));
         }
         Ok(Outcome::Done)
     }
 
-    pub(super) fn lv_create(&mut self, vg: &str, name: &str, size: Bytes, tags: &[String]) -> Result<Outcome, StepError> {
-        let mut command = self.lvm("lvcreate").args(["--yes", "--wipesignatures", "y", "--zero", "y", "--size"]);
+    pub(super) fn lv_create(
+        &mut self,
+        vg: &str,
+        name: &str,
+        size: Bytes,
+        tags: &[String],
+    ) -> Result<Outcome, StepError> {
+        let mut command =
+            self.lvm("lvcreate")
+                .args(["--yes", "--wipesignatures", "y", "--zero", "y", "--size"]);
         command = command.arg(format!("{}b", size.0)).args(["--name", name]);
         for tag in tags {
             command = command.args(["--addtag", tag]);
@@ -92,14 +134,27 @@ impl Executor<'_> {
         self.run_lvm(command.arg(vg))?;
         let row = self.report("lvs", "lv", "lv_size", &format!("{vg}/{name}"))?;
         if row.map(|row| row.bytes("lv_size")) != Some(size) {
-            return Err(StepError::Verify(format!("{vg}/{name} does not have the size {size}")));
+            return Err(StepError::Verify(format!(
+                "{vg}/{name} does not have the size {size}"
+            )));
         }
         self.wait_for(&lv_path(vg, name))?;
         Ok(Outcome::Done)
     }
 
     pub(super) fn thin_pool(&mut self, step: &Step) -> Result<Outcome, StepError> {
-        let Step::ThinPoolCreate { vg, name, size, chunk_size, metadata_size, zero, discards, spare, tags } = step else {
+        let Step::ThinPoolCreate {
+            vg,
+            name,
+            size,
+            chunk_size,
+            metadata_size,
+            zero,
+            discards,
+            spare,
+            tags,
+        } = step
+        else {
             return Ok(Outcome::AlreadySo);
         };
         let yes_no = |yes: bool| if yes { "y" } else { "n" };
@@ -107,22 +162,41 @@ impl Executor<'_> {
         let mut command = self
             .lvm("lvcreate")
             .args(["--yes", "--type", "thin-pool"])
-            .args(["--size".to_owned(), bytes(*size), "--poolmetadatasize".to_owned(), bytes(*metadata_size)])
+            .args([
+                "--size".to_owned(),
+                bytes(*size),
+                "--poolmetadatasize".to_owned(),
+                bytes(*metadata_size),
+            ])
             .args(["--chunksize".to_owned(), bytes(*chunk_size)])
-            .args(["--zero", yes_no(*zero), "--discards", discards, "--poolmetadataspare", yes_no(*spare)])
+            .args([
+                "--zero",
+                yes_no(*zero),
+                "--discards",
+                discards,
+                "--poolmetadataspare",
+                yes_no(*spare),
+            ])
             .args(["--name", name]);
         for tag in tags {
             command = command.args(["--addtag", tag]);
         }
         self.run_lvm(command.arg(vg))?;
-        let row = self.report("lvs", "lv", "lv_size,chunk_size,lv_metadata_size,discards,zero", &format!("{vg}/{name}"))?;
+        let row = self.report(
+            "lvs",
+            "lv",
+            "lv_size,chunk_size,lv_metadata_size,discards,zero",
+            &format!("{vg}/{name}"),
+        )?;
         let row = row.unwrap_or_default();
         let same = row.bytes("lv_size") == *size
             && row.bytes("chunk_size") == *chunk_size
             && row.bytes("lv_metadata_size") == *metadata_size
             && row.text("discards") == discards;
         if !same {
-            return Err(StepError::Verify(format!("thin pool {vg}/{name} is not as planned: {row:?}")));
+            return Err(StepError::Verify(format!(
+                "thin pool {vg}/{name} is not as planned: {row:?}"
+            )));
         }
         Ok(Outcome::Done)
     }
@@ -144,10 +218,17 @@ impl Executor<'_> {
         Ok(())
     }
 
-    pub(super) fn deactivate(&mut self, vgs: &[String], read_only: &[String]) -> Result<Outcome, StepError> {
+    pub(super) fn deactivate(
+        &mut self,
+        vgs: &[String],
+        read_only: &[String],
+    ) -> Result<Outcome, StepError> {
         self.settle()?;
         for volume in read_only {
-            self.run_lvm(self.lvm("lvchange").args(["--yes", "--permission", "r", volume]))?;
+            self.run_lvm(
+                self.lvm("lvchange")
+                    .args(["--yes", "--permission", "r", volume]),
+            )?;
         }
         for vg in vgs {
             self.run_lvm(self.lvm("vgchange").args(["--activate", "n", vg]))?;

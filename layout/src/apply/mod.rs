@@ -30,12 +30,21 @@ pub struct ContentError {
 impl ContentError {
     /// With a text only.
     pub fn new(what: impl Into<String>) -> ContentError {
-        ContentError { what: what.into(), source: None }
+        ContentError {
+            what: what.into(),
+            source: None,
+        }
     }
     /// With the cause.
-    pub fn caused(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ContentError {
+    pub fn caused(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> ContentError {
         let source = source.into();
-        ContentError { what: format!("{}: {source}", what.into()), source: Some(source) }
+        ContentError {
+            what: format!("{}: {source}", what.into()),
+            source: Some(source),
+        }
     }
 }
 
@@ -139,7 +148,14 @@ pub fn apply(
     if let Some(reason) = plan.writes_outside() {
         return Err(ApplyError::Unsafe(reason));
     }
-    let mut executor = Executor { sys, plan, saved, root, content, events };
+    let mut executor = Executor {
+        sys,
+        plan,
+        saved,
+        root,
+        content,
+        events,
+    };
     let total = plan.steps.len();
     for (index, step) in plan.steps.iter().enumerate() {
         events.step_started(index, total, step);
@@ -147,8 +163,18 @@ pub fn apply(
         let start = Instant::now();
         match executor.step(step) {
             Ok(outcome) => {
-                let word = if outcome == Outcome::Done { "done" } else { "already so" };
-                journal::line(journal, index, step, word, &format!("{} ms", start.elapsed().as_millis()));
+                let word = if outcome == Outcome::Done {
+                    "done"
+                } else {
+                    "already so"
+                };
+                journal::line(
+                    journal,
+                    index,
+                    step,
+                    word,
+                    &format!("{} ms", start.elapsed().as_millis()),
+                );
                 events.step_done(index, total, step, outcome, start.elapsed());
             }
             Err(source) => {
@@ -157,7 +183,12 @@ pub fn apply(
                 if let Err(error) = executor.unmount() {
                     events.note(&format!("could not unmount after the failure: {error}"));
                 }
-                return Err(ApplyError::Step { index, total, step: Box::new(step.clone()), source });
+                return Err(ApplyError::Step {
+                    index,
+                    total,
+                    step: Box::new(step.clone()),
+                    source,
+                });
             }
         }
     }
@@ -166,7 +197,12 @@ pub fn apply(
 
 /// Looks at the result of a restore: activates the volumes, mounts the filesystems read-only below `root`, captures, and
 /// takes everything down again. Compare with [`crate::diff::diff`].
-pub fn recapture(sys: &dyn System, plan: &Plan, saved: &Layout, root: &Path) -> Result<Layout, StepError> {
+pub fn recapture(
+    sys: &dyn System,
+    plan: &Plan,
+    saved: &Layout,
+    root: &Path,
+) -> Result<Layout, StepError> {
     struct Nothing;
     impl Content for Nothing {
         fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
@@ -176,7 +212,14 @@ pub fn recapture(sys: &dyn System, plan: &Plan, saved: &Layout, root: &Path) -> 
             Ok(())
         }
     }
-    let mut executor = Executor { sys, plan, saved, root, content: &mut Nothing, events: &Silent };
+    let mut executor = Executor {
+        sys,
+        plan,
+        saved,
+        root,
+        content: &mut Nothing,
+        events: &Silent,
+    };
     let result = executor.look();
     let down = executor.take_down();
     let layout = result?;
@@ -202,24 +245,64 @@ pub(crate) struct Executor<'a> {
 impl Executor<'_> {
     fn step(&mut self, step: &Step) -> Result<Outcome, StepError> {
         match step {
-            Step::Fence { disks, targets, vgs } => self.fence(disks, targets, vgs),
+            Step::Fence {
+                disks,
+                targets,
+                vgs,
+            } => self.fence(disks, targets, vgs),
             Step::Wipe { device, size } => self.wipe(device, *size),
-            Step::WriteGpt { device, table, sector_size, sectors, partitions } => {
-                self.write_gpt(device, &gpt::Table { table, sector: *sector_size, sectors: *sectors, partitions })
-            }
-            Step::PvCreate { device, uuid, pe_start } => self.pv_create(device, uuid, *pe_start),
-            Step::VgCreate { name, devices, extent_size, tags } => self.vg_create(name, devices, *extent_size, tags),
-            Step::LvCreate { vg, name, size, tags, .. } => self.lv_create(vg, name, *size, tags),
+            Step::WriteGpt {
+                device,
+                table,
+                sector_size,
+                sectors,
+                partitions,
+            } => self.write_gpt(
+                device,
+                &gpt::Table {
+                    table,
+                    sector: *sector_size,
+                    sectors: *sectors,
+                    partitions,
+                },
+            ),
+            Step::PvCreate {
+                device,
+                uuid,
+                pe_start,
+            } => self.pv_create(device, uuid, *pe_start),
+            Step::VgCreate {
+                name,
+                devices,
+                extent_size,
+                tags,
+            } => self.vg_create(name, devices, *extent_size, tags),
+            Step::LvCreate {
+                vg,
+                name,
+                size,
+                tags,
+                ..
+            } => self.lv_create(vg, name, *size, tags),
             Step::ThinPoolCreate { .. } => self.thin_pool(step),
             Step::MakeExt4 { device, fs, fill } => self.make_ext4(device, fs, *fill),
             Step::MakeXfs { device, fs, fill } => self.make_xfs(device, fs, *fill),
             Step::MakeVfat { device, fs } => self.make_vfat(device, fs),
-            Step::MakeSwap { device, uuid, label, page_size } => self.make_swap(device, uuid, label.as_deref(), *page_size),
+            Step::MakeSwap {
+                device,
+                uuid,
+                label,
+                page_size,
+            } => self.make_swap(device, uuid, label.as_deref(), *page_size),
             Step::RestoreImage { node, device, .. } => {
                 self.content.restore_image(node, device)?;
                 Ok(Outcome::Done)
             }
-            Step::Mount { device, fstype, mount_point } => self.mount(device, fstype, mount_point, false),
+            Step::Mount {
+                device,
+                fstype,
+                mount_point,
+            } => self.mount(device, fstype, mount_point, false),
             Step::RestoreTree { mount_point } => {
                 let into = self.inside(mount_point);
                 self.content.restore_tree(mount_point, &into)?;
@@ -228,11 +311,19 @@ impl Executor<'_> {
             Step::UpdateFstab { replace } => self.update_fstab(replace),
             Step::UpdateInitramfs { .. } => self.update_initramfs(),
             Step::GrubBios { device, modules } => self.grub_bios(device, modules),
-            Step::GrubEfi { esp, bootloader_id, shim } => self.grub_efi(esp, bootloader_id, *shim),
+            Step::GrubEfi {
+                esp,
+                bootloader_id,
+                shim,
+            } => self.grub_efi(esp, bootloader_id, *shim),
             Step::GrubConfig => self.grub_config(),
-            Step::EfiBootEntry { device, partition, partuuid, label, loader } => {
-                self.efi_entry(device, *partition, partuuid, label, loader)
-            }
+            Step::EfiBootEntry {
+                device,
+                partition,
+                partuuid,
+                label,
+                loader,
+            } => self.efi_entry(device, *partition, partuuid, label, loader),
             Step::Unmount => self.unmount(),
             Step::Deactivate { vgs, read_only } => self.deactivate(vgs, read_only),
         }
@@ -246,12 +337,21 @@ impl Executor<'_> {
     fn look(&mut self) -> Result<Layout, StepError> {
         self.activate()?;
         for step in &self.plan.steps {
-            if let Step::Mount { device, fstype, mount_point } = step {
+            if let Step::Mount {
+                device,
+                fstype,
+                mount_point,
+            } = step
+            {
                 self.mount(device, fstype, mount_point, true)?;
             }
         }
         let disks: Vec<PathBuf> = self.plan.disks.iter().map(|d| d.device.clone()).collect();
-        Ok(crate::capture::capture_at(self.sys, self.root, Some(&disks))?)
+        Ok(crate::capture::capture_at(
+            self.sys,
+            self.root,
+            Some(&disks),
+        )?)
     }
 
     fn take_down(&mut self) -> Result<(), StepError> {
@@ -265,7 +365,10 @@ impl Executor<'_> {
     }
 }
 
-pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StepError {
+pub(crate) fn io_error(
+    what: &'static str,
+    path: &Path,
+) -> impl FnOnce(std::io::Error) -> StepError {
     let path = path.to_owned();
     move |source| StepError::Io { what, path, source }
 }

@@ -13,32 +13,55 @@ impl Executor<'_> {
         Ok(mounted(self.sys, self.root)?)
     }
 
-    pub(super) fn mount(&mut self, device: &Path, fstype: &str, at: &Path, read_only: bool) -> Result<Outcome, StepError> {
+    pub(super) fn mount(
+        &mut self,
+        device: &Path,
+        fstype: &str,
+        at: &Path,
+        read_only: bool,
+    ) -> Result<Outcome, StepError> {
         let real = self.sys.canonicalize(device)?;
-        let is_it = |m: &&Mounted| m.mount_point == at && self.sys.canonicalize(Path::new(&m.source)).is_ok_and(|s| s == real);
+        let is_it = |m: &&Mounted| {
+            m.mount_point == at
+                && self
+                    .sys
+                    .canonicalize(Path::new(&m.source))
+                    .is_ok_and(|s| s == real)
+        };
         if self.below()?.iter().any(|m| is_it(&m)) {
             return Ok(Outcome::AlreadySo);
         }
         let target = self.inside(at);
         if !read_only || !target.exists() {
-            std::fs::create_dir_all(&target).map_err(io_error("cannot make the directory", &target))?;
+            std::fs::create_dir_all(&target)
+                .map_err(io_error("cannot make the directory", &target))?;
         }
         let mut flags = MountFlags::empty();
         if read_only {
             flags |= MountFlags::RDONLY;
         }
         // ext2 and ext3 are mounted by the ext4 driver where there is no other.
-        let kind = if matches!(fstype, "ext2" | "ext3") { "ext4" } else { fstype };
+        let kind = if matches!(fstype, "ext2" | "ext3") {
+            "ext4"
+        } else {
+            fstype
+        };
         let mut builder = Mount::builder().fstype(kind).flags(flags);
         if kind == "xfs" && read_only {
             // A copy with the same UUID may be mounted somewhere else.
             builder = builder.data("nouuid");
         }
-        builder.mount(&real, &target).map_err(io_error("cannot mount", device))?;
+        builder
+            .mount(&real, &target)
+            .map_err(io_error("cannot mount", device))?;
         if self.below()?.iter().any(|m| is_it(&m)) {
             Ok(Outcome::Done)
         } else {
-            Err(StepError::Verify(format!("{} is not mounted at {}", device.display(), target.display())))
+            Err(StepError::Verify(format!(
+                "{} is not mounted at {}",
+                device.display(),
+                target.display()
+            )))
         }
     }
 
@@ -70,17 +93,32 @@ impl Executor<'_> {
     /// Unmounts everything below the restore root, last mounted first.
     pub(super) fn unmount(&mut self) -> Result<Outcome, StepError> {
         if self.root == Path::new("/") {
-            return Err(StepError::Refused("the restore root must not be the running system".to_owned()));
+            return Err(StepError::Refused(
+                "the restore root must not be the running system".to_owned(),
+            ));
         }
         let all = self.below()?;
         for mounted in all.iter().rev() {
             let target = self.inside(&mounted.mount_point);
-            self.unmount_one(target.strip_prefix("/").map(|p| Path::new("/").join(p)).unwrap_or(target).as_path())?;
+            self.unmount_one(
+                target
+                    .strip_prefix("/")
+                    .map(|p| Path::new("/").join(p))
+                    .unwrap_or(target)
+                    .as_path(),
+            )?;
         }
         if let Some(left) = self.below()?.first() {
             let at = self.inside(&left.mount_point);
-            return Err(StepError::Verify(format!("{} is still mounted", at.display())));
+            return Err(StepError::Verify(format!(
+                "{} is still mounted",
+                at.display()
+            )));
         }
-        Ok(if all.is_empty() { Outcome::AlreadySo } else { Outcome::Done })
+        Ok(if all.is_empty() {
+            Outcome::AlreadySo
+        } else {
+            Outcome::Done
+        })
     }
 }

@@ -8,7 +8,11 @@ use crate::system::{Cmd, System};
 
 /// How this machine was started.
 pub(crate) fn firmware(sys: &dyn System) -> Firmware {
-    if sys.exists(Path::new("/sys/firmware/efi")) { Firmware::Uefi } else { Firmware::Bios }
+    if sys.exists(Path::new("/sys/firmware/efi")) {
+        Firmware::Uefi
+    } else {
+        Firmware::Bios
+    }
 }
 
 /// Looks for boot loaders of the system in `root`.
@@ -16,7 +20,9 @@ pub(crate) fn boot(sys: &dyn System, root: &Path, layout: &Layout) -> Boot {
     let mut boot = Boot {
         secure_boot: secure_boot(sys),
         kernel_command_line: sys.text(Path::new("/proc/cmdline")).unwrap_or_default(),
-        running_kernel: sys.text(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default(),
+        running_kernel: sys
+            .text(Path::new("/proc/sys/kernel/osrelease"))
+            .unwrap_or_default(),
         grub_pc_package: sys.exists(&root.join("var/lib/dpkg/info/grub-pc.list")),
         initramfs_modules: initramfs_modules(sys, root),
         ..Boot::default()
@@ -38,13 +44,19 @@ pub(crate) fn boot(sys: &dyn System, root: &Path, layout: &Layout) -> Boot {
     }
     for mount in layout.mounts.iter().filter(|m| m.mounted) {
         if matches!(layout.nodes.get(&mount.node), Some(Node::Vfat(_))) {
-            let relative = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
-            boot.grub_efi.extend(grub_efi(sys, &root.join(relative)).into_iter().map(|(id, shim, fallback)| GrubEfi {
-                esp: mount.node.clone(),
-                bootloader_id: id,
-                shim,
-                fallback,
-            }));
+            let relative = mount
+                .mount_point
+                .strip_prefix("/")
+                .unwrap_or(&mount.mount_point);
+            boot.grub_efi
+                .extend(grub_efi(sys, &root.join(relative)).into_iter().map(
+                    |(id, shim, fallback)| GrubEfi {
+                        esp: mount.node.clone(),
+                        bootloader_id: id,
+                        shim,
+                        fallback,
+                    },
+                ));
         }
     }
     if firmware(sys) == Firmware::Uefi {
@@ -57,7 +69,8 @@ pub(crate) fn boot(sys: &dyn System, root: &Path, layout: &Layout) -> Boot {
 
 fn secure_boot(sys: &dyn System) -> Option<bool> {
     // The variable's value follows four bytes of attributes (kernel: Documentation/filesystems/efivarfs.rst).
-    let path = Path::new("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+    let path =
+        Path::new("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
     sys.read(path).ok()?.get(4).map(|byte| *byte == 1)
 }
 
@@ -65,7 +78,12 @@ fn initramfs_modules(sys: &dyn System, root: &Path) -> Option<String> {
     let mut found = None;
     let mut files = vec![root.join("etc/initramfs-tools/initramfs.conf")];
     let parts = root.join("etc/initramfs-tools/conf.d");
-    files.extend(sys.list_dir(&parts).unwrap_or_default().iter().map(|name| parts.join(name)));
+    files.extend(
+        sys.list_dir(&parts)
+            .unwrap_or_default()
+            .iter()
+            .map(|name| parts.join(name)),
+    );
     for file in files {
         for line in sys.text(&file).unwrap_or_default().lines() {
             if let Some(value) = line.trim().strip_prefix("MODULES=") {
@@ -79,7 +97,9 @@ fn initramfs_modules(sys: &dyn System, root: &Path) -> Option<String> {
 /// GRUB's boot.img contains this text within the 440 bytes of boot code.
 pub(crate) fn mbr_has_grub(sys: &dyn System, disk: &Path) -> bool {
     let mut code = [0u8; 440];
-    let read = sys.open(disk).is_ok_and(|mut file| file.read_exact(&mut code).is_ok());
+    let read = sys
+        .open(disk)
+        .is_ok_and(|mut file| file.read_exact(&mut code).is_ok());
     read && code.windows(4).any(|window| window == b"GRUB")
 }
 
@@ -87,11 +107,18 @@ pub(crate) fn mbr_has_grub(sys: &dyn System, disk: &Path) -> bool {
 fn grub_efi(sys: &dyn System, esp: &Path) -> Vec<(String, bool, bool)> {
     // FAT keeps case as written and ignores it: "efi", "EFI" and "Efi" are met.
     let child = |dir: &Path, name: &str| {
-        sys.list_dir(dir).ok()?.into_iter().find(|n| n.eq_ignore_ascii_case(name)).map(|n| dir.join(n))
+        sys.list_dir(dir)
+            .ok()?
+            .into_iter()
+            .find(|n| n.eq_ignore_ascii_case(name))
+            .map(|n| dir.join(n))
     };
-    let Some(efi) = child(esp, "EFI") else { return Vec::new() };
-    let fallback =
-        child(&efi, "BOOT").is_some_and(|dir| child(&dir, "BOOTX64.EFI").is_some() || child(&dir, "BOOTAA64.EFI").is_some());
+    let Some(efi) = child(esp, "EFI") else {
+        return Vec::new();
+    };
+    let fallback = child(&efi, "BOOT").is_some_and(|dir| {
+        child(&dir, "BOOTX64.EFI").is_some() || child(&dir, "BOOTAA64.EFI").is_some()
+    });
     let mut found = Vec::new();
     for name in sys.list_dir(&efi).unwrap_or_default() {
         let dir = efi.join(&name);
@@ -111,8 +138,12 @@ pub(crate) fn parse_efibootmgr(text: &str) -> Vec<EfiEntry> {
             order = list.split(',').map(|n| n.trim().to_owned()).collect();
             continue;
         }
-        let Some(rest) = line.strip_prefix("Boot") else { continue };
-        let (Some(number), Some(after)) = (rest.get(..4), rest.get(4..)) else { continue };
+        let Some(rest) = line.strip_prefix("Boot") else {
+            continue;
+        };
+        let (Some(number), Some(after)) = (rest.get(..4), rest.get(4..)) else {
+            continue;
+        };
         if !number.chars().all(|c| c.is_ascii_hexdigit()) {
             continue;
         }
@@ -120,17 +151,34 @@ pub(crate) fn parse_efibootmgr(text: &str) -> Vec<EfiEntry> {
         let after = after.trim_start_matches('*').trim_start();
         let (label, path) = after.split_once('\t').unwrap_or((after, ""));
         // HD(2,GPT,<partuuid>,0x800,0x100000)/File(\EFI\debian\shimx64.efi); newer versions leave "File()" out.
-        let partuuid = path.split_once("GPT,").and_then(|(_, r)| r.split(',').next()).map(str::to_lowercase);
+        let partuuid = path
+            .split_once("GPT,")
+            .and_then(|(_, r)| r.split(',').next())
+            .map(str::to_lowercase);
         let loader = match path.split_once("File(") {
             Some((_, rest)) => rest.split(')').next().map(str::to_owned),
             None => path.split_once(")/\\").map(|(_, rest)| {
-                let end = rest.to_ascii_lowercase().find(".efi").map_or(rest.len(), |at| at + 4);
+                let end = rest
+                    .to_ascii_lowercase()
+                    .find(".efi")
+                    .map_or(rest.len(), |at| at + 4);
                 format!("\\{}", &rest[..end])
             }),
         };
-        entries.push(EfiEntry { number: number.to_owned(), label: label.trim().to_owned(), active, partuuid, loader });
+        entries.push(EfiEntry {
+            number: number.to_owned(),
+            label: label.trim().to_owned(),
+            active,
+            partuuid,
+            loader,
+        });
     }
-    entries.sort_by_key(|e| order.iter().position(|n| *n == e.number).unwrap_or(usize::MAX));
+    entries.sort_by_key(|e| {
+        order
+            .iter()
+            .position(|n| *n == e.number)
+            .unwrap_or(usize::MAX)
+    });
     entries
 }
 
@@ -147,11 +195,20 @@ mod tests {
             Boot0005  old\tHD(2,GPT,5e0f5a3c-0000-4000-8000-000000000001,0x800,0x100000)/\\EFI\\debian\\grubx64.efi0000\n";
         let entries = parse_efibootmgr(text);
         assert_eq!(entries[0].label, "proxmox");
-        assert_eq!(entries[0].partuuid.as_deref(), Some("5e0f5a3c-0000-4000-8000-000000000001"));
-        assert_eq!(entries[0].loader.as_deref(), Some("\\EFI\\proxmox\\shimx64.efi"));
+        assert_eq!(
+            entries[0].partuuid.as_deref(),
+            Some("5e0f5a3c-0000-4000-8000-000000000001")
+        );
+        assert_eq!(
+            entries[0].loader.as_deref(),
+            Some("\\EFI\\proxmox\\shimx64.efi")
+        );
         assert_eq!(entries[1].label, "UiApp");
         assert!(!entries[2].active);
-        assert_eq!(entries[2].loader.as_deref(), Some("\\EFI\\debian\\grubx64.efi"));
+        assert_eq!(
+            entries[2].loader.as_deref(),
+            Some("\\EFI\\debian\\grubx64.efi")
+        );
     }
 
     #[test]
@@ -160,14 +217,23 @@ mod tests {
             .file("/boot/efi/EFI/proxmox/grubx64.efi", "")
             .file("/boot/efi/EFI/proxmox/shimx64.efi", "")
             .file("/boot/efi/EFI/Boot/bootx64.efi", "");
-        assert_eq!(grub_efi(&sys, Path::new("/boot/efi")), [("proxmox".to_owned(), true, true)]);
+        assert_eq!(
+            grub_efi(&sys, Path::new("/boot/efi")),
+            [("proxmox".to_owned(), true, true)]
+        );
     }
 
     #[test]
     fn a_later_file_decides_about_initramfs_modules() {
         let sys = Recorded::new()
-            .file("/etc/initramfs-tools/initramfs.conf", "#MODULES=x\nMODULES=most\n")
+            .file(
+                "/etc/initramfs-tools/initramfs.conf",
+                "#MODULES=x\nMODULES=most\n",
+            )
             .file("/etc/initramfs-tools/conf.d/driver-policy", "MODULES=dep\n");
-        assert_eq!(initramfs_modules(&sys, Path::new("/")).as_deref(), Some("dep"));
+        assert_eq!(
+            initramfs_modules(&sys, Path::new("/")).as_deref(),
+            Some("dep")
+        );
     }
 }

@@ -9,7 +9,9 @@ use crate::units::{Bytes, SectorSize};
 
 /// Kernel names that are never part of a host's layout: memory, loops, optical and network drives, and the block devices
 /// of guests (zd: zvols, rbd, nbd, drbd).
-const IGNORED: [&str; 10] = ["loop", "ram", "zram", "sr", "fd", "zd", "rbd", "nbd", "drbd", "mtdblock"];
+const IGNORED: [&str; 10] = [
+    "loop", "ram", "zram", "sr", "fd", "zd", "rbd", "nbd", "drbd", "mtdblock",
+];
 
 /// What a device is signed as.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +38,8 @@ pub(crate) struct Devices<'a> {
 
 fn is_ignored(name: &str) -> bool {
     IGNORED.iter().any(|prefix| {
-        name.strip_prefix(prefix).is_some_and(|rest| rest.chars().next().is_none_or(|c| c.is_ascii_digit()))
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| rest.chars().next().is_none_or(|c| c.is_ascii_digit()))
     })
 }
 
@@ -44,7 +47,11 @@ impl<'a> Devices<'a> {
     pub fn new(sys: &'a dyn System) -> Result<Devices<'a>, CaptureError> {
         let mut list = sys.block_devices()?;
         list.retain(|d| !is_ignored(d.parent.as_deref().unwrap_or(&d.name)));
-        Ok(Devices { sys, list, only: None })
+        Ok(Devices {
+            sys,
+            list,
+            only: None,
+        })
     }
 
     /// Whole disks, without device-mapper and md, without empty card readers.
@@ -61,22 +68,32 @@ impl<'a> Devices<'a> {
 
     /// Arrays and device-mapper devices.
     pub fn virtuals(&self) -> impl Iterator<Item = &BlockDevice> {
-        self.list.iter().filter(|d| d.parent.is_none() && (d.name.starts_with("dm-") || is_md(&d.name)))
+        self.list
+            .iter()
+            .filter(|d| d.parent.is_none() && (d.name.starts_with("dm-") || is_md(&d.name)))
     }
 
     fn is_multipath_component(&self, device: &BlockDevice) -> bool {
         // NVMe namespaces behind native multipath appear as nvme0c0n1 too.
-        device.properties.get("DM_MULTIPATH_DEVICE_PATH").is_some_and(|v| v == "1")
+        device
+            .properties
+            .get("DM_MULTIPATH_DEVICE_PATH")
+            .is_some_and(|v| v == "1")
             || (device.name.starts_with("nvme") && device.name.matches('c').count() == 1)
     }
 
     pub fn partitions(&self, disk: &str) -> impl Iterator<Item = &BlockDevice> {
         let disk = disk.to_owned();
-        self.list.iter().filter(move |d| d.parent.as_deref() == Some(&disk))
+        self.list
+            .iter()
+            .filter(move |d| d.parent.as_deref() == Some(&disk))
     }
 
     pub fn by_node(&self, node: &Path) -> Option<&BlockDevice> {
-        let real = self.sys.canonicalize(node).unwrap_or_else(|_| node.to_owned());
+        let real = self
+            .sys
+            .canonicalize(node)
+            .unwrap_or_else(|_| node.to_owned());
         self.list.iter().find(|d| d.node == real || d.node == node)
     }
 
@@ -92,14 +109,23 @@ impl<'a> Devices<'a> {
 
     /// A file below `/sys/class/block/<name>`; empty is none.
     pub fn sysfs(&self, device: &BlockDevice, file: &str) -> Option<String> {
-        let path = PathBuf::from("/sys/class/block").join(&device.name).join(file);
+        let path = PathBuf::from("/sys/class/block")
+            .join(&device.name)
+            .join(file);
         // Some drivers print a missing string as the kernel's printf does.
-        self.sys.text(&path).filter(|text| !text.is_empty() && text != "(null)")
+        self.sys
+            .text(&path)
+            .filter(|text| !text.is_empty() && text != "(null)")
     }
 
     pub fn size(&self, device: &BlockDevice) -> Bytes {
         // sysfs counts in 512 bytes, whatever the sector size is.
-        Bytes(self.sysfs(device, "size").and_then(|s| s.parse::<u64>().ok()).unwrap_or(0).saturating_mul(512))
+        Bytes(
+            self.sysfs(device, "size")
+                .and_then(|s| s.parse::<u64>().ok())
+                .unwrap_or(0)
+                .saturating_mul(512),
+        )
     }
 
     pub fn sector_size(&self, device: &BlockDevice) -> SectorSize {
@@ -109,12 +135,24 @@ impl<'a> Devices<'a> {
 
     /// Devices that lie on this one, by kernel name.
     pub fn holders(&self, device: &BlockDevice) -> Vec<String> {
-        self.sys.list_dir(&PathBuf::from("/sys/class/block").join(&device.name).join("holders")).unwrap_or_default()
+        self.sys
+            .list_dir(
+                &PathBuf::from("/sys/class/block")
+                    .join(&device.name)
+                    .join("holders"),
+            )
+            .unwrap_or_default()
     }
 
     /// Devices that this one lies on, by kernel name.
     pub fn slaves(&self, device: &BlockDevice) -> Vec<String> {
-        self.sys.list_dir(&PathBuf::from("/sys/class/block").join(&device.name).join("slaves")).unwrap_or_default()
+        self.sys
+            .list_dir(
+                &PathBuf::from("/sys/class/block")
+                    .join(&device.name)
+                    .join("slaves"),
+            )
+            .unwrap_or_default()
     }
 
     /// What is on a device: udev's answer, else the probe of the device itself.
@@ -124,8 +162,14 @@ impl<'a> Devices<'a> {
             return Probe {
                 fstype: udev.get("ID_FS_TYPE").cloned(),
                 // Outside the _ENC form udev replaces characters that are unsafe in file names.
-                uuid: udev.get("ID_FS_UUID_ENC").map(|s| unescape(s)).or_else(|| udev.get("ID_FS_UUID").cloned()),
-                label: udev.get("ID_FS_LABEL_ENC").map(|s| unescape(s)).or_else(|| udev.get("ID_FS_LABEL").cloned()),
+                uuid: udev
+                    .get("ID_FS_UUID_ENC")
+                    .map(|s| unescape(s))
+                    .or_else(|| udev.get("ID_FS_UUID").cloned()),
+                label: udev
+                    .get("ID_FS_LABEL_ENC")
+                    .map(|s| unescape(s))
+                    .or_else(|| udev.get("ID_FS_LABEL").cloned()),
                 version: udev.get("ID_FS_VERSION").cloned(),
                 table: udev.get("ID_PART_TABLE_TYPE").cloned(),
                 unreadable: None,
@@ -137,46 +181,80 @@ impl<'a> Devices<'a> {
     /// Reads the signatures, not udev's memory of them.
     pub fn probe_now(&self, node: &Path) -> Probe {
         // Status 2: nothing found; 8: ambivalent, several signatures.
-        let command = Cmd::new("blkid").args(["-p", "-o", "udev"]).path(node).accept(2).accept(8);
+        let command = Cmd::new("blkid")
+            .args(["-p", "-o", "udev"])
+            .path(node)
+            .accept(2)
+            .accept(8);
         match self.sys.run(&command) {
-            Ok(output) if output.status == 8 => Probe { fstype: Some("ambiguous".to_owned()), ..Probe::default() },
+            Ok(output) if output.status == 8 => Probe {
+                fstype: Some("ambiguous".to_owned()),
+                ..Probe::default()
+            },
             // Status 2 is also what an unreadable device gives; then there is a message.
             Ok(output) if output.status == 2 && !output.stderr.is_empty() => Probe {
                 unreadable: Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
                 ..Probe::default()
             },
             Ok(output) => parse_blkid(&output.text()),
-            Err(error) => Probe { unreadable: Some(error.to_string()), ..Probe::default() },
+            Err(error) => Probe {
+                unreadable: Some(error.to_string()),
+                ..Probe::default()
+            },
         }
     }
 }
 
 fn find(sys: &dyn System, node: &Path) -> Result<BlockDevice, CaptureError> {
     let devices = Devices::new(sys)?;
-    devices.by_node(node).cloned().ok_or_else(|| CaptureError::parse(node.display().to_string(), "no such block device"))
+    devices
+        .by_node(node)
+        .cloned()
+        .ok_or_else(|| CaptureError::parse(node.display().to_string(), "no such block device"))
 }
 
 /// The size of a block device.
 pub(crate) fn size_of(sys: &dyn System, node: &Path) -> Result<Bytes, CaptureError> {
     let device = find(sys, node)?;
-    Ok(Devices { sys, list: Vec::new(), only: None }.size(&device))
+    Ok(Devices {
+        sys,
+        list: Vec::new(),
+        only: None,
+    }
+    .size(&device))
 }
 
 /// The logical sector size of a block device; a partition has that of its disk.
 pub(crate) fn sector_size_of(sys: &dyn System, node: &Path) -> Result<SectorSize, CaptureError> {
     let device = find(sys, node)?;
-    let disk = BlockDevice { name: device.parent.clone().unwrap_or_else(|| device.name.clone()), ..device };
-    Ok(Devices { sys, list: Vec::new(), only: None }.sector_size(&disk))
+    let disk = BlockDevice {
+        name: device.parent.clone().unwrap_or_else(|| device.name.clone()),
+        ..device
+    };
+    Ok(Devices {
+        sys,
+        list: Vec::new(),
+        only: None,
+    }
+    .sector_size(&disk))
 }
 
 fn is_md(name: &str) -> bool {
-    name.strip_prefix("md").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '_'))
+    name.strip_prefix("md")
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '_'))
 }
 
 /// Parses `blkid -p -o udev`.
 pub(crate) fn parse_blkid(text: &str) -> Probe {
-    let map: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.trim().split_once('=')).collect();
-    let get = |key: &str| map.get(key).filter(|v| !v.is_empty()).map(|v| (*v).to_owned());
+    let map: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.trim().split_once('='))
+        .collect();
+    let get = |key: &str| {
+        map.get(key)
+            .filter(|v| !v.is_empty())
+            .map(|v| (*v).to_owned())
+    };
     Probe {
         fstype: get("ID_FS_TYPE"),
         uuid: get("ID_FS_UUID_ENC").map(|s| unescape(&s)),
@@ -228,7 +306,9 @@ mod tests {
 
     #[test]
     fn labels_come_back_unescaped() {
-        let probe = parse_blkid("ID_FS_LABEL=a_b\nID_FS_LABEL_ENC=a\\x20b\nID_FS_TYPE=ext4\nID_FS_UUID_ENC=x-y\n");
+        let probe = parse_blkid(
+            "ID_FS_LABEL=a_b\nID_FS_LABEL_ENC=a\\x20b\nID_FS_TYPE=ext4\nID_FS_UUID_ENC=x-y\n",
+        );
         assert_eq!(probe.label.as_deref(), Some("a b"));
         assert_eq!(probe.fstype.as_deref(), Some("ext4"));
         assert_eq!(unescape("\\x"), "\\x");

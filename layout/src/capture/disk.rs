@@ -23,10 +23,17 @@ impl Capture<'_> {
         };
         let probe = self.devices.probe(device);
         // Cheap sticks and virtual disks share serial numbers.
-        let serial = disk.serial.clone().filter(|s| !self.layout.nodes.contains_key(&NodeId::disk(s)));
+        let serial = disk
+            .serial
+            .clone()
+            .filter(|s| !self.layout.nodes.contains_key(&NodeId::disk(s)));
         let key = serial.unwrap_or_else(|| device.name.clone());
         if probe.table.as_deref() == Some("gpt") {
-            let table = self.sys.open(&device.node).map_err(|e| e.to_string()).and_then(|mut file| gpt::read(file.as_mut(), disk.sector_size));
+            let table = self
+                .sys
+                .open(&device.node)
+                .map_err(|e| e.to_string())
+                .and_then(|mut file| gpt::read(file.as_mut(), disk.sector_size));
             match table {
                 Ok(table) => {
                     if !table.both_headers {
@@ -40,7 +47,13 @@ impl Capture<'_> {
                     let sector_size = disk.sector_size;
                     if self.layout.nodes.contains_key(&id) {
                         let on = NodeId::disk(&key);
-                        self.layout.nodes.insert(on.clone(), Node::Disk(Disk { table: None, ..disk }));
+                        self.layout.nodes.insert(
+                            on.clone(),
+                            Node::Disk(Disk {
+                                table: None,
+                                ..disk
+                            }),
+                        );
                         self.unsupported(device, vec![on], "copied partition table", "the disk has the GUID of another disk, as after cloning: it is not restored");
                         return Ok(());
                     }
@@ -50,7 +63,9 @@ impl Capture<'_> {
                 Err(reason) => {
                     let id = NodeId::disk(&key);
                     self.layout.nodes.insert(id.clone(), Node::Disk(disk));
-                    let meaning = format!("the partition table cannot be read ({reason}): the disk is not restored");
+                    let meaning = format!(
+                        "the partition table cannot be read ({reason}): the disk is not restored"
+                    );
                     self.unsupported(device, vec![id], "GUID partition table", &meaning);
                     return Ok(());
                 }
@@ -82,12 +97,20 @@ impl Capture<'_> {
             let device = self
                 .devices
                 .partitions(&disk.name)
-                .find(|d| self.devices.sysfs(d, "partition").as_deref() == Some(&entry.number.to_string()))
+                .find(|d| {
+                    self.devices.sysfs(d, "partition").as_deref() == Some(&entry.number.to_string())
+                })
                 .cloned();
             let id = NodeId::partition(&entry.partuuid);
-            let node = device.as_ref().map_or_else(|| crate::plan::partition_path(&disk.node, entry.number), |d| d.node.clone());
+            let node = device.as_ref().map_or_else(
+                || crate::plan::partition_path(&disk.node, entry.number),
+                |d| d.node.clone(),
+            );
             if self.layout.nodes.contains_key(&id) {
-                self.layout.warnings.push(format!("{}: another partition has the same PARTUUID: it is not restored", node.display()));
+                self.layout.warnings.push(format!(
+                    "{}: another partition has the same PARTUUID: it is not restored",
+                    node.display()
+                ));
                 continue;
             }
             self.layout.nodes.insert(
@@ -120,17 +143,40 @@ impl Capture<'_> {
     }
 
     /// What is known of a device that cannot be opened: as much as the kernel tells about a mounted filesystem.
-    pub(super) fn content_unreadable(&mut self, device: &BlockDevice, on: &NodeId, reason: &str) -> bool {
+    pub(super) fn content_unreadable(
+        &mut self,
+        device: &BlockDevice,
+        on: &NodeId,
+        reason: &str,
+    ) -> bool {
         let path = device.node.display();
-        let number = |m: &&super::Mounted| self.devices.by_number(&m.major_minor).is_some_and(|d| d.name == device.name);
-        let Some(mounted) = self.mounted.iter().find(|m| number(m) && m.subtree == "/").cloned() else {
-            self.layout.warnings.push(format!("{path} cannot be read: what is on it is not known ({reason})"));
+        let number = |m: &&super::Mounted| {
+            self.devices
+                .by_number(&m.major_minor)
+                .is_some_and(|d| d.name == device.name)
+        };
+        let Some(mounted) = self
+            .mounted
+            .iter()
+            .find(|m| number(m) && m.subtree == "/")
+            .cloned()
+        else {
+            self.layout.warnings.push(format!(
+                "{path} cannot be read: what is on it is not known ({reason})"
+            ));
             return false;
         };
-        let at = self.root.join(mounted.mount_point.strip_prefix("/").unwrap_or(&mounted.mount_point));
+        let at = self.root.join(
+            mounted
+                .mount_point
+                .strip_prefix("/")
+                .unwrap_or(&mounted.mount_point),
+        );
         let uuid = self.sys.mounted_uuid(&at);
         let (Some(uuid), "ext2" | "ext3" | "ext4") = (uuid, mounted.fstype.as_str()) else {
-            let meaning = format!("the device cannot be read, and the kernel does not tell enough about the filesystem: {reason}");
+            let meaning = format!(
+                "the device cannot be read, and the kernel does not tell enough about the filesystem: {reason}"
+            );
             self.unsupported(device, vec![on.clone()], &mounted.fstype, &meaning);
             return true;
         };
@@ -161,10 +207,13 @@ impl Capture<'_> {
     }
 
     pub(super) fn swap(&self, device: &BlockDevice, on: &NodeId, probe: &Probe) -> Swap {
-        let active = super::mount::active_swaps(self.sys)
-            .iter()
-            .any(|path| self.devices.by_node(path).is_some_and(|d| d.name == device.name));
-        let (page_size, size) = swap_header(self.sys, device).unwrap_or((Bytes(4096), self.devices.size(device)));
+        let active = super::mount::active_swaps(self.sys).iter().any(|path| {
+            self.devices
+                .by_node(path)
+                .is_some_and(|d| d.name == device.name)
+        });
+        let (page_size, size) =
+            swap_header(self.sys, device).unwrap_or((Bytes(4096), self.devices.size(device)));
         Swap {
             on: on.clone(),
             uuid: probe.uuid.clone().unwrap_or_else(|| device.name.clone()),
@@ -182,7 +231,11 @@ impl Capture<'_> {
 fn swap_header(sys: &dyn crate::system::System, device: &BlockDevice) -> Option<(Bytes, Bytes)> {
     use std::io::Read;
     let mut head = Vec::new();
-    sys.open(&device.node).ok()?.take(65536).read_to_end(&mut head).ok()?;
+    sys.open(&device.node)
+        .ok()?
+        .take(65536)
+        .read_to_end(&mut head)
+        .ok()?;
     let page = [4096usize, 8192, 16384, 32768, 65536]
         .into_iter()
         .find(|page| head.get(page - 10..*page) == Some(b"SWAPSPACE2"))?;
@@ -202,19 +255,41 @@ pub(crate) struct DiskFacts {
 
 /// From udev's properties, else from sysfs.
 pub(crate) fn disk_facts(devices: &super::Devices<'_>, device: &BlockDevice) -> DiskFacts {
-    let udev = |name: &str| device.properties.get(name).filter(|v| !v.is_empty()).cloned();
+    let udev = |name: &str| {
+        device
+            .properties
+            .get(name)
+            .filter(|v| !v.is_empty())
+            .cloned()
+    };
     let sysfs = |file: &str| devices.sysfs(device, file);
     let transport = udev("ID_BUS").or_else(|| {
-        [("nvme", "nvme"), ("vd", "virtio"), ("mmcblk", "mmc"), ("ubd", "uml")]
-            .iter()
-            .find(|(prefix, _)| device.name.starts_with(prefix))
-            .map(|(_, bus)| (*bus).to_owned())
+        [
+            ("nvme", "nvme"),
+            ("vd", "virtio"),
+            ("mmcblk", "mmc"),
+            ("ubd", "uml"),
+        ]
+        .iter()
+        .find(|(prefix, _)| device.name.starts_with(prefix))
+        .map(|(_, bus)| (*bus).to_owned())
     });
     DiskFacts {
-        model: udev("ID_MODEL_ENC").map(|m| super::devices::unescape(&m).trim().to_owned()).or_else(|| udev("ID_MODEL")).or_else(|| sysfs("device/model")),
+        model: udev("ID_MODEL_ENC")
+            .map(|m| super::devices::unescape(&m).trim().to_owned())
+            .or_else(|| udev("ID_MODEL"))
+            .or_else(|| sysfs("device/model")),
         // Mass storage behind USB bridges reports its own serial as ID_SERIAL_SHORT; SCSI disks have ID_SCSI_SERIAL.
-        serial: udev("ID_SCSI_SERIAL").or_else(|| udev("ID_SERIAL_SHORT")).or_else(|| sysfs("device/serial")).or_else(|| sysfs("serial")).or_else(|| udev("ID_SERIAL")),
-        wwn: udev("ID_WWN_WITH_EXTENSION").or_else(|| udev("ID_WWN")).or_else(|| sysfs("wwid")).or_else(|| sysfs("device/wwid")).map(|w| w.trim().to_owned()),
+        serial: udev("ID_SCSI_SERIAL")
+            .or_else(|| udev("ID_SERIAL_SHORT"))
+            .or_else(|| sysfs("device/serial"))
+            .or_else(|| sysfs("serial"))
+            .or_else(|| udev("ID_SERIAL")),
+        wwn: udev("ID_WWN_WITH_EXTENSION")
+            .or_else(|| udev("ID_WWN"))
+            .or_else(|| sysfs("wwid"))
+            .or_else(|| sysfs("device/wwid"))
+            .map(|w| w.trim().to_owned()),
         transport,
         removable: sysfs("removable").as_deref() == Some("1"),
     }

@@ -13,8 +13,15 @@ use crate::units::Bytes;
 const PASSING: [&str; 2] = ["needs_recovery", "orphan_present"];
 
 /// Reads an ext2/3/4 through `dumpe2fs -h`.
-pub(crate) fn ext4(sys: &dyn System, device: &Path, on: NodeId, probe: &Probe) -> Result<Ext4, CaptureError> {
-    let text = sys.run(&Cmd::new("dumpe2fs").arg("-h").path(device))?.text();
+pub(crate) fn ext4(
+    sys: &dyn System,
+    device: &Path,
+    on: NodeId,
+    probe: &Probe,
+) -> Result<Ext4, CaptureError> {
+    let text = sys
+        .run(&Cmd::new("dumpe2fs").arg("-h").path(device))?
+        .text();
     parse_dumpe2fs(&text, on, probe.fstype.as_deref().unwrap_or("ext4"))
         .map_err(|reason| CaptureError::parse(format!("dumpe2fs -h {}", device.display()), reason))
 }
@@ -28,7 +35,9 @@ pub(crate) fn parse_dumpe2fs(text: &str, on: NodeId, fstype: &str) -> Result<Ext
             .ok_or_else(|| format!("no line \"{name}\""))
     };
     let number = |name: &str| -> Result<u64, String> {
-        field(name)?.parse().map_err(|_| format!("\"{name}\" is not a number"))
+        field(name)?
+            .parse()
+            .map_err(|_| format!("\"{name}\" is not a number"))
     };
     let words = |name: &str| -> Result<Vec<String>, String> {
         let mut all: Vec<String> = field(name)?
@@ -45,7 +54,9 @@ pub(crate) fn parse_dumpe2fs(text: &str, on: NodeId, fstype: &str) -> Result<Ext
         on,
         fstype: fstype.to_owned(),
         uuid: field("Filesystem UUID")?.to_owned(),
-        label: Some(field("Filesystem volume name")?).filter(|l| !l.is_empty() && *l != "<none>").map(str::to_owned),
+        label: Some(field("Filesystem volume name")?)
+            .filter(|l| !l.is_empty() && *l != "<none>")
+            .map(str::to_owned),
         block_size: Bytes(block_size),
         inode_size: Bytes(number("Inode size")?),
         inodes: number("Inode count")?,
@@ -53,11 +64,19 @@ pub(crate) fn parse_dumpe2fs(text: &str, on: NodeId, fstype: &str) -> Result<Ext
         default_options: words("Default mount options")?,
         reserved_blocks: number("Reserved block count")?,
         size: Bytes(blocks.saturating_mul(block_size)),
-        used: Some(Bytes(blocks.saturating_sub(number("Free blocks")?).saturating_mul(block_size))),
+        used: Some(Bytes(
+            blocks
+                .saturating_sub(number("Free blocks")?)
+                .saturating_mul(block_size),
+        )),
     })
 }
 
-fn read_at<const N: usize>(sys: &dyn System, device: &Path, offset: u64) -> Result<[u8; N], CaptureError> {
+fn read_at<const N: usize>(
+    sys: &dyn System,
+    device: &Path,
+    offset: u64,
+) -> Result<[u8; N], CaptureError> {
     let mut file = sys.open(device)?;
     let mut buf = [0u8; N];
     file.seek(SeekFrom::Start(offset))
@@ -67,9 +86,14 @@ fn read_at<const N: usize>(sys: &dyn System, device: &Path, offset: u64) -> Resu
 }
 
 /// Reads an XFS superblock.
-pub(crate) fn xfs(sys: &dyn System, device: &Path, on: NodeId) -> Result<(Xfs, Vec<String>), CaptureError> {
+pub(crate) fn xfs(
+    sys: &dyn System,
+    device: &Path,
+    on: NodeId,
+) -> Result<(Xfs, Vec<String>), CaptureError> {
     let superblock: [u8; 512] = read_at(sys, device, 0)?;
-    parse_xfs(&superblock, on).map_err(|reason| CaptureError::parse(device.display().to_string(), reason))
+    parse_xfs(&superblock, on)
+        .map_err(|reason| CaptureError::parse(device.display().to_string(), reason))
 }
 
 fn be16(b: &[u8], at: usize) -> u16 {
@@ -90,7 +114,11 @@ pub(crate) fn parse_xfs(sb: &[u8; 512], on: NodeId) -> Result<(Xfs, Vec<String>)
     let block_size = be32(sb, 4);
     let version = be16(sb, 100);
     let v5 = version & 0xf == 5;
-    let (ro_compat, incompat) = if v5 { (be32(sb, 212), be32(sb, 216)) } else { (0, 0) };
+    let (ro_compat, incompat) = if v5 {
+        (be32(sb, 212), be32(sb, 216))
+    } else {
+        (0, 0)
+    };
     let mut features = Vec::new();
     if v5 {
         features.push("crc");
@@ -120,17 +148,28 @@ pub(crate) fn parse_xfs(sb: &[u8; 512], on: NodeId) -> Result<(Xfs, Vec<String>)
         ));
     }
     if be64(sb, 48) == 0 {
-        warnings.push("the XFS filesystem has an external log: a restore makes it with an internal one".to_owned());
+        warnings.push(
+            "the XFS filesystem has an external log: a restore makes it with an internal one"
+                .to_owned(),
+        );
     }
     if be64(sb, 16) != 0 {
-        warnings.push("the XFS filesystem has a realtime section: a restore makes it without".to_owned());
+        warnings.push(
+            "the XFS filesystem has a realtime section: a restore makes it without".to_owned(),
+        );
     }
-    let label: Vec<u8> = sb[108..120].iter().copied().take_while(|b| *b != 0).collect();
+    let label: Vec<u8> = sb[108..120]
+        .iter()
+        .copied()
+        .take_while(|b| *b != 0)
+        .collect();
     let blocks = be64(sb, 8);
     let size = blocks.saturating_mul(u64::from(block_size));
     let xfs = Xfs {
         on,
-        uuid: uuid::Uuid::from_slice(&sb[32..48]).map_err(|e| e.to_string())?.to_string(),
+        uuid: uuid::Uuid::from_slice(&sb[32..48])
+            .map_err(|e| e.to_string())?
+            .to_string(),
         label: (!label.is_empty()).then(|| String::from_utf8_lossy(&label).into_owned()),
         block_size: Bytes(block_size.into()),
         sector_size: Bytes(be16(sb, 102).into()),
@@ -138,21 +177,38 @@ pub(crate) fn parse_xfs(sb: &[u8; 512], on: NodeId) -> Result<(Xfs, Vec<String>)
         features: features.into_iter().map(str::to_owned).collect(),
         ascii_ci: version & 0x4000 != 0,
         size: Bytes(size),
-        used: Some(Bytes(blocks.saturating_sub(be64(sb, 144)).saturating_mul(u64::from(block_size)))),
+        used: Some(Bytes(
+            blocks
+                .saturating_sub(be64(sb, 144))
+                .saturating_mul(u64::from(block_size)),
+        )),
     };
     Ok((xfs, warnings))
 }
 
 /// Reads a FAT boot sector.
-pub(crate) fn vfat(sys: &dyn System, device: &Path, on: NodeId, probe: &Probe) -> Result<Vfat, CaptureError> {
+pub(crate) fn vfat(
+    sys: &dyn System,
+    device: &Path,
+    on: NodeId,
+    probe: &Probe,
+) -> Result<Vfat, CaptureError> {
     let sector: [u8; 512] = read_at(sys, device, 0)?;
-    parse_vfat(&sector, on, probe).map_err(|reason| CaptureError::parse(device.display().to_string(), reason))
+    parse_vfat(&sector, on, probe)
+        .map_err(|reason| CaptureError::parse(device.display().to_string(), reason))
 }
 
 /// Offsets: Microsoft's FAT specification 1.03, section "Boot Sector and BPB".
 pub(crate) fn parse_vfat(sector: &[u8; 512], on: NodeId, probe: &Probe) -> Result<Vfat, String> {
     let le16 = |at: usize| u64::from(u16::from_le_bytes([sector[at], sector[at + 1]]));
-    let le32 = |at: usize| u64::from(u32::from_le_bytes([sector[at], sector[at + 1], sector[at + 2], sector[at + 3]]));
+    let le32 = |at: usize| {
+        u64::from(u32::from_le_bytes([
+            sector[at],
+            sector[at + 1],
+            sector[at + 2],
+            sector[at + 3],
+        ]))
+    };
     let bytes_per_sector = le16(11);
     let sectors = if le16(19) != 0 { le16(19) } else { le32(32) };
     let fat_bits = match probe.version.as_deref() {
@@ -167,7 +223,10 @@ pub(crate) fn parse_vfat(sector: &[u8; 512], on: NodeId, probe: &Probe) -> Resul
         return Err("no FAT boot sector".to_owned());
     }
     let serial = le32(if fat_bits == 32 { 67 } else { 39 });
-    let uuid = probe.uuid.clone().unwrap_or_else(|| format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff));
+    let uuid = probe
+        .uuid
+        .clone()
+        .unwrap_or_else(|| format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff));
     Ok(Vfat {
         on,
         uuid,
@@ -195,7 +254,10 @@ mod tests {
         assert_eq!(fs.reserved_blocks, 15360);
         assert_eq!(fs.default_options, ["acl", "user_xattr"]);
         assert!(fs.features.contains(&"metadata_csum".to_owned()));
-        assert!(!fs.features.contains(&"needs_recovery".to_owned()), "it is there while mounted only");
+        assert!(
+            !fs.features.contains(&"needs_recovery".to_owned()),
+            "it is there while mounted only"
+        );
     }
 
     #[test]
@@ -209,13 +271,30 @@ mod tests {
         let sb: &[u8; 512] = include_bytes!("../../tests/recorded/xfs-superblock.bin");
         let (fs, warnings) = parse_xfs(sb, NodeId::new("x")).unwrap();
         assert_eq!(fs.uuid, "f3af626e-2c77-4fdc-bc73-7c248d348957");
-        assert_eq!(fs.features, ["bigtime", "crc", "finobt", "inobtcount", "reflink", "sparse"]);
-        assert_eq!((fs.block_size, fs.sector_size, fs.inode_size), (Bytes(4096), Bytes(512), Bytes(512)));
+        assert_eq!(
+            fs.features,
+            [
+                "bigtime",
+                "crc",
+                "finobt",
+                "inobtcount",
+                "reflink",
+                "sparse"
+            ]
+        );
+        assert_eq!(
+            (fs.block_size, fs.sector_size, fs.inode_size),
+            (Bytes(4096), Bytes(512), Bytes(512))
+        );
         assert_eq!(fs.size, Bytes::mib(300));
         assert!(warnings.is_empty(), "{warnings:?}");
         let mut newer = *sb;
         newer[218] = 0x80;
-        assert_eq!(parse_xfs(&newer, NodeId::new("x")).unwrap().1.len(), 1, "unknown features are not passed over");
+        assert_eq!(
+            parse_xfs(&newer, NodeId::new("x")).unwrap().1.len(),
+            1,
+            "unknown features are not passed over"
+        );
     }
 
     #[test]

@@ -120,7 +120,9 @@ fn check_entry_size(device: &mut dyn ReadSeek, sector: SectorSize) -> Result<(),
     let size = u64::from(sector.0);
     for offset in [size, end.saturating_sub(size)] {
         let mut header = [0u8; 92];
-        device.seek(SeekFrom::Start(offset)).map_err(|e| e.to_string())?;
+        device
+            .seek(SeekFrom::Start(offset))
+            .map_err(|e| e.to_string())?;
         if device.read_exact(&mut header).is_err() || &header[..8] != b"EFI PART" {
             continue;
         }
@@ -128,7 +130,9 @@ fn check_entry_size(device: &mut dyn ReadSeek, sector: SectorSize) -> Result<(),
         let number = u32::from_le_bytes([header[80], header[81], header[82], header[83]]);
         let entry = u32::from_le_bytes([header[84], header[85], header[86], header[87]]);
         if entry != 128 || number == 0 || number > 4096 {
-            return Err(format!("a table of {number} entries of {entry} bytes is not supported"));
+            return Err(format!(
+                "a table of {number} entries of {entry} bytes is not supported"
+            ));
         }
     }
     Ok(())

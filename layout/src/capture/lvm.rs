@@ -29,8 +29,12 @@ impl Row {
         Bytes(self.text(field).trim_end_matches('B').parse().unwrap_or(0))
     }
     pub fn tags(&self, field: &str) -> Vec<String> {
-        let mut tags: Vec<String> =
-            self.text(field).split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect();
+        let mut tags: Vec<String> = self
+            .text(field)
+            .split(',')
+            .filter(|t| !t.is_empty())
+            .map(str::to_owned)
+            .collect();
         tags.sort();
         tags
     }
@@ -46,19 +50,28 @@ const NEVER_INSIDE: &str = "devices/scan_lvs=0";
 
 /// Asks LVM. Empty when it is not installed.
 pub(crate) fn report(sys: &dyn System) -> Result<Report, CaptureError> {
-    let ask = |program: &str, key: &str, fields: &str, all: bool| -> Result<Vec<Row>, CaptureError> {
-        let mut command = Cmd::new(program)
-            .args(["--reportformat", "json", "--units", "b", "--nosuffix", "--config", NEVER_INSIDE]);
-        if all {
-            command = command.arg("-a");
-        }
-        // Status 5: some group is incomplete, the rest is reported.
-        match sys.run(&command.args(["-o", fields]).accept(5)) {
-            Ok(output) => parse(&output.text(), key).map_err(|reason| CaptureError::parse(program, reason)),
-            Err(SystemError::Start { .. }) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        }
-    };
+    let ask =
+        |program: &str, key: &str, fields: &str, all: bool| -> Result<Vec<Row>, CaptureError> {
+            let mut command = Cmd::new(program).args([
+                "--reportformat",
+                "json",
+                "--units",
+                "b",
+                "--nosuffix",
+                "--config",
+                NEVER_INSIDE,
+            ]);
+            if all {
+                command = command.arg("-a");
+            }
+            // Status 5: some group is incomplete, the rest is reported.
+            match sys.run(&command.args(["-o", fields]).accept(5)) {
+                Ok(output) => parse(&output.text(), key)
+                    .map_err(|reason| CaptureError::parse(program, reason)),
+                Err(SystemError::Start { .. }) => Ok(Vec::new()),
+                Err(error) => Err(error.into()),
+            }
+        };
     Ok(Report {
         pvs: ask("pvs", "pv", PV_FIELDS, false)?,
         vgs: ask("vgs", "vg", VG_FIELDS, false)?,
@@ -72,19 +85,33 @@ pub(crate) fn parse(text: &str, key: &str) -> Result<Vec<Row>, String> {
         return Ok(Vec::new());
     }
     let value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    let reports = value.get("report").and_then(Value::as_array).ok_or("no \"report\"")?;
-    let rows = reports.iter().filter_map(|r| r.get(key)).filter_map(Value::as_array).flatten();
+    let reports = value
+        .get("report")
+        .and_then(Value::as_array)
+        .ok_or("no \"report\"")?;
+    let rows = reports
+        .iter()
+        .filter_map(|r| r.get(key))
+        .filter_map(Value::as_array)
+        .flatten();
     Ok(rows
         .filter_map(Value::as_object)
         .map(|row| {
             let text = |value: &Value| match value {
                 Value::String(text) => text.clone(),
                 // Later versions (json_std) have lists for tags and bare numbers.
-                Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+                Value::Array(list) => list
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .collect::<Vec<_>>()
+                    .join(","),
                 Value::Null => String::new(),
                 other => other.to_string(),
             };
-            Row(row.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+            Row(row
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value)))
+                .collect())
         })
         .collect())
 }
@@ -92,11 +119,13 @@ pub(crate) fn parse(text: &str, key: &str) -> Result<Vec<Row>, String> {
 /// Whether a volume belongs to a guest: Proxmox's names `vm-<id>-...`, `base-<id>-...`, `snap_vm-<id>-...`
 /// (pve-storage: src/PVE/Storage/LVMPlugin.pm).
 pub(crate) fn is_guest_volume(name: &str) -> bool {
-    ["vm-", "base-", "snap_vm-", "snap_base-"].iter().any(|prefix| {
-        name.strip_prefix(prefix)
-            .and_then(|rest| rest.split_once('-'))
-            .is_some_and(|(id, _)| !id.is_empty() && id.chars().all(|c| c.is_ascii_digit()))
-    })
+    ["vm-", "base-", "snap_vm-", "snap_base-"]
+        .iter()
+        .any(|prefix| {
+            name.strip_prefix(prefix)
+                .and_then(|rest| rest.split_once('-'))
+                .is_some_and(|(id, _)| !id.is_empty() && id.chars().all(|c| c.is_ascii_digit()))
+        })
 }
 
 #[cfg(test)]

@@ -38,7 +38,10 @@ pub enum CaptureError {
 
 impl CaptureError {
     pub(crate) fn parse(what: impl Into<String>, reason: impl ToString) -> CaptureError {
-        CaptureError::Parse { what: what.into(), reason: reason.to_string() }
+        CaptureError::Parse {
+            what: what.into(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -50,7 +53,11 @@ pub fn capture(sys: &dyn System) -> Result<Layout, CaptureError> {
 /// Describes the machine whose filesystems are mounted below `root`: fstab, boot loaders and mount points are looked for
 /// there. Other mounts are passed over. With `only`, other disks are: an old volume group of the same name on one of them
 /// does not come in between.
-pub fn capture_at(sys: &dyn System, root: &Path, only: Option<&[PathBuf]>) -> Result<Layout, CaptureError> {
+pub fn capture_at(
+    sys: &dyn System,
+    root: &Path,
+    only: Option<&[PathBuf]>,
+) -> Result<Layout, CaptureError> {
     let mut devices = Devices::new(sys)?;
     devices.only = only.map(<[PathBuf]>::to_vec);
     let devices = devices;
@@ -93,13 +100,19 @@ impl Capture<'_> {
         if let Some(reason) = &probe.unreadable {
             return Ok(self.content_unreadable(device, on, reason));
         }
-        let Some(fstype) = probe.fstype.clone() else { return Ok(false) };
+        let Some(fstype) = probe.fstype.clone() else {
+            return Ok(false);
+        };
         let node = match fstype.as_str() {
-            "ext2" | "ext3" | "ext4" => Node::Ext4(fs::ext4(self.sys, &device.node, on.clone(), &probe)?),
+            "ext2" | "ext3" | "ext4" => {
+                Node::Ext4(fs::ext4(self.sys, &device.node, on.clone(), &probe)?)
+            }
             "xfs" => {
                 let (xfs, warnings) = fs::xfs(self.sys, &device.node, on.clone())?;
                 let path = device.node.display();
-                self.layout.warnings.extend(warnings.iter().map(|w| format!("{path}: {w}")));
+                self.layout
+                    .warnings
+                    .extend(warnings.iter().map(|w| format!("{path}: {w}")));
                 Node::Xfs(xfs)
             }
             "vfat" => Node::Vfat(fs::vfat(self.sys, &device.node, on.clone(), &probe)?),
@@ -122,7 +135,9 @@ impl Capture<'_> {
         };
         let id = match &node {
             Node::Swap(swap) => NodeId::swap(&swap.uuid),
-            other => other.filesystem().map_or_else(|| on.clone(), |view| NodeId::fs(view.uuid)),
+            other => other
+                .filesystem()
+                .map_or_else(|| on.clone(), |view| NodeId::fs(view.uuid)),
         };
         if let Some(twin) = self.layout.nodes.get(&id) {
             let reason = "it is a copy of a filesystem that is known already, with the same UUID";
@@ -139,7 +154,9 @@ impl Capture<'_> {
 
     fn unsupported(&mut self, device: &BlockDevice, on: Vec<NodeId>, what: &str, meaning: &str) {
         let node = device.node.clone();
-        self.layout.warnings.push(format!("{} ({what}): {meaning}", node.display()));
+        self.layout
+            .warnings
+            .push(format!("{} ({what}): {meaning}", node.display()));
         self.layout.nodes.insert(
             NodeId::other(&device.name),
             Node::Unsupported(Unsupported {
@@ -159,11 +176,14 @@ fn meaning(fstype: &str) -> Option<&'static str> {
         "linux_raid_member" | "ddf_raid_member" | "isw_raid_member" => {
             "software RAID is not supported yet: the array and what is on it are not restored"
         }
-        "crypto_LUKS" => "LUKS is not supported yet: the container and what is in it are not restored",
+        "crypto_LUKS" => {
+            "LUKS is not supported yet: the container and what is in it are not restored"
+        }
         "zfs_member" => "ZFS is not supported yet: the pool and its datasets are not restored",
         "btrfs" => "btrfs is not supported yet: the filesystem is not restored",
-        "bcache" | "drbd" | "LVM1_member" | "LVM2_thinpool" | "DM_snapshot_cow" | "mpath_member" | "ceph_bluestore"
-        | "VMFS_volume_member" | "stratis" | "bcachefs" | "ambiguous" => {
+        "bcache" | "drbd" | "LVM1_member" | "LVM2_thinpool" | "DM_snapshot_cow"
+        | "mpath_member" | "ceph_bluestore" | "VMFS_volume_member" | "stratis" | "bcachefs"
+        | "ambiguous" => {
             "this kind of storage is not supported: it and what is on it are not restored"
         }
         _ => return None,

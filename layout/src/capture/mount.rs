@@ -24,11 +24,14 @@ pub(crate) struct Mounted {
 /// Reads `/proc/self/mountinfo`: what is at or below `root`, as the host in `root` sees it.
 pub(crate) fn mounted(sys: &dyn System, root: &Path) -> Result<Vec<Mounted>, CaptureError> {
     let text = sys.read(Path::new("/proc/self/mountinfo"))?;
-    let infos = MountInfos::from_buf_read(text.as_slice()).map_err(|e| CaptureError::parse("/proc/self/mountinfo", e))?;
+    let infos = MountInfos::from_buf_read(text.as_slice())
+        .map_err(|e| CaptureError::parse("/proc/self/mountinfo", e))?;
     let mut found = Vec::new();
     for info in infos.0 {
         let place = PathBuf::from(unescape(&info.mount_point.to_string_lossy()));
-        let Ok(below) = place.strip_prefix(root) else { continue };
+        let Ok(below) = place.strip_prefix(root) else {
+            continue;
+        };
         let mut options: Vec<String> = info
             .mount_options
             .iter()
@@ -55,7 +58,11 @@ pub(crate) fn mounted(sys: &dyn System, root: &Path) -> Result<Vec<Mounted>, Cap
 /// Devices that the kernel swaps to.
 pub(crate) fn active_swaps(sys: &dyn System) -> Vec<PathBuf> {
     let text = sys.text(Path::new("/proc/swaps")).unwrap_or_default();
-    text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(|p| PathBuf::from(unescape(p))).collect()
+    text.lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|p| PathBuf::from(unescape(p)))
+        .collect()
 }
 
 /// Parses fstab(5).
@@ -69,7 +76,12 @@ pub(crate) fn parse_fstab(text: &str) -> Vec<FstabEntry> {
                 spec: fields.next()?,
                 file: fields.next()?,
                 fstype: fields.next()?,
-                options: fields.next().unwrap_or_else(|| "defaults".to_owned()).split(',').map(str::to_owned).collect(),
+                options: fields
+                    .next()
+                    .unwrap_or_else(|| "defaults".to_owned())
+                    .split(',')
+                    .map(str::to_owned)
+                    .collect(),
                 freq: fields.next().and_then(|f| f.parse().ok()).unwrap_or(0),
                 passno: fields.next().and_then(|f| f.parse().ok()).unwrap_or(0),
             })
@@ -122,7 +134,9 @@ mod tests {
 
     #[test]
     fn fstab_lines_are_understood() {
-        let entries = parse_fstab("# a\n\n/dev/pve/root / ext4 errors=remount-ro 0 1\nUUID=AB-CD /boot/efi vfat\n");
+        let entries = parse_fstab(
+            "# a\n\n/dev/pve/root / ext4 errors=remount-ro 0 1\nUUID=AB-CD /boot/efi vfat\n",
+        );
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].passno, 1);
         assert_eq!(entries[0].options, ["errors=remount-ro"]);

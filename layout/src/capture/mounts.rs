@@ -9,13 +9,24 @@ use crate::units::Bytes;
 impl Capture<'_> {
     /// Fills [`crate::model::Layout::mounts`], the use of filesystems and the fstab lines of swap areas.
     pub(super) fn mounts(&mut self) {
-        let text = self.sys.text(&self.root.join("etc/fstab")).unwrap_or_default();
+        let text = self
+            .sys
+            .text(&self.root.join("etc/fstab"))
+            .unwrap_or_default();
         let fstab = mount::parse_fstab(&text);
         let mut mounts: Vec<Mount> = Vec::new();
         for mounted in &self.mounted {
             // Another directory than the root of the filesystem: a bind mount, as containers have them.
-            let Some(node) = self.filesystem_on(&mounted.major_minor).filter(|_| mounted.subtree == "/") else { continue };
-            let line = fstab.iter().find(|e| Path::new(&e.file) == mounted.mount_point).cloned();
+            let Some(node) = self
+                .filesystem_on(&mounted.major_minor)
+                .filter(|_| mounted.subtree == "/")
+            else {
+                continue;
+            };
+            let line = fstab
+                .iter()
+                .find(|e| Path::new(&e.file) == mounted.mount_point)
+                .cloned();
             let this = Mount {
                 node: node.clone(),
                 mount_point: mounted.mount_point.clone(),
@@ -32,7 +43,9 @@ impl Capture<'_> {
             }
         }
         for entry in &fstab {
-            let Some(node) = self.resolve(&entry.spec) else { continue };
+            let Some(node) = self.resolve(&entry.spec) else {
+                continue;
+            };
             if let Some(Node::Swap(swap)) = self.layout.nodes.get_mut(&node) {
                 swap.fstab = Some(entry.clone());
             } else if entry.file.starts_with('/') && !mounts.iter().any(|m| m.node == node) {
@@ -46,9 +59,16 @@ impl Capture<'_> {
                 });
             }
         }
-        mounts.sort_by(|a, b| a.mount_point.cmp(&b.mount_point).then_with(|| a.node.cmp(&b.node)));
+        mounts.sort_by(|a, b| {
+            a.mount_point
+                .cmp(&b.mount_point)
+                .then_with(|| a.node.cmp(&b.node))
+        });
         for mount in mounts.iter().filter(|m| m.mounted) {
-            let below = mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point);
+            let below = mount
+                .mount_point
+                .strip_prefix("/")
+                .unwrap_or(&mount.mount_point);
             if let Ok(usage) = self.sys.usage(&self.root.join(below)) {
                 self.set_used(&mount.node, usage.used);
             }
@@ -75,14 +95,19 @@ impl Capture<'_> {
     fn content_of(&self, device: &Path) -> Option<NodeId> {
         let below = self.layout.nodes.iter().find(|(_, node)| {
             node.device().is_some_and(|d| {
-                d == device || self.devices.by_node(d).is_some_and(|known| known.node == device)
+                d == device
+                    || self
+                        .devices
+                        .by_node(d)
+                        .is_some_and(|known| known.node == device)
             })
         })?;
         self.layout
             .nodes
             .iter()
             .find(|(_, node)| {
-                (node.filesystem().is_some() || matches!(node, Node::Swap(_))) && node.on().contains(below.0)
+                (node.filesystem().is_some() || matches!(node, Node::Swap(_)))
+                    && node.on().contains(below.0)
             })
             .map(|(id, _)| id.clone())
     }
@@ -92,14 +117,18 @@ impl Capture<'_> {
         let unquoted = |value: &str| value.trim_matches('"').to_owned();
         if let Some(uuid) = spec.strip_prefix("UUID=").map(unquoted) {
             let same = |id: &&NodeId| {
-                [NodeId::fs(&uuid), NodeId::swap(&uuid)].iter().any(|n| n.as_str().eq_ignore_ascii_case(id.as_str()))
+                [NodeId::fs(&uuid), NodeId::swap(&uuid)]
+                    .iter()
+                    .any(|n| n.as_str().eq_ignore_ascii_case(id.as_str()))
             };
             return self.layout.nodes.keys().find(same).cloned();
         }
         if let Some(label) = spec.strip_prefix("LABEL=").map(unquoted) {
             let found = self.layout.nodes.iter().find(|(_, node)| match node {
                 Node::Swap(swap) => swap.label.as_deref() == Some(&label),
-                other => other.filesystem().is_some_and(|fs| fs.label == Some(label.as_str())),
+                other => other
+                    .filesystem()
+                    .is_some_and(|fs| fs.label == Some(label.as_str())),
             });
             return found.map(|(id, _)| id.clone());
         }
@@ -107,7 +136,9 @@ impl Capture<'_> {
             if let Some(value) = spec.strip_prefix(prefix).map(unquoted) {
                 let device = self.layout.nodes.values().find_map(|node| match node {
                     Node::Partition(p) if by_name && p.name == value => Some(p.device.clone()),
-                    Node::Partition(p) if !by_name && p.partuuid.eq_ignore_ascii_case(&value) => Some(p.device.clone()),
+                    Node::Partition(p) if !by_name && p.partuuid.eq_ignore_ascii_case(&value) => {
+                        Some(p.device.clone())
+                    }
                     _ => None,
                 })?;
                 return self.content_of(&device);
@@ -128,9 +159,16 @@ impl Capture<'_> {
 pub(crate) fn is_fragile(entry: &FstabEntry) -> bool {
     let spec = entry.spec.as_str();
     if let Some(rest) = spec.strip_prefix("/dev/disk/") {
-        return rest.starts_with("by-id/") || rest.starts_with("by-path/") || rest.starts_with("by-diskseq/");
+        return rest.starts_with("by-id/")
+            || rest.starts_with("by-path/")
+            || rest.starts_with("by-diskseq/");
     }
-    let Some(name) = spec.strip_prefix("/dev/") else { return false };
+    let Some(name) = spec.strip_prefix("/dev/") else {
+        return false;
+    };
     // Kernel names of disks and partitions; `/dev/<vg>/<lv>` and `/dev/mapper/...` keep their meaning.
-    !name.contains('/') && ["sd", "hd", "vd", "xvd", "nvme", "mmcblk", "ubd"].iter().any(|kind| name.starts_with(kind))
+    !name.contains('/')
+        && ["sd", "hd", "vd", "xvd", "nvme", "mmcblk", "ubd"]
+            .iter()
+            .any(|kind| name.starts_with(kind))
 }

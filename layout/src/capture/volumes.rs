@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::lvm::{Row, is_guest_volume};
 use super::{Capture, CaptureError};
-use crate::model::{LogicalVolume, Node, NodeId, PhysicalVolume, ThinPool, ThinVolume, Unsupported, VolumeGroup};
+use crate::model::{
+    LogicalVolume, Node, NodeId, PhysicalVolume, ThinPool, ThinVolume, Unsupported, VolumeGroup,
+};
 use crate::system::BlockDevice;
 
 impl Capture<'_> {
@@ -15,7 +17,11 @@ impl Capture<'_> {
             .lvm
             .pvs
             .iter()
-            .find(|row| self.devices.by_node(&PathBuf::from(row.text("pv_name"))).is_some_and(|d| d.name == device.name))
+            .find(|row| {
+                self.devices
+                    .by_node(&PathBuf::from(row.text("pv_name")))
+                    .is_some_and(|d| d.name == device.name)
+            })
             .cloned();
         let Some(row) = row else {
             self.unsupported(
@@ -64,7 +70,9 @@ impl Capture<'_> {
                 continue;
             }
             if !matches!(vg.text("vg_missing_pv_count"), "" | "0") {
-                self.layout.warnings.push(format!("volume group {name} lacks a physical volume: a restore makes it smaller"));
+                self.layout.warnings.push(format!(
+                    "volume group {name} lacks a physical volume: a restore makes it smaller"
+                ));
             }
             self.layout.nodes.insert(
                 NodeId::vg(&name),
@@ -84,9 +92,17 @@ impl Capture<'_> {
 
     fn logical_volumes(&mut self, vg: &str, vg_uuid: &str) -> Result<(), CaptureError> {
         // One row per segment: a volume is linear when all of its segments are.
-        let rows: Vec<Row> = self.lvm.lvs.iter().filter(|row| row.text("vg_uuid") == vg_uuid).cloned().collect();
+        let rows: Vec<Row> = self
+            .lvm
+            .lvs
+            .iter()
+            .filter(|row| row.text("vg_uuid") == vg_uuid)
+            .cloned()
+            .collect();
         let mut seen = BTreeSet::new();
-        let spare = rows.iter().any(|row| row.text("lv_name").contains("_pmspare"));
+        let spare = rows
+            .iter()
+            .any(|row| row.text("lv_name").contains("_pmspare"));
         let mut thin = Vec::new();
         for row in &rows {
             let name = row.text("lv_name").to_owned();
@@ -94,24 +110,38 @@ impl Capture<'_> {
             if name.starts_with('[') || !seen.insert(row.text("lv_uuid").to_owned()) {
                 continue;
             }
-            let types: BTreeSet<&str> =
-                rows.iter().filter(|r| r.text("lv_uuid") == row.text("lv_uuid")).map(|r| r.text("segtype")).collect();
+            let types: BTreeSet<&str> = rows
+                .iter()
+                .filter(|r| r.text("lv_uuid") == row.text("lv_uuid"))
+                .map(|r| r.text("segtype"))
+                .collect();
             let snapshot = row.text("lv_attr").starts_with(['s', 'S']);
             let id = NodeId::lv(vg, &name);
             if types.len() == 1 && types.contains("linear") && !snapshot {
                 self.linear_volume(vg, &name, row)?;
             } else if types.contains("thin-pool") {
-                self.layout.nodes.insert(id, Node::ThinPool(thin_pool(vg, &name, row, spare)));
+                self.layout
+                    .nodes
+                    .insert(id, Node::ThinPool(thin_pool(vg, &name, row, spare)));
             } else if types.contains("thin") {
                 thin.push((id, name, row.clone()));
             } else {
-                let what = if snapshot { "LVM snapshot".to_owned() } else { format!("LVM volume of type {}", types.into_iter().collect::<Vec<_>>().join("+")) };
+                let what = if snapshot {
+                    "LVM snapshot".to_owned()
+                } else {
+                    format!(
+                        "LVM volume of type {}",
+                        types.into_iter().collect::<Vec<_>>().join("+")
+                    )
+                };
                 let meaning = if snapshot {
                     "snapshots are not restored"
                 } else {
                     "only linear volumes and thin pools are supported yet: the volume and what is on it are not restored"
                 };
-                self.layout.warnings.push(format!("{vg}/{name} ({what}): {meaning}"));
+                self.layout
+                    .warnings
+                    .push(format!("{vg}/{name} ({what}): {meaning}"));
                 self.layout.nodes.insert(
                     id,
                     Node::Unsupported(Unsupported {
@@ -127,7 +157,12 @@ impl Capture<'_> {
         for (id, name, row) in thin {
             let on = NodeId::lv(vg, row.text("pool_lv"));
             if self.layout.nodes.contains_key(&on) {
-                let volume = ThinVolume { on, vg: vg.to_owned(), name, size: row.bytes("lv_size") };
+                let volume = ThinVolume {
+                    on,
+                    vg: vg.to_owned(),
+                    name,
+                    size: row.bytes("lv_size"),
+                };
                 self.layout.nodes.insert(id, Node::ThinVolume(volume));
                 self.thin_host_filesystem(vg, row.text("lv_name"));
             }
@@ -141,8 +176,14 @@ impl Capture<'_> {
             return;
         }
         let path = lv_path(vg, name);
-        let Some(device) = self.devices.by_node(&path) else { return };
-        if self.mounted.iter().any(|m| self.devices.by_number(&m.major_minor).is_some_and(|d| d.name == device.name)) {
+        let Some(device) = self.devices.by_node(&path) else {
+            return;
+        };
+        if self.mounted.iter().any(|m| {
+            self.devices
+                .by_number(&m.major_minor)
+                .is_some_and(|d| d.name == device.name)
+        }) {
             self.layout.warnings.push(format!(
                 "{} is a thin volume that the host has mounted: host filesystems on thin volumes are not supported yet, \
                  it is not restored",
@@ -154,7 +195,8 @@ impl Capture<'_> {
     fn linear_volume(&mut self, vg: &str, name: &str, row: &Row) -> Result<(), CaptureError> {
         let id = NodeId::lv(vg, name);
         let device = lv_path(vg, name);
-        let active = row.text("lv_active") == "active" || row.text("lv_attr").chars().nth(4) == Some('a');
+        let active =
+            row.text("lv_active") == "active" || row.text("lv_attr").chars().nth(4) == Some('a');
         self.layout.nodes.insert(
             id.clone(),
             Node::LogicalVolume(LogicalVolume {
@@ -196,22 +238,43 @@ impl Capture<'_> {
                 continue;
             }
             let (what, meaning) = if !device.name.starts_with("dm-") {
-                ("software RAID array", "software RAID is not supported yet: the array and what is on it are not restored")
+                (
+                    "software RAID array",
+                    "software RAID is not supported yet: the array and what is on it are not restored",
+                )
             } else if uuid.starts_with("CRYPT-") {
-                ("opened LUKS container", "LUKS is not supported yet: what is in the container is not restored")
+                (
+                    "opened LUKS container",
+                    "LUKS is not supported yet: what is in the container is not restored",
+                )
             } else if uuid.starts_with("mpath-") {
-                ("multipath device", "multipath is not supported yet: what is on the device is not restored")
+                (
+                    "multipath device",
+                    "multipath is not supported yet: what is on the device is not restored",
+                )
             } else {
-                ("device-mapper device", "this kind of device is not supported: what is on it is not restored")
+                (
+                    "device-mapper device",
+                    "this kind of device is not supported: what is on it is not restored",
+                )
             };
-            let on = self.devices.slaves(&device).iter().filter_map(|name| self.node_of(name)).collect();
+            let on = self
+                .devices
+                .slaves(&device)
+                .iter()
+                .filter_map(|name| self.node_of(name))
+                .collect();
             self.unsupported(&device, on, what, meaning);
         }
     }
 
     fn node_of(&self, name: &str) -> Option<NodeId> {
         let device = self.devices.list.iter().find(|d| d.name == name)?;
-        self.layout.nodes.iter().find(|(_, node)| node.device() == Some(&device.node)).map(|(id, _)| id.clone())
+        self.layout
+            .nodes
+            .iter()
+            .find(|(_, node)| node.device() == Some(&device.node))
+            .map(|(id, _)| id.clone())
     }
 }
 
@@ -236,7 +299,8 @@ fn thin_pool(vg: &str, name: &str, row: &Row, spare: bool) -> ThinPool {
         }
         .to_owned(),
         spare,
-        active: row.text("lv_active") == "active" || row.text("lv_attr").chars().nth(4) == Some('a'),
+        active: row.text("lv_active") == "active"
+            || row.text("lv_attr").chars().nth(4) == Some('a'),
         tags: row.tags("lv_tags"),
     }
 }

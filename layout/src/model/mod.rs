@@ -131,9 +131,15 @@ impl Layout {
     /// As [`Layout::from_json`], for a document that is already parsed.
     pub fn from_value(value: serde_json::Value) -> Result<Layout, ModelError> {
         // The version is looked at first: a newer document may well have other fields.
-        if let Some(found) = value.get("format_version").and_then(serde_json::Value::as_u64) {
+        if let Some(found) = value
+            .get("format_version")
+            .and_then(serde_json::Value::as_u64)
+        {
             if found != u64::from(FORMAT_VERSION) {
-                return Err(ModelError::Version { found, expected: FORMAT_VERSION });
+                return Err(ModelError::Version {
+                    found,
+                    expected: FORMAT_VERSION,
+                });
             }
         }
         let layout: Layout = serde_json::from_value(value)?;
@@ -148,7 +154,10 @@ impl Layout {
     fn check_edges(&self) -> Result<(), ModelError> {
         for (id, node) in &self.nodes {
             if let Some(missing) = node.on().iter().find(|on| !self.nodes.contains_key(on)) {
-                return Err(ModelError::Dangling { node: id.clone(), missing: missing.clone() });
+                return Err(ModelError::Dangling {
+                    node: id.clone(),
+                    missing: missing.clone(),
+                });
             }
         }
         for mount in &self.mounts {
@@ -164,7 +173,9 @@ impl Layout {
 
     /// The nodes that are directly on `id`.
     pub fn children(&self, id: &NodeId) -> impl Iterator<Item = (&NodeId, &Node)> {
-        self.nodes.iter().filter(move |(_, node)| node.on().contains(id))
+        self.nodes
+            .iter()
+            .filter(move |(_, node)| node.on().contains(id))
     }
 
     /// The disks, in the order of their ids.

@@ -20,8 +20,23 @@ pub struct UnknownPartition {
 /// Mount points that belong to the operating system. A disk that carries none of them is a data disk: a restore
 /// leaves it as it is, and its files are not in the host's trees.
 const SYSTEM: [&str; 17] = [
-    "/", "/boot", "/boot/efi", "/efi", "/etc", "/usr", "/usr/local", "/var", "/var/lib", "/var/log", "/var/cache",
-    "/var/tmp", "/var/spool", "/opt", "/root", "/home", "/srv",
+    "/",
+    "/boot",
+    "/boot/efi",
+    "/efi",
+    "/etc",
+    "/usr",
+    "/usr/local",
+    "/var",
+    "/var/lib",
+    "/var/log",
+    "/var/cache",
+    "/var/tmp",
+    "/var/spool",
+    "/opt",
+    "/root",
+    "/home",
+    "/srv",
 ];
 
 impl Layout {
@@ -79,7 +94,11 @@ impl Layout {
                         && part.type_guid != types::BIOS_BOOT
                         && self.children(id).next().is_none() =>
                 {
-                    Some(UnknownPartition { id: id.clone(), device: part.device.clone(), size: part.size() })
+                    Some(UnknownPartition {
+                        id: id.clone(),
+                        device: part.device.clone(),
+                        size: part.size(),
+                    })
                 }
                 _ => None,
             })

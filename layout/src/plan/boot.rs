@@ -12,7 +12,11 @@ impl Builder<'_> {
     pub(super) fn boot(&mut self) {
         let boot = &self.saved.boot;
         let replace = self.fstab_replacements();
-        if self.saved.mount_at(Path::new("/")).is_some_and(|m| self.relevant.contains(&m.node)) {
+        if self
+            .saved
+            .mount_at(Path::new("/"))
+            .is_some_and(|m| self.relevant.contains(&m.node))
+        {
             self.steps.push(Step::UpdateFstab { replace });
         }
         if boot.initramfs_modules.as_deref() == Some("dep") && !boot.kernels.is_empty() {
@@ -27,13 +31,21 @@ impl Builder<'_> {
         for grub in &boot.grub_bios {
             if let Some(disk) = self.assignment(&grub.disk).cloned() {
                 let modules = self.grub_modules();
-                self.steps.push(Step::GrubBios { device: disk.device, modules });
+                self.steps.push(Step::GrubBios {
+                    device: disk.device,
+                    modules,
+                });
                 any = true;
             }
         }
         let mut entries = Vec::new();
         for grub in &boot.grub_efi {
-            let Some(mount) = self.saved.mounts.iter().find(|m| m.node == grub.esp && self.relevant.contains(&m.node)) else {
+            let Some(mount) = self
+                .saved
+                .mounts
+                .iter()
+                .find(|m| m.node == grub.esp && self.relevant.contains(&m.node))
+            else {
                 continue;
             };
             self.steps.push(Step::GrubEfi {
@@ -43,7 +55,11 @@ impl Builder<'_> {
             });
             if !grub.fallback {
                 self.notes.push("The fallback loader /EFI/BOOT/BOOTX64.EFI is added, so that any firmware boots it.".to_owned());
-                self.accept(&NodeId::new("boot"), "grub_efi", "the fallback loader is added");
+                self.accept(
+                    &NodeId::new("boot"),
+                    "grub_efi",
+                    "the fallback loader is added",
+                );
             }
             entries.extend(self.efi_entry(&grub.esp, &grub.bootloader_id, grub.shim));
             any = true;
@@ -51,7 +67,10 @@ impl Builder<'_> {
         if any {
             self.steps.push(Step::GrubConfig);
         } else {
-            self.notes.push("No boot loader is restored: the saved host had none that this version knows.".to_owned());
+            self.notes.push(
+                "No boot loader is restored: the saved host had none that this version knows."
+                    .to_owned(),
+            );
         }
         if self.inventory.firmware == Firmware::Uefi {
             self.steps.extend(entries);
@@ -77,12 +96,20 @@ impl Builder<'_> {
 
     fn efi_entry(&self, esp: &NodeId, id: &str, shim: bool) -> Option<Step> {
         let on = self.saved.nodes.get(esp)?.on().into_iter().next()?;
-        let Some(Node::Partition(part)) = self.saved.nodes.get(&on) else { return None };
+        let Some(Node::Partition(part)) = self.saved.nodes.get(&on) else {
+            return None;
+        };
         let disk = self.assignment(&part.on)?;
-        let loader = format!("\\EFI\\{id}\\{}", if shim { "shimx64.efi" } else { "grubx64.efi" });
+        let loader = format!(
+            "\\EFI\\{id}\\{}",
+            if shim { "shimx64.efi" } else { "grubx64.efi" }
+        );
         let old = self.saved.boot.efi_entries.iter().find(|e| {
             e.partuuid.as_deref() == Some(&part.partuuid)
-                && e.loader.as_deref().is_some_and(|l| l.to_lowercase().contains(&format!("\\{}\\", id.to_lowercase())))
+                && e.loader.as_deref().is_some_and(|l| {
+                    l.to_lowercase()
+                        .contains(&format!("\\{}\\", id.to_lowercase()))
+                })
         });
         Some(Step::EfiBootEntry {
             device: disk.device.clone(),
@@ -95,14 +122,26 @@ impl Builder<'_> {
 
     /// Modules with which GRUB finds /boot on any kind of disk: on some, grub-install does not find out itself.
     fn grub_modules(&self) -> Vec<String> {
-        let boot = ["/boot", "/"].iter().find_map(|at| self.saved.mount_at(Path::new(at)));
+        let boot = ["/boot", "/"]
+            .iter()
+            .find_map(|at| self.saved.mount_at(Path::new(at)));
         let mut modules = vec!["part_gpt".to_owned()];
         if let Some(node) = boot.and_then(|m| self.saved.nodes.get(&m.node)) {
             let on = node.on();
-            if on.iter().any(|on| matches!(self.saved.nodes.get(on), Some(Node::LogicalVolume(_)))) {
+            if on
+                .iter()
+                .any(|on| matches!(self.saved.nodes.get(on), Some(Node::LogicalVolume(_))))
+            {
                 modules.push("lvm".to_owned());
             }
-            modules.push(if matches!(node, Node::Xfs(_)) { "xfs" } else { "ext2" }.to_owned());
+            modules.push(
+                if matches!(node, Node::Xfs(_)) {
+                    "xfs"
+                } else {
+                    "ext2"
+                }
+                .to_owned(),
+            );
         }
         modules
     }
@@ -110,7 +149,11 @@ impl Builder<'_> {
     /// First fields of fstab that name a device by what another disk does not have.
     fn fstab_replacements(&self) -> Vec<(String, String)> {
         let mut replace = Vec::new();
-        let mounts = self.saved.mounts.iter().filter_map(|m| Some((&m.node, m.fstab.as_ref()?)));
+        let mounts = self
+            .saved
+            .mounts
+            .iter()
+            .filter_map(|m| Some((&m.node, m.fstab.as_ref()?)));
         let swaps = self.saved.nodes.iter().filter_map(|(id, node)| match node {
             Node::Swap(swap) => Some((id, swap.fstab.as_ref()?)),
             _ => None,

@@ -43,9 +43,18 @@ impl<'a> Builder<'a> {
             if !below.is_empty() && below.is_subset(&assigned) {
                 relevant.insert(id.clone());
             } else if !below.is_disjoint(&assigned) && !matches!(node, Node::Unsupported(_)) {
-                let missing: Vec<String> = below.difference(&assigned).map(ToString::to_string).collect();
-                let reason = format!("it also lies on {}, which is not mapped: map that disk too", missing.join(", "));
-                return Err(PlanError::Unsupported { node: id.clone(), reason });
+                let missing: Vec<String> = below
+                    .difference(&assigned)
+                    .map(ToString::to_string)
+                    .collect();
+                let reason = format!(
+                    "it also lies on {}, which is not mapped: map that disk too",
+                    missing.join(", ")
+                );
+                return Err(PlanError::Unsupported {
+                    node: id.clone(),
+                    reason,
+                });
             }
         }
         Ok(Builder {
@@ -73,7 +82,10 @@ impl<'a> Builder<'a> {
             vgs: self.groups(),
         });
         for disk in &self.disks {
-            self.steps.push(Step::Wipe { device: disk.device.clone(), size: disk.identity.size });
+            self.steps.push(Step::Wipe {
+                device: disk.device.clone(),
+                size: disk.identity.size,
+            });
         }
         for id in &order {
             self.node(id)?;
@@ -83,7 +95,10 @@ impl<'a> Builder<'a> {
         self.steps.push(Step::Unmount);
         let vgs = self.groups();
         if !vgs.is_empty() {
-            self.steps.push(Step::Deactivate { vgs, read_only: self.read_only_volumes() });
+            self.steps.push(Step::Deactivate {
+                vgs,
+                read_only: self.read_only_volumes(),
+            });
         }
         self.remarks(&fence);
         let tools = super::safety::tools(&self.steps);
@@ -98,7 +113,10 @@ impl<'a> Builder<'a> {
         };
         match plan.writes_outside() {
             // The planner's own mistake: better no plan than a wrong one.
-            Some(reason) => Err(PlanError::Unsupported { node: NodeId::new("plan"), reason }),
+            Some(reason) => Err(PlanError::Unsupported {
+                node: NodeId::new("plan"),
+                reason,
+            }),
             None => Ok(plan),
         }
     }
@@ -108,12 +126,19 @@ impl<'a> Builder<'a> {
         let mut waiting: BTreeMap<&NodeId, usize> = BTreeMap::new();
         for id in &self.relevant {
             let on = self.saved.nodes.get(id).map(Node::on).unwrap_or_default();
-            waiting.insert(id, on.iter().filter(|on| self.relevant.contains(on)).count());
+            waiting.insert(
+                id,
+                on.iter().filter(|on| self.relevant.contains(on)).count(),
+            );
         }
         let mut order = Vec::new();
         loop {
             // Kind by kind, so that the plan reads in the order in which a person would do it.
-            let next = waiting.iter().filter(|(_, count)| **count == 0).map(|(id, _)| *id).min_by_key(|id| self.rank(id));
+            let next = waiting
+                .iter()
+                .filter(|(_, count)| **count == 0)
+                .map(|(id, _)| *id)
+                .min_by_key(|id| self.rank(id));
             let Some(next) = next else { break };
             waiting.remove(next);
             for (id, node) in &self.saved.nodes {
@@ -124,7 +149,13 @@ impl<'a> Builder<'a> {
             }
             order.push(next.clone());
         }
-        if waiting.is_empty() { Ok(order) } else { Err(PlanError::Cycle { nodes: waiting.into_keys().cloned().collect() }) }
+        if waiting.is_empty() {
+            Ok(order)
+        } else {
+            Err(PlanError::Cycle {
+                nodes: waiting.into_keys().cloned().collect(),
+            })
+        }
     }
 
     fn rank(&self, id: &NodeId) -> (u8, u32, NodeId) {
@@ -166,10 +197,13 @@ impl<'a> Builder<'a> {
 
     /// The device that a node lies on.
     pub fn device(&self, node: &NodeId, on: &NodeId) -> Result<PathBuf, PlanError> {
-        self.devices.get(on).cloned().ok_or_else(|| PlanError::Unsupported {
-            node: node.clone(),
-            reason: format!("nothing makes {on}, which it lies on"),
-        })
+        self.devices
+            .get(on)
+            .cloned()
+            .ok_or_else(|| PlanError::Unsupported {
+                node: node.clone(),
+                reason: format!("nothing makes {on}, which it lies on"),
+            })
     }
 
     pub fn assignment(&self, id: &NodeId) -> Option<&DiskAssignment> {
@@ -183,27 +217,43 @@ impl<'a> Builder<'a> {
 
     /// Names of the volume groups that are made.
     pub fn groups(&self) -> Vec<String> {
-        let groups = self.relevant.iter().filter_map(|id| match self.saved.nodes.get(id) {
-            Some(Node::VolumeGroup(vg)) => Some(vg.name.clone()),
-            _ => None,
-        });
+        let groups = self
+            .relevant
+            .iter()
+            .filter_map(|id| match self.saved.nodes.get(id) {
+                Some(Node::VolumeGroup(vg)) => Some(vg.name.clone()),
+                _ => None,
+            });
         groups.collect()
     }
 
     fn read_only_volumes(&self) -> Vec<String> {
         let volumes = self.steps.iter().filter_map(|step| match step {
-            Step::LvCreate { vg, name, writeable: false, .. } => Some(format!("{vg}/{name}")),
+            Step::LvCreate {
+                vg,
+                name,
+                writeable: false,
+                ..
+            } => Some(format!("{vg}/{name}")),
             _ => None,
         });
         volumes.collect()
     }
 
     pub fn accept(&mut self, node: &NodeId, what: &str, reason: &str) {
-        self.substitutions.push(Substitution { node: node.clone(), what: what.to_owned(), reason: reason.to_owned() });
+        self.substitutions.push(Substitution {
+            node: node.clone(),
+            what: what.to_owned(),
+            reason: reason.to_owned(),
+        });
     }
 
     fn fence(&self) -> Vec<FencedDisk> {
-        let others = self.inventory.disks.iter().filter(|d| !self.disks.iter().any(|a| a.device == d.device));
+        let others = self
+            .inventory
+            .disks
+            .iter()
+            .filter(|d| !self.disks.iter().any(|a| a.device == d.device));
         others
             .map(|d| FencedDisk {
                 device: d.device.clone(),
@@ -219,10 +269,20 @@ impl<'a> Builder<'a> {
     /// Mounts and file trees, each filesystem before what is mounted in it.
     fn mounts(&mut self) {
         for mount in self.saved.filesystems_to_save() {
-            let on = self.saved.nodes.get(&mount.node).and_then(|n| n.on().into_iter().next());
-            let Some(device) = on.and_then(|on| self.devices.get(&on)).cloned() else { continue };
+            let on = self
+                .saved
+                .nodes
+                .get(&mount.node)
+                .and_then(|n| n.on().into_iter().next());
+            let Some(device) = on.and_then(|on| self.devices.get(&on)).cloned() else {
+                continue;
+            };
             let mount_point = mount.mount_point.clone();
-            self.steps.push(Step::Mount { device, fstype: mount.fstype.clone(), mount_point: mount_point.clone() });
+            self.steps.push(Step::Mount {
+                device,
+                fstype: mount.fstype.clone(),
+                mount_point: mount_point.clone(),
+            });
             self.steps.push(Step::RestoreTree { mount_point });
         }
     }
@@ -230,22 +290,40 @@ impl<'a> Builder<'a> {
     /// What is lost, left alone or worth knowing.
     fn remarks(&mut self, fence: &[FencedDisk]) {
         let mut guests = Vec::new();
-        let trees: BTreeSet<&NodeId> = self.saved.filesystems_to_save().iter().map(|m| &m.node).collect();
+        let trees: BTreeSet<&NodeId> = self
+            .saved
+            .filesystems_to_save()
+            .iter()
+            .map(|m| &m.node)
+            .collect();
         let mut notes = Vec::new();
         for id in &self.relevant {
             match self.saved.nodes.get(id) {
-                Some(Node::ThinVolume(volume)) => guests.push(format!("{} ({})", volume.name, volume.size)),
+                Some(Node::ThinVolume(volume)) => {
+                    guests.push(format!("{} ({})", volume.name, volume.size))
+                }
                 Some(Node::LogicalVolume(lv)) if crate::capture::lvm::is_guest_volume(&lv.name) => {
                     guests.push(format!("{} ({})", lv.name, lv.size));
                 }
                 Some(Node::LogicalVolume(lv)) if self.saved.children(id).next().is_none() => {
-                    notes.push(format!("Logical volume {} is made again and stays empty.", lv.name));
+                    notes.push(format!(
+                        "Logical volume {} is made again and stays empty.",
+                        lv.name
+                    ));
                 }
                 Some(Node::Unsupported(what)) => {
-                    notes.push(format!("Not restored: {} ({}, {}): {}.", what.device.display(), what.what, what.size, what.meaning));
+                    notes.push(format!(
+                        "Not restored: {} ({}, {}): {}.",
+                        what.device.display(),
+                        what.what,
+                        what.size,
+                        what.meaning
+                    ));
                 }
                 Some(node) if node.filesystem().is_some() && !trees.contains(id) => {
-                    notes.push(format!("Filesystem {id} was not mounted: it is made again and stays empty."));
+                    notes.push(format!(
+                        "Filesystem {id} was not mounted: it is made again and stays empty."
+                    ));
                 }
                 _ => {}
             }
@@ -267,7 +345,12 @@ impl<'a> Builder<'a> {
             }
         }
         let groups = self.groups();
-        for disk in self.inventory.disks.iter().filter(|d| fence.iter().any(|f| f.device == d.device)) {
+        for disk in self
+            .inventory
+            .disks
+            .iter()
+            .filter(|d| fence.iter().any(|f| f.device == d.device))
+        {
             for vg in disk.vgs.iter().filter(|vg| groups.contains(vg)) {
                 notes.push(format!(
                     "{} also holds a volume group called {vg}: the restored host would find two of that name. Take that \

@@ -17,7 +17,12 @@ pub(super) fn gpt_tail(entries: u32, sector: crate::units::SectorSize) -> u64 {
 pub(super) fn needed(saved: &Layout, id: &NodeId, disk: &Disk) -> Bytes {
     match &disk.table {
         Some(table) => {
-            let last = saved.partitions(id).iter().map(|(_, part)| part.end.0).max().unwrap_or(table.first_usable.0);
+            let last = saved
+                .partitions(id)
+                .iter()
+                .map(|(_, part)| part.end.0)
+                .max()
+                .unwrap_or(table.first_usable.0);
             Lba(last + 1 + gpt_tail(table.entries, disk.sector_size)).offset(disk.sector_size)
         }
         None => saved
@@ -41,16 +46,26 @@ fn required(saved: &Layout, choices: &Choices) -> Result<BTreeSet<NodeId>, PlanE
             _ => None,
         }) {
             let reason = format!("{} {}: {}", what.device.display(), what.what, what.meaning);
-            return Err(PlanError::Unsupported { node: node.clone(), reason });
+            return Err(PlanError::Unsupported {
+                node: node.clone(),
+                reason,
+            });
         }
     }
     for id in choices.disks.keys() {
         if !matches!(saved.nodes.get(id), Some(Node::Disk(_))) {
-            return Err(PlanError::BadChoice { disk: id.clone(), reason: "the saved layout has no such disk".to_owned() });
+            return Err(PlanError::BadChoice {
+                disk: id.clone(),
+                reason: "the saved layout has no such disk".to_owned(),
+            });
         }
         required.insert(id.clone());
     }
-    if required.is_empty() { Err(PlanError::NothingToRestore) } else { Ok(required) }
+    if required.is_empty() {
+        Err(PlanError::NothingToRestore)
+    } else {
+        Ok(required)
+    }
 }
 
 fn same(a: &Option<String>, b: &Option<String>) -> bool {
@@ -60,8 +75,15 @@ fn same(a: &Option<String>, b: &Option<String>) -> bool {
 /// One line that tells a disk from its neighbours.
 pub(super) fn describe(disk: &InventoryDisk) -> String {
     let model = disk.model.as_deref().unwrap_or("unknown model");
-    let serial = disk.serial.as_deref().map_or_else(|| "no serial".to_owned(), |s| format!("serial {s}"));
-    format!("{} ({model}, {serial}, {})", disk.device.display(), disk.size)
+    let serial = disk
+        .serial
+        .as_deref()
+        .map_or_else(|| "no serial".to_owned(), |s| format!("serial {s}"));
+    format!(
+        "{} ({model}, {serial}, {})",
+        disk.device.display(),
+        disk.size
+    )
 }
 
 /// Why a disk must not be written to at all.
@@ -78,13 +100,19 @@ fn excluded(disk: &InventoryDisk, choices: &Choices) -> Option<&'static str> {
 }
 
 /// Assigns disks, or says why that cannot be done.
-pub(super) fn assign(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Vec<DiskAssignment>, PlanError> {
+pub(super) fn assign(
+    saved: &Layout,
+    inventory: &Inventory,
+    choices: &Choices,
+) -> Result<Vec<DiskAssignment>, PlanError> {
     let required = required(saved, choices)?;
     let mut assigned: Vec<DiskAssignment> = Vec::new();
     let mut open = Vec::new();
     // What is certain first, so that a disk with a matching serial is not given away as the only big enough one.
     for id in &required {
-        let Some(Node::Disk(disk)) = saved.nodes.get(id) else { continue };
+        let Some(Node::Disk(disk)) = saved.nodes.get(id) else {
+            continue;
+        };
         let known = match choices.disks.get(id) {
             Some(choice) => Some((chosen(id, choice, inventory, choices)?, "chosen")),
             None => by_identity(id, disk, inventory, choices)?,
@@ -103,17 +131,36 @@ pub(super) fn assign(saved: &Layout, inventory: &Inventory, choices: &Choices) -
         let present = by_size(saved, id, disk, inventory, choices, &taken)?;
         if several_open && assigned.iter().any(|a| a.device == present.device) {
             let candidates = vec![describe(present)];
-            return Err(PlanError::Ambiguous { disk: id.clone(), candidates });
+            return Err(PlanError::Ambiguous {
+                disk: id.clone(),
+                candidates,
+            });
         }
-        take(&mut assigned, id, present, "the only disk that is big enough")?;
+        take(
+            &mut assigned,
+            id,
+            present,
+            "the only disk that is big enough",
+        )?;
     }
     Ok(assigned)
 }
 
-fn take(assigned: &mut Vec<DiskAssignment>, id: &NodeId, present: &InventoryDisk, why: &str) -> Result<(), PlanError> {
+fn take(
+    assigned: &mut Vec<DiskAssignment>,
+    id: &NodeId,
+    present: &InventoryDisk,
+    why: &str,
+) -> Result<(), PlanError> {
     if assigned.iter().any(|a| a.device == present.device) {
-        let reason = format!("{} would take the place of two saved disks", describe(present));
-        return Err(PlanError::BadChoice { disk: id.clone(), reason });
+        let reason = format!(
+            "{} would take the place of two saved disks",
+            describe(present)
+        );
+        return Err(PlanError::BadChoice {
+            disk: id.clone(),
+            reason,
+        });
     }
     assigned.push(DiskAssignment {
         saved: id.clone(),
@@ -139,24 +186,44 @@ fn chosen<'a>(
 ) -> Result<&'a InventoryDisk, PlanError> {
     let (matches, words): (Vec<&InventoryDisk>, String) = match choice {
         DiskChoice::Serial(serial) => (
-            inventory.disks.iter().filter(|d| d.serial.as_ref() == Some(serial)).collect(),
+            inventory
+                .disks
+                .iter()
+                .filter(|d| d.serial.as_ref() == Some(serial))
+                .collect(),
             format!("with serial {serial}"),
         ),
-        DiskChoice::Wwn(wwn) => {
-            (inventory.disks.iter().filter(|d| d.wwn.as_ref() == Some(wwn)).collect(), format!("with WWN {wwn}"))
-        }
-        DiskChoice::Device(path) => {
-            (inventory.disks.iter().filter(|d| d.device == *path).collect(), path.display().to_string())
-        }
+        DiskChoice::Wwn(wwn) => (
+            inventory
+                .disks
+                .iter()
+                .filter(|d| d.wwn.as_ref() == Some(wwn))
+                .collect(),
+            format!("with WWN {wwn}"),
+        ),
+        DiskChoice::Device(path) => (
+            inventory
+                .disks
+                .iter()
+                .filter(|d| d.device == *path)
+                .collect(),
+            path.display().to_string(),
+        ),
     };
-    let bad = |reason: String| PlanError::BadChoice { disk: id.clone(), reason };
+    let bad = |reason: String| PlanError::BadChoice {
+        disk: id.clone(),
+        reason,
+    };
     match matches.as_slice() {
         [] => Err(bad(format!("this machine has no disk {words}"))),
         [one] => match excluded(one, choices) {
             Some(reason) => Err(bad(format!("{}: {reason}", describe(one)))),
             None => Ok(one),
         },
-        several => Err(PlanError::Ambiguous { disk: id.clone(), candidates: several.iter().map(|d| describe(d)).collect() }),
+        several => Err(PlanError::Ambiguous {
+            disk: id.clone(),
+            candidates: several.iter().map(|d| describe(d)).collect(),
+        }),
     }
 }
 
@@ -167,17 +234,28 @@ fn by_identity<'a>(
     choices: &Choices,
 ) -> Result<Option<(&'a InventoryDisk, &'static str)>, PlanError> {
     for (why, test) in [
-        ("same WWN", (|a, b| same(&a.wwn, &b.wwn)) as fn(&Disk, &InventoryDisk) -> bool),
+        (
+            "same WWN",
+            (|a, b| same(&a.wwn, &b.wwn)) as fn(&Disk, &InventoryDisk) -> bool,
+        ),
         ("same serial number", |a, b| same(&a.serial, &b.serial)),
     ] {
-        let found: Vec<&InventoryDisk> = inventory.disks.iter().filter(|present| test(disk, present)).collect();
+        let found: Vec<&InventoryDisk> = inventory
+            .disks
+            .iter()
+            .filter(|present| test(disk, present))
+            .collect();
         match found.as_slice() {
             [] => {}
             [one] => {
                 return match excluded(one, choices) {
                     Some(reason) => {
-                        let reason = format!("{} is the saved disk itself, but {reason}", describe(one));
-                        Err(PlanError::BadChoice { disk: id.clone(), reason })
+                        let reason =
+                            format!("{} is the saved disk itself, but {reason}", describe(one));
+                        Err(PlanError::BadChoice {
+                            disk: id.clone(),
+                            reason,
+                        })
                     }
                     None => Ok(Some((one, why))),
                 };
@@ -185,7 +263,10 @@ fn by_identity<'a>(
             // Cheap sticks and virtual disks share serials: that identifies nothing.
             several => {
                 let candidates = several.iter().map(|d| describe(d)).collect();
-                return Err(PlanError::Ambiguous { disk: id.clone(), candidates });
+                return Err(PlanError::Ambiguous {
+                    disk: id.clone(),
+                    candidates,
+                });
             }
         }
     }
@@ -210,7 +291,10 @@ fn by_size<'a>(
         if let Some(reason) = excluded(present, choices) {
             reasons.push(format!("{}: {reason}", describe(present)));
         } else if is_other_saved_disk(saved, id, present) {
-            reasons.push(format!("{}: it is another disk of the saved host", describe(present)));
+            reasons.push(format!(
+                "{}: it is another disk of the saved host",
+                describe(present)
+            ));
         } else if present.removable && !disk.removable {
             reasons.push(format!("{}: its medium is removable", describe(present)));
         } else {
@@ -229,7 +313,10 @@ fn by_size<'a>(
         [] if errors.len() == 1 => Err(errors.remove(0)),
         [] => {
             // The biggest of several too small ones tells how much is missing at least.
-            let sizes_only = !errors.is_empty() && errors.iter().all(|e| matches!(e, PlanError::TooSmall { .. }));
+            let sizes_only = !errors.is_empty()
+                && errors
+                    .iter()
+                    .all(|e| matches!(e, PlanError::TooSmall { .. }));
             errors.sort_by_key(|e| match e {
                 PlanError::TooSmall { missing, .. } => *missing,
                 _ => Bytes(u64::MAX),
@@ -237,19 +324,37 @@ fn by_size<'a>(
             if sizes_only {
                 return Err(errors.remove(0));
             }
-            let reason = if reasons.is_empty() { "there is no disk".to_owned() } else { reasons.join("; ") };
-            Err(PlanError::NoDiskFor { disk: id.clone(), needed: needed(saved, id, disk), reason })
+            let reason = if reasons.is_empty() {
+                "there is no disk".to_owned()
+            } else {
+                reasons.join("; ")
+            };
+            Err(PlanError::NoDiskFor {
+                disk: id.clone(),
+                needed: needed(saved, id, disk),
+                reason,
+            })
         }
-        several => Err(PlanError::Ambiguous { disk: id.clone(), candidates: several.iter().map(|d| describe(d)).collect() }),
+        several => Err(PlanError::Ambiguous {
+            disk: id.clone(),
+            candidates: several.iter().map(|d| describe(d)).collect(),
+        }),
     }
 }
 
 /// A data disk of the saved host that is still there must not be taken for a blank one.
 fn is_other_saved_disk(saved: &Layout, id: &NodeId, present: &InventoryDisk) -> bool {
-    saved.disks().any(|(other, disk)| other != id && (same(&disk.wwn, &present.wwn) || same(&disk.serial, &present.serial)))
+    saved.disks().any(|(other, disk)| {
+        other != id && (same(&disk.wwn, &present.wwn) || same(&disk.serial, &present.serial))
+    })
 }
 
-fn fits(saved: &Layout, id: &NodeId, disk: &Disk, present: &InventoryDisk) -> Result<(), PlanError> {
+fn fits(
+    saved: &Layout,
+    id: &NodeId,
+    disk: &Disk,
+    present: &InventoryDisk,
+) -> Result<(), PlanError> {
     if disk.sector_size != present.sector_size {
         return Err(PlanError::SectorSize {
             disk: id.clone(),

@@ -28,7 +28,9 @@ pub enum PlanError {
         missing: Bytes,
     },
     /// No disk can take the place of a saved one.
-    #[error("no disk of this machine can take the place of the saved disk {disk} ({needed} needed): {reason}")]
+    #[error(
+        "no disk of this machine can take the place of the saved disk {disk} ({needed} needed): {reason}"
+    )]
     NoDiskFor {
         /// The saved disk.
         disk: NodeId,
@@ -86,6 +88,8 @@ pub enum PlanError {
         nodes: Vec<NodeId>,
     },
     /// Nothing in the layout is to be restored.
-    #[error("the saved layout has no mounted system filesystem: there is nothing to restore onto a disk")]
+    #[error(
+        "the saved layout has no mounted system filesystem: there is nothing to restore onto a disk"
+    )]
     NothingToRestore,
 }

@@ -8,12 +8,23 @@ use crate::units::Bytes;
 impl Builder<'_> {
     /// Whether the filesystem takes all of its device, which grew.
     fn fills(&mut self, id: &NodeId, on: &NodeId, what: &str, size: Bytes) -> bool {
-        let grows = self.choices.grow == Grow::Root && self.root_fs() == Some(id) && self.grown.contains(on);
+        let grows = self.choices.grow == Grow::Root
+            && self.root_fs() == Some(id)
+            && self.grown.contains(on);
         if grows {
             let now = self.space.get(on).copied().unwrap_or(size);
-            self.sizes.push(SizeChange { node: id.clone(), what: format!("{what} filesystem"), saved: size, now });
+            self.sizes.push(SizeChange {
+                node: id.clone(),
+                what: format!("{what} filesystem"),
+                saved: size,
+                now,
+            });
             for property in ["size", "inodes", "reserved_blocks"] {
-                self.accept(id, property, "the root filesystem takes the space of the bigger disk");
+                self.accept(
+                    id,
+                    property,
+                    "the root filesystem takes the space of the bigger disk",
+                );
             }
         }
         grows
@@ -23,7 +34,9 @@ impl Builder<'_> {
         match self.space.get(on) {
             Some(space) if *space < size => Err(PlanError::Unsupported {
                 node: id.clone(),
-                reason: format!("it needs {size}, and {on} has {space}: the saved layout is damaged"),
+                reason: format!(
+                    "it needs {size}, and {on} has {space}: the saved layout is damaged"
+                ),
             }),
             _ => Ok(()),
         }
@@ -34,15 +47,30 @@ impl Builder<'_> {
         // Without a block size nothing was known about it (the device could not be read): made with defaults.
         let unknown = fs.block_size == Bytes(0);
         if unknown {
-            self.notes.push(format!("The features of filesystem {id} are not known: it is made with the defaults."));
-            for property in ["block_size", "inode_size", "inodes", "features", "default_options", "reserved_blocks", "size", "label"] {
+            self.notes.push(format!(
+                "The features of filesystem {id} are not known: it is made with the defaults."
+            ));
+            for property in [
+                "block_size",
+                "inode_size",
+                "inodes",
+                "features",
+                "default_options",
+                "reserved_blocks",
+                "size",
+                "label",
+            ] {
                 self.accept(id, property, "it was not known when the backup was made");
             }
         } else {
             self.must_fit(id, &fs.on, fs.size)?;
         }
         let fill = self.fills(id, &fs.on, &fs.fstype, fs.size) || unknown;
-        self.steps.push(Step::MakeExt4 { device, fs: fs.clone(), fill });
+        self.steps.push(Step::MakeExt4 {
+            device,
+            fs: fs.clone(),
+            fill,
+        });
         Ok(())
     }
 
@@ -50,14 +78,21 @@ impl Builder<'_> {
         let device = self.device(id, &fs.on)?;
         self.must_fit(id, &fs.on, fs.size)?;
         let fill = self.fills(id, &fs.on, "xfs", fs.size);
-        self.steps.push(Step::MakeXfs { device, fs: fs.clone(), fill });
+        self.steps.push(Step::MakeXfs {
+            device,
+            fs: fs.clone(),
+            fill,
+        });
         Ok(())
     }
 
     pub(super) fn vfat(&mut self, id: &NodeId, fs: &Vfat) -> Result<(), PlanError> {
         let device = self.device(id, &fs.on)?;
         self.must_fit(id, &fs.on, fs.size)?;
-        self.steps.push(Step::MakeVfat { device, fs: fs.clone() });
+        self.steps.push(Step::MakeVfat {
+            device,
+            fs: fs.clone(),
+        });
         Ok(())
     }
 

@@ -11,7 +11,9 @@ const ALIGNMENT: Bytes = Bytes::MIB;
 
 impl Builder<'_> {
     pub(super) fn disk(&mut self, id: &NodeId, disk: &Disk) -> Result<(), PlanError> {
-        let Some(assigned) = self.assignment(id).cloned() else { return Ok(()) };
+        let Some(assigned) = self.assignment(id).cloned() else {
+            return Ok(());
+        };
         self.devices.insert(id.clone(), assigned.device.clone());
         self.space.insert(id.clone(), assigned.identity.size);
         if assigned.identity.size != disk.size {
@@ -32,15 +34,25 @@ impl Builder<'_> {
         let sector = disk.sector_size;
         let sectors = assigned.identity.size.sectors(sector);
         let last_usable = Lba(sectors.saturating_sub(gpt_tail(table.entries, sector) + 1));
-        let new_table = GptTable { last_usable, ..table.clone() };
+        let new_table = GptTable {
+            last_usable,
+            ..table.clone()
+        };
         if last_usable != table.last_usable {
-            self.accept(id, "table.last_usable", "the backup table is at the end of a disk of another size");
+            self.accept(
+                id,
+                "table.last_usable",
+                "the backup table is at the end of a disk of another size",
+            );
         }
         let mut partitions = Vec::new();
         for (part_id, part) in self.saved.partitions(id) {
             let end = self.new_end(id, part_id, part, table, last_usable, sector);
             let device = partition_path(&assigned.device, part.number);
-            let planned = Partition { end, ..part.clone() };
+            let planned = Partition {
+                end,
+                ..part.clone()
+            };
             if end > part.end {
                 self.grown.insert(part_id.clone());
                 self.sizes.push(super::SizeChange {
@@ -49,7 +61,11 @@ impl Builder<'_> {
                     saved: part.size(),
                     now: planned.size(),
                 });
-                self.accept(part_id, "end", "the partition grows to the end of a bigger disk");
+                self.accept(
+                    part_id,
+                    "end",
+                    "the partition grows to the end of a bigger disk",
+                );
             }
             self.devices.insert(part_id.clone(), device.clone());
             self.space.insert(part_id.clone(), planned.size());
@@ -66,12 +82,26 @@ impl Builder<'_> {
             });
         }
         let device = assigned.device;
-        self.steps.push(Step::WriteGpt { device, table: new_table, sector_size: sector, sectors, partitions });
+        self.steps.push(Step::WriteGpt {
+            device,
+            table: new_table,
+            sector_size: sector,
+            sectors,
+            partitions,
+        });
         Ok(())
     }
 
     /// Where a partition ends on the present disk: only the last one grows, and only when root lies on it.
-    fn new_end(&self, disk: &NodeId, id: &NodeId, part: &Partition, table: &GptTable, last_usable: Lba, sector: SectorSize) -> Lba {
+    fn new_end(
+        &self,
+        disk: &NodeId,
+        id: &NodeId,
+        part: &Partition,
+        table: &GptTable,
+        last_usable: Lba,
+        sector: SectorSize,
+    ) -> Lba {
         let last = self.saved.partitions(disk).iter().map(|(_, p)| p.end).max();
         if last_usable <= table.last_usable || Some(part.end) != last || !self.may_grow(id) {
             return part.end;
@@ -84,12 +114,19 @@ impl Builder<'_> {
     }
 
     fn may_grow(&self, id: &NodeId) -> bool {
-        let Some(root) = self.root_fs() else { return false };
+        let Some(root) = self.root_fs() else {
+            return false;
+        };
         let root_on = self.saved.nodes.get(root).map(Node::on).unwrap_or_default();
         self.saved.children(id).any(|(child, node)| match node {
             // The physical volume grows in any case; whether root does too is the operator's choice.
             Node::PhysicalVolume(_) => self.saved.children(child).any(|(vg, _)| {
-                root_on.iter().any(|lv| self.saved.nodes.get(lv).is_some_and(|lv| lv.on().contains(vg)))
+                root_on.iter().any(|lv| {
+                    self.saved
+                        .nodes
+                        .get(lv)
+                        .is_some_and(|lv| lv.on().contains(vg))
+                })
             }),
             _ => child == root && self.choices.grow == Grow::Root,
         })
@@ -98,10 +135,19 @@ impl Builder<'_> {
     /// A partition that holds nothing known is written from its image.
     pub(super) fn partition_contents(&mut self, id: &NodeId, part: &Partition) {
         let unknown = self.saved.unknown_partitions();
-        if let (Some(found), Some(device)) = (unknown.iter().find(|u| u.id == *id), self.devices.get(id)) {
-            self.steps.push(Step::RestoreImage { node: id.clone(), device: device.clone(), size: found.size });
+        if let (Some(found), Some(device)) =
+            (unknown.iter().find(|u| u.id == *id), self.devices.get(id))
+        {
+            self.steps.push(Step::RestoreImage {
+                node: id.clone(),
+                device: device.clone(),
+                size: found.size,
+            });
         } else if part.type_guid != types::BIOS_BOOT && self.saved.children(id).next().is_none() {
-            self.notes.push(format!("Partition {} of a data disk is made again and stays empty.", part.number));
+            self.notes.push(format!(
+                "Partition {} of a data disk is made again and stays empty.",
+                part.number
+            ));
         }
     }
 }

@@ -157,7 +157,11 @@ pub struct Substitution {
 /// The device node of a partition: kernels put a `p` between a name that ends in a digit and the number.
 pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
     let name = disk.to_string_lossy();
-    let separator = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    let separator = if name.ends_with(|c: char| c.is_ascii_digit()) {
+        "p"
+    } else {
+        ""
+    };
     PathBuf::from(format!("{name}{separator}{number}"))
 }
 

@@ -35,10 +35,22 @@ impl Plan {
             let id = &disk.identity;
             let model = id.model.as_deref().unwrap_or("unknown model");
             let serial = id.serial.as_deref().unwrap_or("none");
-            wrap(&mut out, &format!("  {}  ", disk.device.display()), &format!("{model}, serial {serial}, {}", id.size));
-            let contents = if disk.erased.is_empty() { "nothing known".to_owned() } else { disk.erased.join("; ") };
+            wrap(
+                &mut out,
+                &format!("  {}  ", disk.device.display()),
+                &format!("{model}, serial {serial}, {}", id.size),
+            );
+            let contents = if disk.erased.is_empty() {
+                "nothing known".to_owned()
+            } else {
+                disk.erased.join("; ")
+            };
             wrap(&mut out, "      on it now: ", &contents);
-            wrap(&mut out, "      takes the place of: ", &format!("{} ({})", disk.saved, disk.why));
+            wrap(
+                &mut out,
+                "      takes the place of: ",
+                &format!("{} ({})", disk.saved, disk.why),
+            );
         }
         out.push_str("\nWILL NOT BE TOUCHED\n");
         if self.fence.is_empty() {
@@ -47,15 +59,27 @@ impl Plan {
         for disk in &self.fence {
             let model = disk.model.as_deref().unwrap_or("unknown model");
             let serial = disk.serial.as_deref().unwrap_or("none");
-            let bundle = if disk.bundle_medium { ", holds the backup" } else { "" };
-            let contents = if disk.contents.is_empty() { String::new() } else { format!(": {}", disk.contents.join("; ")) };
+            let bundle = if disk.bundle_medium {
+                ", holds the backup"
+            } else {
+                ""
+            };
+            let contents = if disk.contents.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", disk.contents.join("; "))
+            };
             let text = format!("{model}, serial {serial}, {}{bundle}{contents}", disk.size);
             wrap(&mut out, &format!("  {}  ", disk.device.display()), &text);
         }
         if !self.sizes.is_empty() {
             out.push_str("\nCHANGES SIZE\n");
             for change in &self.sizes {
-                wrap(&mut out, "  ", &format!("{}: {} -> {}", change.what, change.saved, change.now));
+                wrap(
+                    &mut out,
+                    "  ",
+                    &format!("{}: {} -> {}", change.what, change.saved, change.now),
+                );
             }
         }
         if !self.notes.is_empty() {
@@ -66,7 +90,11 @@ impl Plan {
         }
         out.push_str("\nSTEPS\n");
         for (index, step) in self.steps.iter().enumerate() {
-            wrap(&mut out, &format!("  {:>2}. ", index + 1), &step.to_string());
+            wrap(
+                &mut out,
+                &format!("  {:>2}. ", index + 1),
+                &step.to_string(),
+            );
         }
         out.push('\n');
         wrap(&mut out, "Tools needed: ", &self.tools.join(" "));

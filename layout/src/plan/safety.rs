@@ -11,12 +11,19 @@ impl Plan {
         let assigned: BTreeSet<&Path> = self.disks.iter().map(|d| d.device.as_path()).collect();
         let fenced: BTreeSet<&Path> = self.fence.iter().map(|d| d.device.as_path()).collect();
         if let Some(both) = assigned.intersection(&fenced).next() {
-            return Some(format!("{} is a target and fenced at the same time", both.display()));
+            return Some(format!(
+                "{} is a target and fenced at the same time",
+                both.display()
+            ));
         }
         match self.steps.first() {
             Some(Step::Fence { disks, targets, .. }) => {
                 let same = disks.iter().map(PathBuf::as_path).collect::<BTreeSet<_>>() == fenced
-                    && targets.iter().map(PathBuf::as_path).collect::<BTreeSet<_>>() == assigned;
+                    && targets
+                        .iter()
+                        .map(PathBuf::as_path)
+                        .collect::<BTreeSet<_>>()
+                        == assigned;
                 if !same {
                     return Some("the fence is not around the assigned disks".to_owned());
                 }
@@ -35,7 +42,9 @@ impl Plan {
                 }
             }
             match step {
-                Step::WriteGpt { device, partitions, .. } => {
+                Step::WriteGpt {
+                    device, partitions, ..
+                } => {
                     for part in partitions {
                         if part.device != super::partition_path(device, part.number) {
                             bad = Some(part.device.clone());
@@ -48,14 +57,19 @@ impl Plan {
                 }
                 Step::LvCreate { vg, name, .. } | Step::ThinPoolCreate { vg, name, .. } => {
                     if !groups.contains(vg.as_str()) {
-                        return Some(format!("{vg}/{name} is in a group that the plan does not make"));
+                        return Some(format!(
+                            "{vg}/{name} is in a group that the plan does not make"
+                        ));
                     }
                     made.insert(Path::new("/dev").join(vg).join(name));
                 }
                 _ => {}
             }
             if let Some(device) = bad {
-                return Some(format!("\"{step}\" would write to {}, which is not assigned", device.display()));
+                return Some(format!(
+                    "\"{step}\" would write to {}, which is not assigned",
+                    device.display()
+                ));
             }
         }
         None
@@ -96,7 +110,10 @@ impl Step {
         match self {
             Step::Wipe { .. } => &["wipefs", "blkid", "udevadm"],
             Step::WriteGpt { .. } => &["wipefs", "udevadm"],
-            Step::PvCreate { .. } | Step::VgCreate { .. } | Step::LvCreate { .. } | Step::Deactivate { .. } => &["lvm"],
+            Step::PvCreate { .. }
+            | Step::VgCreate { .. }
+            | Step::LvCreate { .. }
+            | Step::Deactivate { .. } => &["lvm"],
             Step::ThinPoolCreate { .. } => &["lvm", "thin_check"],
             Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],
             Step::MakeXfs { .. } => &["mkfs.xfs"],
@@ -109,6 +126,10 @@ impl Step {
 
 /// The tools of all steps, sorted.
 pub(super) fn tools(steps: &[Step]) -> Vec<String> {
-    let all: BTreeSet<&str> = steps.iter().flat_map(|step| step.tools()).copied().collect();
+    let all: BTreeSet<&str> = steps
+        .iter()
+        .flat_map(|step| step.tools())
+        .copied()
+        .collect();
     all.into_iter().map(str::to_owned).collect()
 }

@@ -234,41 +234,94 @@ fn list(paths: &[PathBuf]) -> String {
     if paths.is_empty() {
         return "no other disk".to_owned();
     }
-    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths
+        .iter()
+        .map(|p| p.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Fence { disks, targets, .. } => {
-                write!(f, "Make {} read-only and check {}", list(disks), list(targets))
+                write!(
+                    f,
+                    "Make {} read-only and check {}",
+                    list(disks),
+                    list(targets)
+                )
             }
             Step::Wipe { device, .. } => write!(f, "Erase {}", device.display()),
-            Step::WriteGpt { device, partitions, .. } => {
-                write!(f, "Write the partition table of {} ({} partitions)", device.display(), partitions.len())
+            Step::WriteGpt {
+                device, partitions, ..
+            } => {
+                write!(
+                    f,
+                    "Write the partition table of {} ({} partitions)",
+                    device.display(),
+                    partitions.len()
+                )
             }
-            Step::PvCreate { device, .. } => write!(f, "Make {} an LVM physical volume", device.display()),
-            Step::VgCreate { name, devices, .. } => write!(f, "Make volume group {name} on {}", list(devices)),
-            Step::LvCreate { vg, name, size, .. } => write!(f, "Make logical volume {vg}/{name} of {size}"),
-            Step::ThinPoolCreate { vg, name, size, .. } => write!(f, "Make thin pool {vg}/{name} of {size}"),
+            Step::PvCreate { device, .. } => {
+                write!(f, "Make {} an LVM physical volume", device.display())
+            }
+            Step::VgCreate { name, devices, .. } => {
+                write!(f, "Make volume group {name} on {}", list(devices))
+            }
+            Step::LvCreate { vg, name, size, .. } => {
+                write!(f, "Make logical volume {vg}/{name} of {size}")
+            }
+            Step::ThinPoolCreate { vg, name, size, .. } => {
+                write!(f, "Make thin pool {vg}/{name} of {size}")
+            }
             Step::MakeExt4 { device, fs, .. } => {
-                write!(f, "Make {} filesystem {} on {}", fs.fstype, fs.uuid, device.display())
+                write!(
+                    f,
+                    "Make {} filesystem {} on {}",
+                    fs.fstype,
+                    fs.uuid,
+                    device.display()
+                )
             }
-            Step::MakeXfs { device, fs, .. } => write!(f, "Make xfs filesystem {} on {}", fs.uuid, device.display()),
-            Step::MakeVfat { device, fs } => write!(f, "Make vfat filesystem {} on {}", fs.uuid, device.display()),
-            Step::MakeSwap { device, uuid, .. } => write!(f, "Make swap area {uuid} on {}", device.display()),
+            Step::MakeXfs { device, fs, .. } => {
+                write!(f, "Make xfs filesystem {} on {}", fs.uuid, device.display())
+            }
+            Step::MakeVfat { device, fs } => write!(
+                f,
+                "Make vfat filesystem {} on {}",
+                fs.uuid,
+                device.display()
+            ),
+            Step::MakeSwap { device, uuid, .. } => {
+                write!(f, "Make swap area {uuid} on {}", device.display())
+            }
             Step::RestoreImage { node, device, .. } => {
                 write!(f, "Write the saved image of {node} to {}", device.display())
             }
-            Step::Mount { device, mount_point, .. } => {
+            Step::Mount {
+                device,
+                mount_point,
+                ..
+            } => {
                 write!(f, "Mount {} as {}", device.display(), mount_point.display())
             }
-            Step::RestoreTree { mount_point } => write!(f, "Restore the files of {}", mount_point.display()),
+            Step::RestoreTree { mount_point } => {
+                write!(f, "Restore the files of {}", mount_point.display())
+            }
             Step::UpdateFstab { .. } => f.write_str("Check device names in /etc/fstab"),
             Step::UpdateInitramfs { .. } => f.write_str("Make the initramfs again"),
-            Step::GrubBios { device, .. } => write!(f, "Install GRUB for BIOS on {}", device.display()),
-            Step::GrubEfi { esp, bootloader_id, .. } => {
-                write!(f, "Install GRUB for UEFI as {bootloader_id} on {}", esp.display())
+            Step::GrubBios { device, .. } => {
+                write!(f, "Install GRUB for BIOS on {}", device.display())
+            }
+            Step::GrubEfi {
+                esp, bootloader_id, ..
+            } => {
+                write!(
+                    f,
+                    "Install GRUB for UEFI as {bootloader_id} on {}",
+                    esp.display()
+                )
             }
             Step::GrubConfig => f.write_str("Write GRUB's configuration"),
             Step::EfiBootEntry { label, .. } => write!(f, "Make EFI boot entry \"{label}\""),

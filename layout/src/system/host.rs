@@ -19,7 +19,10 @@ pub struct Host;
 const STDERR_TAIL: usize = 2000;
 
 fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> SystemError + '_ {
-    move |source| SystemError::Io { path: path.to_owned(), source }
+    move |source| SystemError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn tail(stderr: &[u8]) -> String {
@@ -69,7 +72,10 @@ impl System for Host {
                 source: std::io::Error::from(std::io::ErrorKind::InvalidInput),
             });
         };
-        let start_error = |source| SystemError::Start { command: command.display(), source };
+        let start_error = |source| SystemError::Start {
+            command: command.display(),
+            source,
+        };
         // The door itself: everything else comes through here.
         #[allow(clippy::disallowed_methods)]
         let mut process = std::process::Command::new(program);
@@ -79,12 +85,19 @@ impl System for Host {
             // LVM complains about every inherited descriptor otherwise.
             .env("LVM_SUPPRESS_FD_WARNINGS", "1")
             .envs(&command.env)
-            .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if command.input.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Some(root) = &command.chroot {
             let root = root.clone();
-            process.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+            process.env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            );
             // SAFETY: chroot(2) and chdir(2) are async-signal-safe; `root` was allocated before the fork, and nix turns
             // short paths into C strings on the stack.
             unsafe {
@@ -119,12 +132,28 @@ impl System for Host {
         let stdout = stdout.join().unwrap_or_default();
         let stderr = stderr.join().unwrap_or_default();
         let duration = start.elapsed();
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        tracing::debug!(command = command.display(), status = code, ms = duration.as_millis() as u64, "ran");
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+        tracing::debug!(
+            command = command.display(),
+            status = code,
+            ms = duration.as_millis() as u64,
+            "ran"
+        );
         if code != 0 && !command.accepted.contains(&code) {
-            return Err(SystemError::Failed { command: command.display(), status: code, stderr: tail(&stderr) });
+            return Err(SystemError::Failed {
+                command: command.display(),
+                status: code,
+                stderr: tail(&stderr),
+            });
         }
-        Ok(Output { stdout, stderr, status: code, duration })
+        Ok(Output {
+            stdout,
+            stderr,
+            status: code,
+            duration,
+        })
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, SystemError> {
@@ -156,7 +185,13 @@ impl System for Host {
     fn list_dir(&self, path: &Path) -> Result<Vec<String>, SystemError> {
         let mut names = Vec::new();
         for entry in fs::read_dir(path).map_err(io_error(path))? {
-            names.push(entry.map_err(io_error(path))?.file_name().to_string_lossy().into_owned());
+            names.push(
+                entry
+                    .map_err(io_error(path))?
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
         names.sort();
         Ok(names)
@@ -188,15 +223,24 @@ impl System for Host {
                 let name = device.sysname().to_string_lossy().into_owned();
                 let is_partition = device.devtype().is_some_and(|t| t == "partition");
                 found.push(BlockDevice {
-                    node: device.devnode().map_or_else(|| Path::new("/dev").join(&name), Path::to_owned),
+                    node: device
+                        .devnode()
+                        .map_or_else(|| Path::new("/dev").join(&name), Path::to_owned),
                     parent: if is_partition {
-                        device.parent().map(|p| p.sysname().to_string_lossy().into_owned())
+                        device
+                            .parent()
+                            .map(|p| p.sysname().to_string_lossy().into_owned())
                     } else {
                         None
                     },
                     properties: device
                         .properties()
-                        .map(|p| (p.name().to_string_lossy().into_owned(), p.value().to_string_lossy().into_owned()))
+                        .map(|p| {
+                            (
+                                p.name().to_string_lossy().into_owned(),
+                                p.value().to_string_lossy().into_owned(),
+                            )
+                        })
                         .collect(),
                     name,
                 });
@@ -218,7 +262,11 @@ impl System for Host {
         // EXT4_IOC_GETFSUUID (fs/ext4/ext4.h): _IOR('f', 44, struct fsuuid), whose size is that of the two words.
         nix::ioctl_read_bad!(ext4_get_uuid, 0x8008_662c, FsUuid);
         let file = fs::File::open(path).ok()?;
-        let mut answer = FsUuid { len: 16, flags: 0, uuid: [0; 16] };
+        let mut answer = FsUuid {
+            len: 16,
+            flags: 0,
+            uuid: [0; 16],
+        };
         // SAFETY: the descriptor is open and the structure is as the kernel expects it; other filesystems answer ENOTTY.
         unsafe { ext4_get_uuid(std::os::fd::AsRawFd::as_raw_fd(&file), &mut answer) }.ok()?;
         Some(uuid::Uuid::from_bytes(answer.uuid).to_string())

@@ -227,6 +227,10 @@ pub trait System: Send + Sync {
     /// Reads a file as trimmed text; `None` when it cannot be read.
     fn text(&self, path: &Path) -> Option<String> {
         let bytes = self.read(path).ok()?;
-        Some(String::from_utf8_lossy(&bytes).trim_matches(['\0', ' ', '\n', '\t']).to_owned())
+        Some(
+            String::from_utf8_lossy(&bytes)
+                .trim_matches(['\0', ' ', '\n', '\t'])
+                .to_owned(),
+        )
     }
 }

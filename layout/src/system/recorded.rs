@@ -37,7 +37,10 @@ impl Recorded {
     /// Records a command's standard output.
     #[must_use]
     pub fn command(mut self, line: &str, stdout: &str) -> Recorded {
-        let output = Output { stdout: stdout.as_bytes().to_vec(), ..Output::default() };
+        let output = Output {
+            stdout: stdout.as_bytes().to_vec(),
+            ..Output::default()
+        };
         self.commands.insert(line.to_owned(), output);
         self
     }
@@ -72,7 +75,10 @@ impl Recorded {
 }
 
 fn missing(path: &Path) -> SystemError {
-    SystemError::Io { path: path.to_owned(), source: std::io::Error::from(std::io::ErrorKind::NotFound) }
+    SystemError::Io {
+        path: path.to_owned(),
+        source: std::io::Error::from(std::io::ErrorKind::NotFound),
+    }
 }
 
 impl System for Recorded {
@@ -86,7 +92,11 @@ impl System for Recorded {
         let output = self.commands.get(&line).cloned().ok_or_else(not_there)?;
         if output.status != 0 && !command.accepted.contains(&output.status) {
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(SystemError::Failed { command: line, status: output.status, stderr });
+            return Err(SystemError::Failed {
+                command: line,
+                status: output.status,
+                stderr,
+            });
         }
         Ok(output)
     }
@@ -96,12 +106,19 @@ impl System for Recorded {
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> Result<(), SystemError> {
-        self.note(format!("write {}: {}", path.display(), String::from_utf8_lossy(content)));
+        self.note(format!(
+            "write {}: {}",
+            path.display(),
+            String::from_utf8_lossy(content)
+        ));
         Ok(())
     }
 
     fn exists(&self, path: &Path) -> bool {
-        self.files.keys().chain(self.links.keys()).any(|known| known.starts_with(path))
+        self.files
+            .keys()
+            .chain(self.links.keys())
+            .any(|known| known.starts_with(path))
     }
 
     fn list_dir(&self, path: &Path) -> Result<Vec<String>, SystemError> {
@@ -113,7 +130,11 @@ impl System for Recorded {
             .filter_map(|rest| rest.components().next())
             .map(|name| name.as_os_str().to_string_lossy().into_owned())
             .collect();
-        if names.is_empty() { Err(missing(path)) } else { Ok(names.into_iter().collect()) }
+        if names.is_empty() {
+            Err(missing(path))
+        } else {
+            Ok(names.into_iter().collect())
+        }
     }
 
     fn canonicalize(&self, path: &Path) -> Result<PathBuf, SystemError> {
@@ -121,7 +142,11 @@ impl System for Recorded {
             return Ok(target.clone());
         }
         let is_device = self.devices.iter().any(|d| d.node == path);
-        if is_device || self.exists(path) { Ok(path.to_owned()) } else { Err(missing(path)) }
+        if is_device || self.exists(path) {
+            Ok(path.to_owned())
+        } else {
+            Err(missing(path))
+        }
     }
 
     fn open(&self, path: &Path) -> Result<Box<dyn ReadSeek>, SystemError> {

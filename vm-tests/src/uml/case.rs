@@ -79,9 +79,14 @@ impl Case {
             (Some(layout), None) => layout.clone(),
             (None, Some(name)) => {
                 let other = path.with_file_name(format!("{name}.json"));
-                Case::read(&other)?.layout.with_context(|| format!("{} has no layout", other.display()))?
+                Case::read(&other)?
+                    .layout
+                    .with_context(|| format!("{} has no layout", other.display()))?
             }
-            _ => bail!("{}: exactly one of layout and layout_of is needed", path.display()),
+            _ => bail!(
+                "{}: exactly one of layout and layout_of is needed",
+                path.display()
+            ),
         };
         let layout = Layout::from_value(value).with_context(|| path.display().to_string())?;
         Ok((case, layout))

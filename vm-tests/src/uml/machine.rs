@@ -24,8 +24,21 @@ pub struct Floor {
 
 /// Why the floor cannot be run here; `None`: it can.
 pub fn missing() -> Option<String> {
-    let programs = ["linux.uml", "setpriv", "lvm", "thin_check", "mkfs.xfs", "mkfs.vfat", "mke2fs", "sgdisk", "mkswap"];
-    let absent: Vec<&str> = programs.into_iter().filter(|p| !process::installed(p)).collect();
+    let programs = [
+        "linux.uml",
+        "setpriv",
+        "lvm",
+        "thin_check",
+        "mkfs.xfs",
+        "mkfs.vfat",
+        "mke2fs",
+        "sgdisk",
+        "mkswap",
+    ];
+    let absent: Vec<&str> = programs
+        .into_iter()
+        .filter(|p| !process::installed(p))
+        .collect();
     if !absent.is_empty() {
         return Some(format!("not installed: {}", absent.join(", ")));
     }
@@ -42,8 +55,13 @@ fn kill_tree(id: u32) {
     let mut at = 0;
     while let Some(parent) = all.get(at).copied() {
         at += 1;
-        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-        all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+            .unwrap_or_default();
+        all.extend(
+            children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse::<i32>().ok()),
+        );
     }
     for pid in all {
         // One that is gone already is no matter.
@@ -54,14 +72,23 @@ fn kill_tree(id: u32) {
 /// Runs one layout file. The console's text is kept in the artefacts.
 pub fn run(file: &Path, floor: &Floor, log: &Artefacts) -> Result<()> {
     let (case, _) = Case::load(file)?;
-    let mut command = Cmd::new("linux.uml").args(["mem=768M", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"]);
+    let mut command = Cmd::new("linux.uml").args([
+        "mem=768M",
+        "rootfstype=hostfs",
+        "rootflags=/",
+        "ro",
+        "quiet",
+    ]);
     for (index, disk) in case.disks.iter().enumerate() {
         let path = log.dir().join(format!("disk{index}.raw"));
         let image = File::create(&path).with_context(|| path.display().to_string())?;
         image.set_len(disk.mib << 20)?;
         command = command.arg(format!("ubd{index}={}", path.display()));
     }
-    let program = floor.program.canonicalize().context("uml-floor is not built")?;
+    let program = floor
+        .program
+        .canonicalize()
+        .context("uml-floor is not built")?;
     command = command
         .arg(format!("init={}", program.display()))
         // The kernel hands what it does not know to process 1 as environment.
@@ -83,7 +110,11 @@ pub fn run(file: &Path, floor: &Floor, log: &Artefacts) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    log.note(&format!("  {} after {:.1} s", if ended { "ended" } else { "killed" }, started.elapsed().as_secs_f64()));
+    log.note(&format!(
+        "  {} after {:.1} s",
+        if ended { "ended" } else { "killed" },
+        started.elapsed().as_secs_f64()
+    ));
     let text = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
     for (index, _) in case.disks.iter().enumerate() {
         // Sparse, but of no use once the case is judged.
@@ -94,11 +125,24 @@ pub fn run(file: &Path, floor: &Floor, log: &Artefacts) -> Result<()> {
         return Ok(());
     }
     if !ended {
-        bail!("the machine did not end within {} s: {}", LIMIT.as_secs(), process::tail(&text, 2000));
+        bail!(
+            "the machine did not end within {} s: {}",
+            LIMIT.as_secs(),
+            process::tail(&text, 2000)
+        );
     }
-    let reason = text.lines().rev().find_map(|line| line.trim().strip_prefix("floor: failed: "));
+    let reason = text
+        .lines()
+        .rev()
+        .find_map(|line| line.trim().strip_prefix("floor: failed: "));
     match reason {
-        Some(reason) => bail!("{reason} (console: {})", log.dir().join("console.log").display()),
-        None => bail!("the machine ended without a verdict: {}", process::tail(&text, 2000)),
+        Some(reason) => bail!(
+            "{reason} (console: {})",
+            log.dir().join("console.log").display()
+        ),
+        None => bail!(
+            "the machine ended without a verdict: {}",
+            process::tail(&text, 2000)
+        ),
     }
 }

@@ -46,7 +46,12 @@ static mut LAST: [u8; STATE] = [0; STATE];
 /// # Safety
 /// As ptrace(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ptrace(request: c_long, pid: c_int, addr: *mut c_void, data: *mut c_void) -> c_long {
+pub unsafe extern "C" fn ptrace(
+    request: c_long,
+    pid: c_int,
+    addr: *mut c_void,
+    data: *mut c_void,
+) -> c_long {
     let call = |request: c_long, data: *mut c_void| -> c_long {
         // SAFETY: the caller's arguments, or buffers of the right size below.
         unsafe { syscall(SYS_PTRACE, request, c_long::from(pid), addr, data) }
@@ -78,7 +83,8 @@ pub unsafe extern "C" fn ptrace(request: c_long, pid: c_int, addr: *mut c_void, 
         } else if request == PTRACE_SETREGSET && registers {
             let part = &*data.cast::<IoVec>();
             let same = |length: usize| {
-                std::slice::from_raw_parts(part.base.cast::<u8>(), length) == std::slice::from_raw_parts(last, length)
+                std::slice::from_raw_parts(part.base.cast::<u8>(), length)
+                    == std::slice::from_raw_parts(last, length)
             };
             if pid == LAST_PID && part.length == LAST_LENGTH && same(LAST_LENGTH) {
                 return 0;
@@ -93,7 +99,10 @@ pub unsafe extern "C" fn ptrace(request: c_long, pid: c_int, addr: *mut c_void, 
         return result;
     }
     let state: *mut u8 = (&raw mut BUFFER).cast();
-    let mut whole = IoVec { base: state.cast(), length: STATE };
+    let mut whole = IoVec {
+        base: state.cast(),
+        length: STATE,
+    };
     if call(PTRACE_GETREGSET, (&raw mut whole).cast()) < 0 {
         return -1;
     }

@@ -20,18 +20,27 @@ pub struct Files<'a> {
 impl Content for Files<'_> {
     fn restore_tree(&mut self, mount_point: &Path, into: &Path) -> Result<(), ContentError> {
         self.trees += 1;
-        self.write(mount_point, into).map_err(|e| ContentError::caused(format!("files of {}", mount_point.display()), e))
+        self.write(mount_point, into)
+            .map_err(|e| ContentError::caused(format!("files of {}", mount_point.display()), e))
     }
 
     fn restore_image(&mut self, _: &NodeId, device: &Path) -> Result<(), ContentError> {
-        let write = || fs::OpenOptions::new().write(true).open(device)?.write_all(&PATTERN.repeat(1000));
+        let write = || {
+            fs::OpenOptions::new()
+                .write(true)
+                .open(device)?
+                .write_all(&PATTERN.repeat(1000))
+        };
         write().map_err(|e| ContentError::caused(format!("image to {}", device.display()), e))
     }
 }
 
 impl Files<'_> {
     fn write(&self, mount_point: &Path, into: &Path) -> std::io::Result<()> {
-        fs::write(into.join("floor.txt"), mount_point.as_os_str().as_encoded_bytes())?;
+        fs::write(
+            into.join("floor.txt"),
+            mount_point.as_os_str().as_encoded_bytes(),
+        )?;
         if mount_point != Path::new("/") {
             return Ok(());
         }
@@ -40,7 +49,13 @@ impl Files<'_> {
             Node::Swap(swap) => swap.fstab.as_ref(),
             _ => None,
         });
-        for entry in self.saved.mounts.iter().filter_map(|m| m.fstab.as_ref()).chain(swaps) {
+        for entry in self
+            .saved
+            .mounts
+            .iter()
+            .filter_map(|m| m.fstab.as_ref())
+            .chain(swaps)
+        {
             let options = entry.options.join(",");
             fstab.push_str(&format!(
                 "{} {} {} {options} {} {}\n",
@@ -50,7 +65,14 @@ impl Files<'_> {
         fs::create_dir_all(into.join("etc"))?;
         fs::write(into.join("etc/fstab"), fstab)?;
         for mount in &self.saved.mounts {
-            fs::create_dir_all(into.join(mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point)))?;
+            fs::create_dir_all(
+                into.join(
+                    mount
+                        .mount_point
+                        .strip_prefix("/")
+                        .unwrap_or(&mount.mount_point),
+                ),
+            )?;
         }
         Ok(())
     }

@@ -14,7 +14,16 @@ fn pve(device: &str, active: bool) -> Result<()> {
     lvm(&["pvcreate", "-y", "-ff", device])?;
     lvm(&["vgcreate", "-y", "pve", device])?;
     lvm(&["lvcreate", "-y", "-Wy", "-L", "64m", "-n", "root", "pve"])?;
-    tool(&["mke2fs", "-q", "-F", "-t", "ext4", "-L", "stale", "/dev/pve/root"])?;
+    tool(&[
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-L",
+        "stale",
+        "/dev/pve/root",
+    ])?;
     if !active {
         lvm(&["vgchange", "-an", "pve"])?;
     }
@@ -34,10 +43,21 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
         Dirt::Ext4AndOldBackup => {
             tool(&["sgdisk", "-n", "5:40M:100M", "-n", "7:200M:0", device])?;
             settle()?;
-            tool(&["mke2fs", "-q", "-F", "-t", "ext4", "-L", "old-part", &format!("{device}5")])?;
+            tool(&[
+                "mke2fs",
+                "-q",
+                "-F",
+                "-t",
+                "ext4",
+                "-L",
+                "old-part",
+                &format!("{device}5"),
+            ])?;
             tool(&["mkswap", &format!("{device}7")])?;
             // Only the primary table is gone; the backup would come back to life.
-            tool(&["mke2fs", "-q", "-F", "-t", "ext4", "-L", "old-disk", device, "32M"])?;
+            tool(&[
+                "mke2fs", "-q", "-F", "-t", "ext4", "-L", "old-disk", device, "32M",
+            ])?;
         }
     }
     settle()

@@ -12,13 +12,20 @@ use crate::content::PATTERN;
 use crate::machine::{settle, text, tool};
 
 fn has(text: &str, what: &str, of: &str) -> Result<()> {
-    ensure!(text.to_lowercase().contains(&what.to_lowercase()), "{of}: \"{what}\" is not in: {text}");
+    ensure!(
+        text.to_lowercase().contains(&what.to_lowercase()),
+        "{of}: \"{what}\" is not in: {text}"
+    );
     Ok(())
 }
 
 fn tags(device: &Path) -> Result<BTreeMap<String, String>> {
     let out = text(&["blkid", "-p", "-o", "export", &device.to_string_lossy()])?;
-    Ok(out.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    Ok(out
+        .lines()
+        .filter_map(|l| l.split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect())
 }
 
 fn signed(device: &Path, kind: &str, uuid: &str, label: Option<&str>) -> Result<()> {
@@ -26,34 +33,58 @@ fn signed(device: &Path, kind: &str, uuid: &str, label: Option<&str>) -> Result<
     let get = |key: &str| tags.get(key).map(String::as_str);
     let what = device.display();
     ensure!(get("TYPE") == Some(kind), "{what} is {tags:?}, not {kind}");
-    ensure!(get("UUID").is_some_and(|u| u.eq_ignore_ascii_case(uuid)), "{what} is {tags:?}, not {uuid}");
-    ensure!(get("LABEL") == label, "{what} is {tags:?}, its label should be {label:?}");
+    ensure!(
+        get("UUID").is_some_and(|u| u.eq_ignore_ascii_case(uuid)),
+        "{what} is {tags:?}, not {uuid}"
+    );
+    ensure!(
+        get("LABEL") == label,
+        "{what} is {tags:?}, its label should be {label:?}"
+    );
     Ok(())
 }
 
 /// Checks the restored disks.
 pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
     for step in &plan.steps {
-        if let Step::WriteGpt { device, table, partitions, .. } = step {
+        if let Step::WriteGpt {
+            device,
+            table,
+            partitions,
+            ..
+        } = step
+        {
             let disk = device.to_string_lossy();
             // sgdisk verifies both headers and the backup's place.
             has(&text(&["sgdisk", "-v", &disk])?, "No problems found", &disk)?;
             has(&text(&["sgdisk", "-p", &disk])?, &table.disk_guid, &disk)?;
             for part in partitions {
                 let info = text(&["sgdisk", "-i", &part.number.to_string(), &disk])?;
-                for what in [&part.partuuid, &part.type_guid, &format!("'{}'", part.name), &format!("{:016X}", part.attributes)] {
+                for what in [
+                    &part.partuuid,
+                    &part.type_guid,
+                    &format!("'{}'", part.name),
+                    &format!("{:016X}", part.attributes),
+                ] {
                     has(&info, what, &disk)?;
                 }
                 has(&info, &format!("First sector: {} ", part.start.0), &disk)?;
                 has(&info, &format!("Last sector: {} ", part.end.0), &disk)?;
             }
             let listed = text(&["sgdisk", "-p", &disk])?;
-            let count = listed.lines().filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit())).count();
+            let count = listed
+                .lines()
+                .filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit()))
+                .count();
             ensure!(count == partitions.len(), "{disk} has {count} partitions");
         }
         if let Step::RestoreImage { device, .. } = step {
             let start = std::fs::read(device)?;
-            ensure!(start.starts_with(PATTERN), "{} does not hold its image", device.display());
+            ensure!(
+                start.starts_with(PATTERN),
+                "{} does not hold its image",
+                device.display()
+            );
         }
     }
     lvm(saved, plan)
@@ -61,10 +92,14 @@ pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
 
 /// With the volumes active: signatures, LVM's own view, files, a check of every filesystem.
 fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
-    let pvs: Vec<String> = plan.steps.iter().filter_map(|s| match s {
-        Step::PvCreate { device, .. } => Some(device.to_string_lossy().into_owned()),
-        _ => None,
-    }).collect();
+    let pvs: Vec<String> = plan
+        .steps
+        .iter()
+        .filter_map(|s| match s {
+            Step::PvCreate { device, .. } => Some(device.to_string_lossy().into_owned()),
+            _ => None,
+        })
+        .collect();
     let lvm = |args: &[&str]| -> Result<String> {
         let mut argv = vec!["lvm", args[0]];
         for pv in &pvs {
@@ -74,15 +109,37 @@ fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
         text(&argv)
     };
     for step in &plan.steps {
-        if let Step::PvCreate { device, uuid, pe_start } = step {
-            let out = lvm(&["pvs", "--noheadings", "--units", "b", "--nosuffix", "-o", "pv_uuid,pe_start", &device.to_string_lossy()])?;
-            ensure!(out.split_whitespace().eq([uuid.as_str(), &pe_start.0.to_string()]), "physical volume: {out}");
+        if let Step::PvCreate {
+            device,
+            uuid,
+            pe_start,
+        } = step
+        {
+            let out = lvm(&[
+                "pvs",
+                "--noheadings",
+                "--units",
+                "b",
+                "--nosuffix",
+                "-o",
+                "pv_uuid,pe_start",
+                &device.to_string_lossy(),
+            ])?;
+            ensure!(
+                out.split_whitespace()
+                    .eq([uuid.as_str(), &pe_start.0.to_string()]),
+                "physical volume: {out}"
+            );
         }
     }
-    let groups: Vec<String> = plan.steps.iter().filter_map(|s| match s {
-        Step::VgCreate { name, .. } => Some(name.clone()),
-        _ => None,
-    }).collect();
+    let groups: Vec<String> = plan
+        .steps
+        .iter()
+        .filter_map(|s| match s {
+            Step::VgCreate { name, .. } => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
     for group in &groups {
         lvm(&["vgchange", "-ay", group])?;
     }
@@ -99,15 +156,52 @@ fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>
     for step in &plan.steps {
         match step {
             Step::LvCreate { vg, name, size, .. } => {
-                let out = lvm(&["lvs", "--noheadings", "--units", "b", "--nosuffix", "-o", "lv_size,segtype", &format!("{vg}/{name}")])?;
-                ensure!(out.split_whitespace().eq([size.0.to_string().as_str(), "linear"]), "{vg}/{name}: {out}");
+                let out = lvm(&[
+                    "lvs",
+                    "--noheadings",
+                    "--units",
+                    "b",
+                    "--nosuffix",
+                    "-o",
+                    "lv_size,segtype",
+                    &format!("{vg}/{name}"),
+                ])?;
+                ensure!(
+                    out.split_whitespace()
+                        .eq([size.0.to_string().as_str(), "linear"]),
+                    "{vg}/{name}: {out}"
+                );
             }
-            Step::ThinPoolCreate { vg, name, size, chunk_size, metadata_size, discards, zero, .. } => {
+            Step::ThinPoolCreate {
+                vg,
+                name,
+                size,
+                chunk_size,
+                metadata_size,
+                discards,
+                zero,
+                ..
+            } => {
                 let fields = "lv_size,chunk_size,lv_metadata_size,discards,zero,segtype";
-                let out = lvm(&["lvs", "--noheadings", "--units", "b", "--nosuffix", "-o", fields, &format!("{vg}/{name}")])?;
+                let out = lvm(&[
+                    "lvs",
+                    "--noheadings",
+                    "--units",
+                    "b",
+                    "--nosuffix",
+                    "-o",
+                    fields,
+                    &format!("{vg}/{name}"),
+                ])?;
                 let zero = if *zero { "zero" } else { "" };
-                let expected = format!("{} {} {} {discards} {zero} thin-pool", size.0, chunk_size.0, metadata_size.0);
-                ensure!(out.split_whitespace().eq(expected.split_whitespace()), "{vg}/{name}: {out}, not {expected}");
+                let expected = format!(
+                    "{} {} {} {discards} {zero} thin-pool",
+                    size.0, chunk_size.0, metadata_size.0
+                );
+                ensure!(
+                    out.split_whitespace().eq(expected.split_whitespace()),
+                    "{vg}/{name}: {out}, not {expected}"
+                );
                 let kernel = text(&["dmsetup", "status", "--target", "thin-pool"])?;
                 has(&kernel, "rw", "the kernel's view of the pool")?;
             }
@@ -115,10 +209,18 @@ fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>
                 signed(device, &fs.fstype, &fs.uuid, fs.label.as_deref())?;
                 tool(&["e2fsck", "-f", "-n", &device.to_string_lossy()])?;
                 let header = text(&["dumpe2fs", "-h", &device.to_string_lossy()])?;
-                let line = header.lines().find_map(|l| l.strip_prefix("Filesystem features:")).context("no features")?;
+                let line = header
+                    .lines()
+                    .find_map(|l| l.strip_prefix("Filesystem features:"))
+                    .context("no features")?;
                 let mut found: Vec<&str> = line.split_whitespace().collect();
                 found.sort_unstable();
-                ensure!(found == fs.features, "{}: {found:?} instead of {:?}", device.display(), fs.features);
+                ensure!(
+                    found == fs.features,
+                    "{}: {found:?} instead of {:?}",
+                    device.display(),
+                    fs.features
+                );
             }
             Step::MakeXfs { device, fs, .. } => {
                 signed(device, "xfs", &fs.uuid, fs.label.as_deref())?;
@@ -128,7 +230,12 @@ fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>
                 signed(device, "vfat", &fs.uuid, fs.label.as_deref())?;
                 tool(&["fsck.vfat", "-n", &device.to_string_lossy()])?;
             }
-            Step::MakeSwap { device, uuid, label, .. } => signed(device, "swap", uuid, label.as_deref())?,
+            Step::MakeSwap {
+                device,
+                uuid,
+                label,
+                ..
+            } => signed(device, "swap", uuid, label.as_deref())?,
             _ => {}
         }
     }
@@ -137,19 +244,42 @@ fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>
 
 fn files(saved: &Layout, plan: &Plan) -> Result<()> {
     for step in &plan.steps {
-        if let Step::Mount { device, fstype, mount_point } = step {
-            mount(Some(device), "/run/look", Some(fstype.as_str()), MsFlags::MS_RDONLY, None::<&str>)
-                .with_context(|| format!("mounting {}", device.display()))?;
+        if let Step::Mount {
+            device,
+            fstype,
+            mount_point,
+        } = step
+        {
+            mount(
+                Some(device),
+                "/run/look",
+                Some(fstype.as_str()),
+                MsFlags::MS_RDONLY,
+                None::<&str>,
+            )
+            .with_context(|| format!("mounting {}", device.display()))?;
             let text = std::fs::read_to_string("/run/look/floor.txt");
             umount("/run/look")?;
-            let found = PathBuf::from(text.with_context(|| format!("the file on {}", mount_point.display()))?);
-            ensure!(found == *mount_point, "{} has the files of {}", mount_point.display(), found.display());
+            let found = PathBuf::from(
+                text.with_context(|| format!("the file on {}", mount_point.display()))?,
+            );
+            ensure!(
+                found == *mount_point,
+                "{} has the files of {}",
+                mount_point.display(),
+                found.display()
+            );
         }
     }
     // A BIOS boot partition and an empty one are no images.
-    let images = plan.steps.iter().filter(|s| matches!(s, Step::RestoreImage { .. })).count();
+    let images = plan
+        .steps
+        .iter()
+        .filter(|s| matches!(s, Step::RestoreImage { .. }))
+        .count();
     let expected = saved.nodes.iter().filter(|(id, node)| {
-        matches!(node, Node::Partition(p) if p.type_guid != types::BIOS_BOOT) && saved.children(id).next().is_none()
+        matches!(node, Node::Partition(p) if p.type_guid != types::BIOS_BOOT)
+            && saved.children(id).next().is_none()
     });
     if images != expected.count() {
         bail!("{images} images were restored");

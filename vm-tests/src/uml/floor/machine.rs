@@ -9,13 +9,25 @@ use layout::system::{Cmd, Host, Output, System};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
-const MODULES: [&str; 8] =
-    ["dm-mod", "dm-thin-pool", "dm-snapshot", "vfat", "nls_cp437", "nls_iso8859-1", "nls_ascii", "xfs"];
+const MODULES: [&str; 8] = [
+    "dm-mod",
+    "dm-thin-pool",
+    "dm-snapshot",
+    "vfat",
+    "nls_cp437",
+    "nls_iso8859-1",
+    "nls_ascii",
+    "xfs",
+];
 
 /// Runs a tool that has to succeed.
 pub fn tool(argv: &[&str]) -> Result<Output> {
     let (program, args) = argv.split_first().context("no command")?;
-    Ok(Host.run(&Cmd::new(*program).args(args.iter().copied()).timeout(Duration::from_secs(60)))?)
+    Ok(Host.run(
+        &Cmd::new(*program)
+            .args(args.iter().copied())
+            .timeout(Duration::from_secs(60)),
+    )?)
 }
 
 /// Runs a tool and returns what it prints.
@@ -24,7 +36,8 @@ pub fn text(argv: &[&str]) -> Result<String> {
 }
 
 fn mount_fs(kind: &str, at: &str) -> Result<()> {
-    mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>).with_context(|| format!("mount {kind} on {at}"))
+    mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mount {kind} on {at}"))
 }
 
 /// Makes a machine of the bare kernel.
@@ -37,7 +50,14 @@ pub fn start() -> Result<()> {
     if !Path::new("/dev/null").exists() {
         mount_fs("devtmpfs", "/dev")?;
     }
-    for dir in ["/run/lock/lvm", "/run/lvm", "/run/udev", "/run/target", "/run/look", "/run/modules/lib"] {
+    for dir in [
+        "/run/lock/lvm",
+        "/run/lvm",
+        "/run/udev",
+        "/run/target",
+        "/run/look",
+        "/run/modules/lib",
+    ] {
         std::fs::create_dir_all(dir)?;
     }
     // The root directory is that of the machine outside, read-only: what tools write goes to memory.
@@ -50,7 +70,12 @@ pub fn start() -> Result<()> {
         }
     }
     tool(&["/lib/systemd/systemd-udevd", "--daemon"])?;
-    tool(&["udevadm", "trigger", "--subsystem-match=block", "--action=add"])?;
+    tool(&[
+        "udevadm",
+        "trigger",
+        "--subsystem-match=block",
+        "--action=add",
+    ])?;
     settle()
 }
 

@@ -10,14 +10,19 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        eprintln!("uml-floor is process 1 of a test machine: run `cargo test -p vm-tests --test uml`");
+        eprintln!(
+            "uml-floor is process 1 of a test machine: run `cargo test -p vm-tests --test uml`"
+        );
         return ExitCode::from(2);
     }
     // A panic of process 1 would take the kernel down before the text is out.
     let result = std::panic::catch_unwind(|| machine::start().and_then(|()| restore::run()));
     match result {
         Ok(Ok(())) => println!("\nfloor: passed"),
-        Ok(Err(error)) => println!("\nfloor: failed: {}", format!("{error:#}").replace('\n', " | ")),
+        Ok(Err(error)) => println!(
+            "\nfloor: failed: {}",
+            format!("{error:#}").replace('\n', " | ")
+        ),
         Err(_) => println!("\nfloor: failed: it panicked"),
     }
     machine::stop()

@@ -51,36 +51,61 @@ fn fingerprint(device: &Path) -> Result<(String, u64)> {
         }
         hash.update(&buf[..n]);
     }
-    let name = device.file_name().context("no device name")?.to_string_lossy().into_owned();
+    let name = device
+        .file_name()
+        .context("no device name")?
+        .to_string_lossy()
+        .into_owned();
     let stat = std::fs::read_to_string(format!("/sys/class/block/{name}/stat"))?;
     // Completed writes: the fifth field (kernel: Documentation/block/stat.rst).
-    let writes = stat.split_whitespace().nth(4).context("stat has no write counter")?.parse()?;
+    let writes = stat
+        .split_whitespace()
+        .nth(4)
+        .context("stat has no write counter")?
+        .parse()?;
     Ok((hex::encode(hash.finalize()), writes))
 }
 
 /// Runs the case that the kernel's command line names.
 pub fn run() -> Result<()> {
-    let file = std::env::var_os("FLOOR_CASE").context("no FLOOR_CASE on the kernel's command line")?;
+    let file =
+        std::env::var_os("FLOOR_CASE").context("no FLOOR_CASE on the kernel's command line")?;
     let (case, saved) = Case::load(Path::new(&file))?;
     println!("floor: {}", case.description);
-    let names: Vec<PathBuf> =
-        (0..case.disks.len()).map(|i| PathBuf::from(format!("/dev/ubd{}", (b'a' + i as u8) as char))).collect();
-    let mut dirty: Vec<_> = names.iter().zip(&case.disks).filter_map(|(name, d)| Some((name, d.dirt?))).collect();
+    let names: Vec<PathBuf> = (0..case.disks.len())
+        .map(|i| PathBuf::from(format!("/dev/ubd{}", (b'a' + i as u8) as char)))
+        .collect();
+    let mut dirty: Vec<_> = names
+        .iter()
+        .zip(&case.disks)
+        .filter_map(|(name, d)| Some((name, d.dirt?)))
+        .collect();
     // Volumes of one name can be active once only: that disk comes last.
     dirty.sort_by_key(|(_, dirt)| *dirt == Dirt::ActivePve);
     for (name, what) in dirty {
-        dirt::make(&name.to_string_lossy(), what).with_context(|| format!("making {} dirty", name.display()))?;
+        dirt::make(&name.to_string_lossy(), what)
+            .with_context(|| format!("making {} dirty", name.display()))?;
     }
     settle()?;
-    let others: Vec<&PathBuf> = names.iter().filter(|n| !case.map.values().any(|target| target == *n)).collect();
+    let others: Vec<&PathBuf> = names
+        .iter()
+        .filter(|n| !case.map.values().any(|target| target == *n))
+        .collect();
     let watched: Vec<&PathBuf> = match case.expect {
         Expect::Restored => others,
         Expect::TooSmall { .. } => names.iter().collect(),
     };
-    let before = watched.iter().map(|d| fingerprint(d)).collect::<Result<Vec<_>>>()?;
+    let before = watched
+        .iter()
+        .map(|d| fingerprint(d))
+        .collect::<Result<Vec<_>>>()?;
 
     let choices = Choices {
-        disks: case.map.iter().map(|(id, device)| (NodeId::new(id), DiskChoice::Device(device.clone()))).collect(),
+        disks: case
+            .map
+            .iter()
+            .map(|(id, device)| (NodeId::new(id), DiskChoice::Device(device.clone())))
+            .collect(),
         grow: case.grow,
         ..Choices::default()
     };
@@ -88,7 +113,11 @@ pub fn run() -> Result<()> {
     println!("floor: inventory {}", serde_json::to_string(&present)?);
     match (plan(&saved, &present, &choices), &case.expect) {
         (Err(PlanError::TooSmall { missing, .. }), Expect::TooSmall { missing: expected }) => {
-            ensure!(missing.0 == *expected, "{} bytes are missing, not {expected}", missing.0);
+            ensure!(
+                missing.0 == *expected,
+                "{} bytes are missing, not {expected}",
+                missing.0
+            );
         }
         (Ok(first), Expect::Restored) => {
             restore(&saved, &first).context("the first time")?;
@@ -101,7 +130,11 @@ pub fn run() -> Result<()> {
     }
     for (device, before) in watched.iter().zip(before) {
         let after = fingerprint(device)?;
-        ensure!(after == before, "{} is not what it was: {before:?}, now {after:?}", device.display());
+        ensure!(
+            after == before,
+            "{} is not what it was: {before:?}, now {after:?}",
+            device.display()
+        );
     }
     Ok(())
 }
@@ -111,10 +144,26 @@ fn restore(saved: &Layout, plan: &Plan) -> Result<()> {
     let root = Path::new(TARGET);
     let mut content = Files { saved, trees: 0 };
     let mut journal = Vec::new();
-    apply(&Host, plan, saved, root, &mut content, &Console, &mut journal)?;
-    ensure!(content.trees == saved.filesystems_to_save().len(), "{} trees were restored", content.trees);
+    apply(
+        &Host,
+        plan,
+        saved,
+        root,
+        &mut content,
+        &Console,
+        &mut journal,
+    )?;
+    ensure!(
+        content.trees == saved.filesystems_to_save().len(),
+        "{} trees were restored",
+        content.trees
+    );
     let lines = String::from_utf8(journal)?;
-    ensure!(lines.lines().count() == 2 * plan.steps.len(), "the journal has {} lines", lines.lines().count());
+    ensure!(
+        lines.lines().count() == 2 * plan.steps.len(),
+        "the journal has {} lines",
+        lines.lines().count()
+    );
 
     let now = recapture(&Host, plan, saved, root)?;
     println!("floor: now {}", now.to_json()?);
