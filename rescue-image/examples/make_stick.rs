@@ -14,12 +14,18 @@ use rescue_image::stick::{PrepareOptions, RescueSystem, Stick, Target};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, deb, init, out, rest @ ..] = args.as_slice() else { bail!("usage: make_stick KERNEL.deb INIT OUT.img [slim|storage|full]") };
+    let [_, deb, init, out, rest @ ..] = args.as_slice() else {
+        bail!("usage: make_stick KERNEL.deb INIT OUT.img [slim|storage|full]")
+    };
     let out = PathBuf::from(out);
     let work = out.with_extension("work");
     let start = Instant::now();
     let kernel = Kernel::from_package(&Host, Path::new(deb), &work)?;
-    println!("kernel {} unpacked: {:.1} s", kernel.version, start.elapsed().as_secs_f32());
+    println!(
+        "kernel {} unpacked: {:.1} s",
+        kernel.version,
+        start.elapsed().as_secs_f32()
+    );
 
     let mut spec = InitramfsSpec::new(kernel.clone(), init.into(), "example");
     spec.modules = match rest.first().map_or("slim", String::as_str) {
@@ -45,13 +51,27 @@ fn main() -> anyhow::Result<()> {
     }
     let start = Instant::now();
     let again = initramfs::fingerprint(&Host, &spec)?;
-    println!("fingerprint {again}: {:.2} s", start.elapsed().as_secs_f32());
+    println!(
+        "fingerprint {again}: {:.2} s",
+        start.elapsed().as_secs_f32()
+    );
 
     let start = Instant::now();
-    let mut options = PrepareOptions::new(RescueSystem { kernel: kernel.image, initrd, info: report.info });
+    let mut options = PrepareOptions::new(RescueSystem {
+        kernel: kernel.image,
+        initrd,
+        info: report.info,
+    });
     options.menu_timeout = 1;
-    let target = Target::Image { path: out.clone(), size: Bytes::mib(2048) };
+    let target = Target::Image {
+        path: out.clone(),
+        size: Bytes::mib(2048),
+    };
     let made = Stick::prepare(&Host, &target, &options, &Silent).context("prepare")?;
-    println!("{}: {made:?}: {:.1} s", out.display(), start.elapsed().as_secs_f32());
+    println!(
+        "{}: {made:?}: {:.1} s",
+        out.display(),
+        start.elapsed().as_secs_f32()
+    );
     Ok(())
 }

@@ -19,30 +19,49 @@ struct Member {
 }
 
 fn members(file: &mut (impl Read + Seek), path: &Path) -> Result<Vec<Member>> {
-    let bad = |reason: &str| Error::format(path, format!("{reason}; is it a Debian package, downloaded completely?"));
-    let end = file.seek(SeekFrom::End(0)).map_err(Error::io("read", path))?;
-    file.seek(SeekFrom::Start(0)).map_err(Error::io("read", path))?;
+    let bad = |reason: &str| {
+        Error::format(
+            path,
+            format!("{reason}; is it a Debian package, downloaded completely?"),
+        )
+    };
+    let end = file
+        .seek(SeekFrom::End(0))
+        .map_err(Error::io("read", path))?;
+    file.seek(SeekFrom::Start(0))
+        .map_err(Error::io("read", path))?;
     let mut magic = [0; 8];
-    file.read_exact(&mut magic).map_err(|_| bad("too short for an ar archive"))?;
+    file.read_exact(&mut magic)
+        .map_err(|_| bad("too short for an ar archive"))?;
     if &magic != b"!<arch>\n" {
         return Err(bad("not an ar archive"));
     }
     let mut found = Vec::new();
     let mut offset = 8;
     while offset + AR_HEADER as u64 <= end {
-        file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", path))?;
+        file.seek(SeekFrom::Start(offset))
+            .map_err(Error::io("read", path))?;
         let mut header = [0; AR_HEADER];
-        file.read_exact(&mut header).map_err(Error::io("read", path))?;
+        file.read_exact(&mut header)
+            .map_err(Error::io("read", path))?;
         if &header[58..60] != b"`\n" {
             return Err(bad("an ar member header is damaged"));
         }
-        let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&header[range]).trim().to_owned();
-        let size: u64 = text(48..58).parse().map_err(|_| bad("an ar member has no size"))?;
+        let text = |range: std::ops::Range<usize>| {
+            String::from_utf8_lossy(&header[range]).trim().to_owned()
+        };
+        let size: u64 = text(48..58)
+            .parse()
+            .map_err(|_| bad("an ar member has no size"))?;
         let offset_of_data = offset + AR_HEADER as u64;
         if size > end - offset_of_data {
             return Err(bad("an ar member is cut off"));
         }
-        found.push(Member { name: text(0..16).trim_end_matches('/').to_owned(), offset: offset_of_data, size });
+        found.push(Member {
+            name: text(0..16).trim_end_matches('/').to_owned(),
+            offset: offset_of_data,
+            size,
+        });
         // Members start at even offsets.
         offset = offset_of_data + size + size % 2;
     }
@@ -58,27 +77,41 @@ pub(crate) fn unpack(deb: &Path, into: &Path, wanted: &dyn Fn(&str) -> bool) -> 
         .iter()
         .find(|m| m.name.starts_with("data.tar"))
         .ok_or_else(|| Error::format(deb, "no data.tar in it; is it a Debian package?"))?;
-    file.seek(SeekFrom::Start(data.offset)).map_err(Error::io("read", deb))?;
+    file.seek(SeekFrom::Start(data.offset))
+        .map_err(Error::io("read", deb))?;
     let raw = BufReader::new(file.take(data.size));
     let reader: Box<dyn Read> = match data.name.as_str() {
         "data.tar" => Box::new(raw),
         "data.tar.xz" => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(raw)),
-        "data.tar.zst" => Box::new(zstd::stream::read::Decoder::with_buffer(raw).map_err(Error::io("read", deb))?),
+        "data.tar.zst" => {
+            Box::new(zstd::stream::read::Decoder::with_buffer(raw).map_err(Error::io("read", deb))?)
+        }
         other => {
-            return Err(Error::format(deb, format!("its {other} is compressed in a way that is not supported")));
+            return Err(Error::format(
+                deb,
+                format!("its {other} is compressed in a way that is not supported"),
+            ));
         }
     };
     unpack_tar(reader, into, wanted, deb)
 }
 
-fn unpack_tar(reader: impl Read, into: &Path, wanted: &dyn Fn(&str) -> bool, deb: &Path) -> Result<usize> {
+fn unpack_tar(
+    reader: impl Read,
+    into: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    deb: &Path,
+) -> Result<usize> {
     let mut count = 0;
     let mut archive = tar::Archive::new(reader);
     for entry in archive.entries().map_err(Error::io("read", deb))? {
         let mut entry = entry.map_err(Error::io("read", deb))?;
         let path = entry.path().map_err(Error::io("read", deb))?.into_owned();
         let Some(relative) = safe(&path) else {
-            return Err(Error::format(deb, format!("holds the unsafe path {}", path.display())));
+            return Err(Error::format(
+                deb,
+                format!("holds the unsafe path {}", path.display()),
+            ));
         };
         let kind = entry.header().entry_type();
         if !(kind.is_file() || kind.is_symlink()) || !wanted(&relative.to_string_lossy()) {
@@ -136,7 +169,8 @@ pub(crate) mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(0o644);
-            tar.append_data(&mut header, format!("./{name}"), *content).unwrap();
+            tar.append_data(&mut header, format!("./{name}"), *content)
+                .unwrap();
         }
         let tar = tar.into_inner().unwrap();
         let data = match member {
@@ -149,8 +183,21 @@ pub(crate) mod tests {
             _ => tar,
         };
         let mut out = b"!<arch>\n".to_vec();
-        for (name, content) in [("debian-binary", b"2.0\n".as_slice()), ("control.tar", b"odd"), (member, &data)] {
-            write!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, content.len()).unwrap();
+        for (name, content) in [
+            ("debian-binary", b"2.0\n".as_slice()),
+            ("control.tar", b"odd"),
+            (member, &data),
+        ] {
+            writeln!(
+                out,
+                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`",
+                0,
+                0,
+                0,
+                100644,
+                content.len()
+            )
+            .unwrap();
             out.extend_from_slice(content);
             if content.len() % 2 == 1 {
                 out.push(b'\n');
@@ -164,10 +211,17 @@ pub(crate) mod tests {
         for member in ["data.tar", "data.tar.xz", "data.tar.zst"] {
             let dir = tempfile::tempdir().unwrap();
             let deb = dir.path().join("p.deb");
-            make(&deb, member, &[("boot/vmlinuz-1", b"kernel"), ("usr/share/doc/x", b"doc")]);
+            make(
+                &deb,
+                member,
+                &[("boot/vmlinuz-1", b"kernel"), ("usr/share/doc/x", b"doc")],
+            );
             let count = unpack(&deb, dir.path(), &|p| p.starts_with("boot/")).unwrap();
             assert_eq!(count, 1, "{member}");
-            assert_eq!(fs::read(dir.path().join("boot/vmlinuz-1")).unwrap(), b"kernel");
+            assert_eq!(
+                fs::read(dir.path().join("boot/vmlinuz-1")).unwrap(),
+                b"kernel"
+            );
             assert!(!dir.path().join("usr").exists());
         }
     }
@@ -178,11 +232,19 @@ pub(crate) mod tests {
         let deb = dir.path().join("p.deb");
         fs::write(&deb, b"<html>not found</html>").unwrap();
         let text = unpack(&deb, dir.path(), &|_| true).unwrap_err().to_string();
-        assert!(text.contains("p.deb") && text.contains("Debian package"), "{text}");
+        assert!(
+            text.contains("p.deb") && text.contains("Debian package"),
+            "{text}"
+        );
         make(&deb, "data.tar.xz", &[("a", &[1; 5000])]);
         let whole = fs::read(&deb).unwrap();
         fs::write(&deb, &whole[..whole.len() - 40]).unwrap();
-        assert!(unpack(&deb, dir.path(), &|_| true).unwrap_err().to_string().contains("cut off"));
+        assert!(
+            unpack(&deb, dir.path(), &|_| true)
+                .unwrap_err()
+                .to_string()
+                .contains("cut off")
+        );
     }
 
     #[test]

@@ -36,7 +36,8 @@ struct Reader<'a>(&'a [u8]);
 impl Reader<'_> {
     fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
-        self.0.get(start..start.checked_add(usize::try_from(len).ok()?)?)
+        self.0
+            .get(start..start.checked_add(usize::try_from(len).ok()?)?)
     }
     fn u16(&self, offset: u64) -> Option<u16> {
         Some(u16::from_le_bytes(self.bytes(offset, 2)?.try_into().ok()?))
@@ -70,13 +71,18 @@ pub(crate) fn needs(content: &[u8]) -> Option<Needs> {
         return None;
     }
     let elf = Reader(content);
-    let (table, size, count) = (elf.u64(0x20)?, u64::from(elf.u16(0x36)?), u64::from(elf.u16(0x38)?));
+    let (table, size, count) = (
+        elf.u64(0x20)?,
+        u64::from(elf.u16(0x36)?),
+        u64::from(elf.u16(0x38)?),
+    );
     let mut loads = Vec::new();
     let mut dynamic = None;
     let mut found = Needs::default();
     for i in 0..count {
         let at = table.checked_add(i.checked_mul(size)?)?;
-        let (offset, address, length) = (elf.u64_at(at, 8)?, elf.u64_at(at, 16)?, elf.u64_at(at, 32)?);
+        let (offset, address, length) =
+            (elf.u64_at(at, 8)?, elf.u64_at(at, 16)?, elf.u64_at(at, 32)?);
         match elf.u32(at)? {
             PT_LOAD => loads.push((address, offset, length)),
             PT_DYNAMIC => dynamic = Some((offset, length)),
@@ -85,7 +91,9 @@ pub(crate) fn needs(content: &[u8]) -> Option<Needs> {
             _ => {}
         }
     }
-    let Some((offset, length)) = dynamic else { return Some(found) };
+    let Some((offset, length)) = dynamic else {
+        return Some(found);
+    };
     let mut entries = Vec::new();
     for i in 0..length / 16 {
         let at = offset.checked_add(i.checked_mul(16)?)?;
@@ -96,16 +104,24 @@ pub(crate) fn needs(content: &[u8]) -> Option<Needs> {
         entries.push((tag, value));
     }
     let strings = entries.iter().find(|e| e.0 == DT_STRTAB)?.1;
-    let (address, offset, _) =
-        *loads.iter().find(|(address, _, length)| strings >= *address && strings - address < *length)?;
+    let (address, offset, _) = *loads
+        .iter()
+        .find(|(address, _, length)| strings >= *address && strings - address < *length)?;
     let strings = (strings - address).checked_add(offset)?;
     let text = |value: u64| elf.text(strings.checked_add(value)?);
     for (_, value) in entries.iter().filter(|e| e.0 == DT_NEEDED) {
         found.libraries.push(text(*value)?);
     }
-    let path = entries.iter().find(|e| e.0 == DT_RUNPATH).or_else(|| entries.iter().find(|e| e.0 == DT_RPATH));
+    let path = entries
+        .iter()
+        .find(|e| e.0 == DT_RUNPATH)
+        .or_else(|| entries.iter().find(|e| e.0 == DT_RPATH));
     if let Some((_, value)) = path {
-        found.search = text(*value)?.split(':').filter(|p| !p.is_empty()).map(str::to_owned).collect();
+        found.search = text(*value)?
+            .split(':')
+            .filter(|p| !p.is_empty())
+            .map(str::to_owned)
+            .collect();
     }
     Some(found)
 }
@@ -119,16 +135,26 @@ struct Dlopen {
 }
 
 fn dlopen_notes(mut notes: &[u8], opened: &mut Vec<String>) {
-    let word = |bytes: &[u8], at: usize| -> Option<u32> { Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?)) };
+    let word = |bytes: &[u8], at: usize| -> Option<u32> {
+        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    };
     let padded = |n: u32| (n as usize).next_multiple_of(4);
-    while let (Some(name), Some(size), Some(kind)) = (word(notes, 0), word(notes, 4), word(notes, 8)) {
+    while let (Some(name), Some(size), Some(kind)) =
+        (word(notes, 0), word(notes, 4), word(notes, 8))
+    {
         let start = 12 + padded(name);
-        let Some(content) = notes.get(start..start + size as usize) else { return };
+        let Some(content) = notes.get(start..start + size as usize) else {
+            return;
+        };
         if kind == NOTE_DLOPEN && notes.get(12..16) == Some(b"FDO\0") {
             let json = content.strip_suffix(b"\0").unwrap_or(content);
             // A note that we cannot read costs a feature of that program, not its start.
             let list: Vec<Dlopen> = serde_json::from_slice(json).unwrap_or_default();
-            opened.extend(list.into_iter().filter(|d| d.priority != "suggested").flat_map(|d| d.soname));
+            opened.extend(
+                list.into_iter()
+                    .filter(|d| d.priority != "suggested")
+                    .flat_map(|d| d.soname),
+            );
         }
         match notes.get(start + padded(size)..) {
             Some(rest) => notes = rest,
@@ -148,7 +174,14 @@ impl Libraries {
     pub(crate) fn of_host() -> Self {
         let mut folders = Vec::new();
         read_conf(Path::new("/etc/ld.so.conf"), &mut folders, 0);
-        for folder in ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"] {
+        for folder in [
+            "/lib/x86_64-linux-gnu",
+            "/usr/lib/x86_64-linux-gnu",
+            "/lib64",
+            "/usr/lib64",
+            "/lib",
+            "/usr/lib",
+        ] {
             folders.push(folder.into());
         }
         let mut seen = BTreeSet::new();
@@ -162,14 +195,25 @@ impl Libraries {
             let path = PathBuf::from(library);
             return path.exists().then_some(path);
         }
-        let origin = user.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
-        let own = search.iter().map(|s| PathBuf::from(s.replace("$ORIGIN", &origin).replace("${ORIGIN}", &origin)));
-        own.chain(self.folders.iter().cloned()).map(|f| f.join(library)).find(|p| p.is_file())
+        let origin = user
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .to_string_lossy()
+            .into_owned();
+        let own = search
+            .iter()
+            .map(|s| PathBuf::from(s.replace("$ORIGIN", &origin).replace("${ORIGIN}", &origin)));
+        own.chain(self.folders.iter().cloned())
+            .map(|f| f.join(library))
+            .find(|p| p.is_file())
     }
 
     /// A library that some programs open at run time; `None` where this host has none.
     pub(crate) fn find_optional(&self, library: &str) -> Option<PathBuf> {
-        self.folders.iter().map(|f| f.join(library)).find(|p| p.is_file())
+        self.folders
+            .iter()
+            .map(|f| f.join(library))
+            .find(|p| p.is_file())
     }
 }
 
@@ -183,9 +227,17 @@ fn read_conf(path: &Path, folders: &mut Vec<PathBuf>, depth: u8) {
         if let Some(pattern) = line.strip_prefix("include ") {
             // Only the form that Debian uses: every .conf of a folder.
             if let Some(folder) = pattern.trim().strip_suffix("/*.conf") {
-                let mut parts: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+                let mut parts: Vec<_> = fs::read_dir(folder)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|e| e.path())
+                    .collect();
                 parts.sort();
-                for part in parts.iter().filter(|p| p.extension().is_some_and(|e| e == "conf")) {
+                for part in parts
+                    .iter()
+                    .filter(|p| p.extension().is_some_and(|e| e == "conf"))
+                {
                     read_conf(part, folders, depth + 1);
                 }
             }
@@ -197,7 +249,11 @@ fn read_conf(path: &Path, folders: &mut Vec<PathBuf>, depth: u8) {
 
 /// All libraries that `file` needs, directly or through others, with the loader; paths as found (not canonical). Those
 /// in `seen` are known with all that they need, and are left out; the new ones are added to it.
-pub(crate) fn closure(libraries: &Libraries, file: &Path, seen: &mut BTreeSet<PathBuf>) -> Result<Vec<PathBuf>> {
+pub(crate) fn closure(
+    libraries: &Libraries,
+    file: &Path,
+    seen: &mut BTreeSet<PathBuf>,
+) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut todo = vec![file.to_owned()];
     while let Some(path) = todo.pop() {
@@ -205,8 +261,12 @@ pub(crate) fn closure(libraries: &Libraries, file: &Path, seen: &mut BTreeSet<Pa
         if !is_elf(&content) {
             continue;
         }
-        let needs = needs(&content)
-            .ok_or_else(|| Error::format(&path, "not a 64-bit x86 program, or damaged; reinstall its package"))?;
+        let needs = needs(&content).ok_or_else(|| {
+            Error::format(
+                &path,
+                "not a 64-bit x86 program, or damaged; reinstall its package",
+            )
+        })?;
         let mut add = |library: PathBuf, todo: &mut Vec<PathBuf>| {
             if seen.insert(library.clone()) {
                 found.push(library.clone());
@@ -216,7 +276,12 @@ pub(crate) fn closure(libraries: &Libraries, file: &Path, seen: &mut BTreeSet<Pa
         for library in &needs.libraries {
             match libraries.find(library, &path, &needs.search) {
                 Some(library) => add(library, &mut todo),
-                None => return Err(Error::MissingLibrary { program: path, library: library.clone() }),
+                None => {
+                    return Err(Error::MissingLibrary {
+                        program: path,
+                        library: library.clone(),
+                    });
+                }
             }
         }
         for library in &needs.opened {
@@ -237,8 +302,16 @@ mod tests {
 
     #[test]
     fn finds_what_a_real_program_needs() {
-        let all = closure(&Libraries::of_host(), Path::new("/bin/bash"), &mut BTreeSet::new()).unwrap();
-        let names: Vec<_> = all.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        let all = closure(
+            &Libraries::of_host(),
+            Path::new("/bin/bash"),
+            &mut BTreeSet::new(),
+        )
+        .unwrap();
+        let names: Vec<_> = all
+            .iter()
+            .map(|p| p.file_name().unwrap().to_str().unwrap())
+            .collect();
         for name in ["libc.so.6", "libtinfo.so.6", "ld-linux-x86-64.so.2"] {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
@@ -252,14 +325,21 @@ mod tests {
         let program = dir.path().join("app/bin/program");
         let libraries = Libraries::of_host();
         assert_eq!(libraries.find("private.so", &program, &[]), None);
-        let found = libraries.find("private.so", &program, &["$ORIGIN/..".into()]).unwrap();
-        assert_eq!(fs::canonicalize(found).unwrap(), fs::canonicalize(dir.path().join("app/private.so")).unwrap());
+        let found = libraries
+            .find("private.so", &program, &["$ORIGIN/..".into()])
+            .unwrap();
+        assert_eq!(
+            fs::canonicalize(found).unwrap(),
+            fs::canonicalize(dir.path().join("app/private.so")).unwrap()
+        );
     }
 
     #[test]
     fn a_missing_library_names_the_program_and_the_library() {
         let nowhere = Libraries { folders: vec![] };
-        let text = closure(&nowhere, Path::new("/bin/bash"), &mut BTreeSet::new()).unwrap_err().to_string();
+        let text = closure(&nowhere, Path::new("/bin/bash"), &mut BTreeSet::new())
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("/bin/bash") && text.contains(".so"), "{text}");
     }
 

@@ -4,15 +4,18 @@
 //! place (their cluster chains stay), and the small files that decide what is booted are one sector that is
 //! overwritten by one write ([`Esp::write_sector`]).
 
+mod medium;
+
 use std::cell::Cell;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use sha2::{Digest, Sha256};
+
+use medium::{Borrowed, Watched};
+pub use medium::{Medium, Slice};
 
 use crate::error::{Error, Result};
 
@@ -21,138 +24,6 @@ pub const LABEL: [u8; 11] = *b"LB-BOOT    ";
 
 /// Size of the files that are replaced by one write.
 pub const SECTOR: usize = 512;
-
-/// Where a FAT file system is written to: a slice of a file or device, or a piece of memory in tests.
-pub trait Medium: Read + Write + Seek {
-    /// Makes everything written so far survive a power cut.
-    fn sync(&mut self) -> io::Result<()>;
-    /// Forgets what is cached, so that the next read comes from the medium.
-    fn forget(&mut self) -> io::Result<()>;
-}
-
-/// A range of bytes of a file or block device.
-#[derive(Debug)]
-pub struct Slice {
-    file: File,
-    start: u64,
-    len: u64,
-    at: u64,
-}
-
-impl Slice {
-    /// `len` bytes from `start`.
-    pub fn new(file: File, start: u64, len: u64) -> Self {
-        Self { file, start, len, at: 0 }
-    }
-}
-
-impl Read for Slice {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
-        let n = std::os::unix::fs::FileExt::read_at(&self.file, &mut buf[..most], self.start + self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl Write for Slice {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
-        let n = std::os::unix::fs::FileExt::write_at(&self.file, &buf[..most], self.start + self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Slice {
-    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
-        let to = match pos {
-            SeekFrom::Start(n) => Some(n),
-            SeekFrom::Current(n) => self.at.checked_add_signed(n),
-            SeekFrom::End(n) => self.len.checked_add_signed(n),
-        };
-        self.at = to.filter(|n| *n <= self.len).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
-    }
-}
-
-impl Medium for Slice {
-    fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-    fn forget(&mut self) -> io::Result<()> {
-        // SAFETY: plain system call on a descriptor that we own.
-        let error = unsafe {
-            libc::posix_fadvise(self.file.as_raw_fd(), self.start as i64, self.len as i64, libc::POSIX_FADV_DONTNEED)
-        };
-        if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
-    }
-}
-
-/// Passes everything on and remembers where the first read was: fatfs does not tell where things lie.
-struct Watched<M> {
-    inner: M,
-    first_read: Rc<Cell<Option<(u64, usize)>>>,
-}
-
-impl<M: Medium> Read for Watched<M> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let at = self.inner.stream_position()?;
-        let n = self.inner.read(buf)?;
-        if self.first_read.get().is_none() {
-            self.first_read.set(Some((at, n)));
-        }
-        Ok(n)
-    }
-}
-
-impl<M: Medium> Write for Watched<M> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.inner.write(buf)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<M: Medium> Seek for Watched<M> {
-    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
-        self.inner.seek(pos)
-    }
-}
-
-/// Lets fatfs use the medium for the time of one operation.
-struct Borrowed<'a, M>(&'a mut M);
-
-impl<M: Medium> Read for Borrowed<'_, M> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
-    }
-}
-impl<M: Medium> Write for Borrowed<'_, M> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-impl<M: Medium> Seek for Borrowed<'_, M> {
-    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
-        self.0.seek(pos)
-    }
-}
-impl<M: Medium> Medium for Borrowed<'_, M> {
-    fn sync(&mut self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn forget(&mut self) -> io::Result<()> {
-        self.0.forget()
-    }
-}
 
 /// The boot partition of a medium. Paths are relative, with `/`.
 pub struct Esp<M: Medium> {
@@ -164,18 +35,32 @@ pub struct Esp<M: Medium> {
 impl<M: Medium> Esp<M> {
     /// An existing file system on `medium`; `name` is for errors.
     pub fn new(medium: M, name: &Path) -> Self {
-        Self { medium, name: name.to_owned() }
+        Self {
+            medium,
+            name: name.to_owned(),
+        }
     }
 
     /// Makes a FAT32 file system. `size` is that of the medium in bytes.
-    pub fn format(mut medium: M, name: &Path, size: u64, sector: u16, volume_id: u32) -> Result<Self> {
+    pub fn format(
+        mut medium: M,
+        name: &Path,
+        size: u64,
+        sector: u16,
+        volume_id: u32,
+    ) -> Result<Self> {
         let io = || Error::io("write the boot file system of", name);
         // Few large clusters are written quickest, but FAT32 has at least 65,525 of them (Microsoft's FAT
         // specification), some hundreds of which are lost to the tables.
         let cluster = [16384u32, 8192, 4096, 2048, 1024, 512]
             .into_iter()
             .find(|c| u64::from(*c) >= u64::from(sector) && size / u64::from(*c) >= 66_500)
-            .ok_or_else(|| Error::format(name, format!("a boot partition of {size} bytes is too small for FAT32")))?;
+            .ok_or_else(|| {
+                Error::format(
+                    name,
+                    format!("a boot partition of {size} bytes is too small for FAT32"),
+                )
+            })?;
         medium.seek(SeekFrom::Start(0)).map_err(io())?;
         let options = FormatVolumeOptions::new()
             .fat_type(FatType::Fat32)
@@ -183,12 +68,15 @@ impl<M: Medium> Esp<M> {
             .bytes_per_cluster(cluster)
             .volume_id(volume_id)
             .volume_label(LABEL);
-        fatfs::format_volume(&mut Borrowed(&mut medium), options).map_err(io())?;
+        fatfs::format_volume(Borrowed(&mut medium), options).map_err(io())?;
         medium.sync().map_err(io())?;
         Ok(Self::new(medium, name))
     }
 
-    fn with<T>(&mut self, job: impl FnOnce(&FileSystem<Borrowed<'_, M>>) -> io::Result<T>) -> io::Result<T> {
+    fn with<T>(
+        &mut self,
+        job: impl FnOnce(&FileSystem<Borrowed<'_, M>>) -> io::Result<T>,
+    ) -> io::Result<T> {
         self.medium.seek(SeekFrom::Start(0))?;
         let fs = FileSystem::new(Borrowed(&mut self.medium), FsOptions::new())?;
         let result = job(&fs);
@@ -211,7 +99,9 @@ impl<M: Medium> Esp<M> {
                 let path = parts[..depth].join("/");
                 let new = self.with(|fs| match fs.root_dir().open_dir(&path) {
                     Ok(_) => Ok(false),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => fs.root_dir().create_dir(&path).map(|_| true),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                        fs.root_dir().create_dir(&path).map(|_| true)
+                    }
                     Err(e) => Err(e),
                 })?;
                 if new {
@@ -240,7 +130,11 @@ impl<M: Medium> Esp<M> {
         self.medium.read_exact(&mut entries)?;
         let (dot, dots) = (&entries[ENTRY..2 * ENTRY], &entries[3 * ENTRY..]);
         // Attribute 0x0f marks a part of a long name.
-        if entries[11] != 0x0f || entries[2 * ENTRY + 11] != 0x0f || &dot[..2] != b". " || &dots[..3] != b".. " {
+        if entries[11] != 0x0f
+            || entries[2 * ENTRY + 11] != 0x0f
+            || &dot[..2] != b". "
+            || &dots[..3] != b".. "
+        {
             return Err(odd());
         }
         let mut right = [0; 4 * ENTRY];
@@ -380,7 +274,8 @@ impl<M: Medium> Esp<M> {
     /// Replaces the content of a one-sector file by a single write to its data sector: after a power cut, the file holds
     /// either the old or the new text. Nothing else of the file system is touched. The text is padded with line ends.
     pub fn write_sector(&mut self, path: &str, text: &str) -> Result<()> {
-        let sector = padded(text).ok_or_else(|| Error::format(self.name.join(path), "text longer than a sector"))?;
+        let sector = padded(text)
+            .ok_or_else(|| Error::format(self.name.join(path), "text longer than a sector"))?;
         if self.size(path)? != SECTOR as u64 {
             // First time: no one depends on it yet.
             self.write_bytes(path, &sector)?;
@@ -388,7 +283,11 @@ impl<M: Medium> Esp<M> {
         }
         let error = Error::io("write", self.name.join(path));
         let place = self.place(path).and_then(|place| {
-            place.ok_or_else(|| io::Error::other("the file's sector was not found; check the file system with fsck.vfat"))
+            place.ok_or_else(|| {
+                io::Error::other(
+                    "the file's sector was not found; check the file system with fsck.vfat",
+                )
+            })
         });
         let result = place.and_then(|place| {
             self.medium.sync()?;
@@ -399,7 +298,10 @@ impl<M: Medium> Esp<M> {
         });
         result.map_err(error)?;
         if self.read(path)?.as_deref() != Some(&sector[..]) {
-            return Err(Error::ReadBack { path: self.name.clone(), what: path.to_owned() });
+            return Err(Error::ReadBack {
+                path: self.name.clone(),
+                what: path.to_owned(),
+            });
         }
         Ok(())
     }
@@ -407,11 +309,17 @@ impl<M: Medium> Esp<M> {
     /// Runs `job` and lets it see where fatfs read: the first read since the cell was set to `None`.
     fn watch<T>(
         &mut self,
-        job: impl FnOnce(&FileSystem<Watched<Borrowed<'_, M>>>, &Cell<Option<(u64, usize)>>) -> io::Result<T>,
+        job: impl FnOnce(
+            &FileSystem<Watched<Borrowed<'_, M>>>,
+            &Cell<Option<(u64, usize)>>,
+        ) -> io::Result<T>,
     ) -> io::Result<T> {
         let first_read = Rc::new(Cell::new(None));
         self.medium.seek(SeekFrom::Start(0))?;
-        let watched = Watched { inner: Borrowed(&mut self.medium), first_read: first_read.clone() };
+        let watched = Watched {
+            inner: Borrowed(&mut self.medium),
+            first_read: first_read.clone(),
+        };
         let fs = FileSystem::new(watched, FsOptions::new())?;
         let result = job(&fs, &first_read);
         let end = fs.unmount();
@@ -429,7 +337,10 @@ impl<M: Medium> Esp<M> {
             if file.read(&mut sector)? != SECTOR {
                 return Ok(None);
             }
-            Ok(first_read.get().filter(|(at, n)| *n == SECTOR && at % SECTOR as u64 == 0).map(|(at, _)| at))
+            Ok(first_read
+                .get()
+                .filter(|(at, n)| *n == SECTOR && at % SECTOR as u64 == 0)
+                .map(|(at, _)| at))
         })
     }
 }
@@ -437,7 +348,9 @@ impl<M: Medium> Esp<M> {
 /// The text as one sector.
 fn padded(text: &str) -> Option<[u8; SECTOR]> {
     let mut sector = [b'\n'; SECTOR];
-    sector.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    sector
+        .get_mut(..text.len())?
+        .copy_from_slice(text.as_bytes());
     Some(sector)
 }
 
@@ -456,7 +369,10 @@ pub(crate) mod tests {
 
     impl Recorder {
         pub(crate) fn new(size: usize) -> Self {
-            Self { bytes: vec![0; size], ..Self::default() }
+            Self {
+                bytes: vec![0; size],
+                ..Self::default()
+            }
         }
     }
 
@@ -516,12 +432,20 @@ pub(crate) mod tests {
         let mut disk = Recorder::new(SMALL);
         let mut esp = Esp::format(&mut disk, Path::new("test"), SMALL as u64, 512, 7).unwrap();
         esp.make_dir("rescue/a").unwrap();
-        esp.write_bytes("rescue/a/initrd.img", &[1; 100_000]).unwrap();
+        esp.write_bytes("rescue/a/initrd.img", &[1; 100_000])
+            .unwrap();
         let free = esp.free().unwrap();
-        esp.write_bytes("rescue/a/initrd.img", &[2; 90_000]).unwrap();
-        assert_eq!(esp.read("rescue/a/initrd.img").unwrap().unwrap(), vec![2; 90_000]);
+        esp.write_bytes("rescue/a/initrd.img", &[2; 90_000])
+            .unwrap();
+        assert_eq!(
+            esp.read("rescue/a/initrd.img").unwrap().unwrap(),
+            vec![2; 90_000]
+        );
         assert!(esp.free().unwrap() > free);
-        assert_eq!(esp.hash("rescue/a/initrd.img").unwrap(), <[u8; 32]>::from(Sha256::digest(vec![2; 90_000])));
+        assert_eq!(
+            esp.hash("rescue/a/initrd.img").unwrap(),
+            <[u8; 32]>::from(Sha256::digest(vec![2; 90_000]))
+        );
         assert!(esp.remove("rescue/a/initrd.img").unwrap());
         assert!(!esp.remove("rescue/a/initrd.img").unwrap());
         assert_eq!(esp.read("rescue/a/initrd.img").unwrap(), None);

@@ -37,13 +37,56 @@ pub(crate) struct Bios {
 }
 
 const BIOS_MODULES: &[&str] = &[
-    "biosdisk", "part_gpt", "part_msdos", "fat", "ext2", "normal", "linux", "configfile", "serial", "terminal", "echo", "test",
-    "search", "search_label", "search_fs_uuid", "regexp", "chain", "drivemap", "reboot", "halt", "sleep", "ls", "cat", "all_video",
+    "biosdisk",
+    "part_gpt",
+    "part_msdos",
+    "fat",
+    "ext2",
+    "normal",
+    "linux",
+    "configfile",
+    "serial",
+    "terminal",
+    "echo",
+    "test",
+    "search",
+    "search_label",
+    "search_fs_uuid",
+    "regexp",
+    "chain",
+    "drivemap",
+    "reboot",
+    "halt",
+    "sleep",
+    "ls",
+    "cat",
+    "all_video",
 ];
 
 const EFI_MODULES: &[&str] = &[
-    "part_gpt", "part_msdos", "fat", "ext2", "normal", "linux", "configfile", "serial", "terminal", "echo", "test", "search",
-    "search_label", "search_fs_uuid", "regexp", "chain", "reboot", "halt", "sleep", "ls", "cat", "efifwsetup", "all_video",
+    "part_gpt",
+    "part_msdos",
+    "fat",
+    "ext2",
+    "normal",
+    "linux",
+    "configfile",
+    "serial",
+    "terminal",
+    "echo",
+    "test",
+    "search",
+    "search_label",
+    "search_fs_uuid",
+    "regexp",
+    "chain",
+    "reboot",
+    "halt",
+    "sleep",
+    "ls",
+    "cat",
+    "efifwsetup",
+    "all_video",
 ];
 
 /// Where the boot files are found on this host, and GRUB's own programs run in `work`.
@@ -53,13 +96,19 @@ pub(crate) fn boot_files(sys: &dyn System, work: &Path) -> Result<BootFiles> {
     if modules.join("i386-pc/boot.img").is_file() {
         files.bios = Some(bios(sys, &modules.join("i386-pc"), work)?);
     } else {
-        files.notes.push("does not boot on BIOS: grub-pc-bin is not installed (apt-get install grub-pc-bin)".into());
+        files.notes.push(
+            "does not boot on BIOS: grub-pc-bin is not installed (apt-get install grub-pc-bin)"
+                .into(),
+        );
     }
     let shim = Path::new("/usr/lib/shim/shimx64.efi.signed");
     let signed = modules.join("x86_64-efi-signed/grubx64.efi.signed");
     if shim.is_file() && signed.is_file() {
         let mut take = |to: &str, from: &Path| -> Result<()> {
-            files.efi.push((to.to_owned(), fs::read(from).map_err(Error::io("read", from))?));
+            files.efi.push((
+                to.to_owned(),
+                fs::read(from).map_err(Error::io("read", from))?,
+            ));
             Ok(())
         };
         take("EFI/BOOT/BOOTX64.EFI", shim)?;
@@ -76,14 +125,26 @@ pub(crate) fn boot_files(sys: &dyn System, work: &Path) -> Result<BootFiles> {
         files.uefi = Some(UefiBoot::Signed);
     } else if modules.join("x86_64-efi/moddep.lst").is_file() {
         let out = work.join("bootx64.efi");
-        mkimage(sys, "x86_64-efi", &modules.join("x86_64-efi"), "/grub", EFI_MODULES, &out)?;
-        files.efi.push(("EFI/BOOT/BOOTX64.EFI".into(), fs::read(&out).map_err(Error::io("read", &out))?));
+        mkimage(
+            sys,
+            "x86_64-efi",
+            &modules.join("x86_64-efi"),
+            "/grub",
+            EFI_MODULES,
+            &out,
+        )?;
+        files.efi.push((
+            "EFI/BOOT/BOOTX64.EFI".into(),
+            fs::read(&out).map_err(Error::io("read", &out))?,
+        ));
         files.uefi = Some(UefiBoot::Unsigned);
         files.notes.push(
             "does not boot with Secure Boot on: apt-get install shim-signed grub-efi-amd64-signed changes that".into(),
         );
     } else {
-        files.notes.push("does not boot on UEFI: apt-get install grub-efi-amd64-bin changes that".into());
+        files
+            .notes
+            .push("does not boot on UEFI: apt-get install grub-efi-amd64-bin changes that".into());
     }
     if files.bios.is_none() && files.uefi.is_none() {
         return Err(Error::MissingTools {
@@ -93,15 +154,35 @@ pub(crate) fn boot_files(sys: &dyn System, work: &Path) -> Result<BootFiles> {
     }
     // Signed GRUBs look in a folder that their vendor has fixed: Debian's, Proxmox's, and Debian's for removable media.
     for folder in ["EFI/debian", "EFI/proxmox", "boot/grub"] {
-        files.efi.push((format!("{folder}/grub.cfg"), b"configfile ($root)/grub/grub.cfg\n".to_vec()));
+        files.efi.push((
+            format!("{folder}/grub.cfg"),
+            b"configfile ($root)/grub/grub.cfg\n".to_vec(),
+        ));
     }
     Ok(files)
 }
 
-fn mkimage(sys: &dyn System, format: &str, from: &Path, prefix: &str, modules: &[&str], out: &Path) -> Result<()> {
-    let present = modules.iter().copied().filter(|m| from.join(format!("{m}.mod")).is_file());
+fn mkimage(
+    sys: &dyn System,
+    format: &str,
+    from: &Path,
+    prefix: &str,
+    modules: &[&str],
+    out: &Path,
+) -> Result<()> {
+    let present = modules
+        .iter()
+        .copied()
+        .filter(|m| from.join(format!("{m}.mod")).is_file());
     sys.run(
-        &Cmd::new("grub-mkimage").args(["-O", format, "-d"]).path(from).arg("-p").arg(prefix).arg("-o").path(out).args(present),
+        &Cmd::new("grub-mkimage")
+            .args(["-O", format, "-d"])
+            .path(from)
+            .arg("-p")
+            .arg(prefix)
+            .arg("-o")
+            .path(out)
+            .args(present),
     )?;
     Ok(())
 }
@@ -117,7 +198,8 @@ fn bios(sys: &dyn System, from: &Path, work: &Path) -> Result<Bios> {
     core.resize(core.len().next_multiple_of(512), 0);
     let boot = from.join("boot.img");
     let image = fs::read(&boot).map_err(Error::io("read", &boot))?;
-    embed(&mut core, &image).ok_or_else(|| Error::format(boot, "not GRUB's boot.img; reinstall grub-pc-bin"))
+    embed(&mut core, &image)
+        .ok_or_else(|| Error::format(boot, "not GRUB's boot.img; reinstall grub-pc-bin"))
         .map(|boot_code| Bios { boot_code, core })
 }
 
@@ -126,8 +208,10 @@ fn bios(sys: &dyn System, from: &Path, work: &Path) -> Result<Bios> {
 fn embed(core: &mut [u8], boot_image: &[u8]) -> Option<[u8; BOOT_CODE]> {
     let rest = u16::try_from(core.len() / 512 - 1).ok()?;
     // The block list at the end of the core's first sector: where the rest is, and how long.
-    core.get_mut(0x1f4..0x1fc)?.copy_from_slice(&(CORE_LBA + 1).to_le_bytes());
-    core.get_mut(0x1fc..0x1fe)?.copy_from_slice(&rest.to_le_bytes());
+    core.get_mut(0x1f4..0x1fc)?
+        .copy_from_slice(&(CORE_LBA + 1).to_le_bytes());
+    core.get_mut(0x1fc..0x1fe)?
+        .copy_from_slice(&rest.to_le_bytes());
     let mut code: [u8; BOOT_CODE] = boot_image.get(..BOOT_CODE)?.try_into().ok()?;
     // GRUB_BOOT_MACHINE_KERNEL_SECTOR, BOOT_DRIVE (0xff: the one that the firmware names), DRIVE_CHECK (not a floppy).
     code[0x5c..0x64].copy_from_slice(&CORE_LBA.to_le_bytes());
@@ -260,7 +344,10 @@ mod tests {
         let code = embed(&mut core, &[0xaa; 512]).unwrap();
         assert_eq!(core[0x1f4..0x1fe], [35, 0, 0, 0, 0, 0, 0, 0, 4, 0]);
         assert_eq!(code[0x5c..0x64], [34, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!((code[0x64], &code[0x66..0x68], code[0]), (0xff, &[0x90, 0x90][..], 0xaa));
+        assert_eq!(
+            (code[0x64], &code[0x66..0x68], code[0]),
+            (0xff, &[0x90, 0x90][..], 0xaa)
+        );
         assert!(embed(&mut [0; 512], &[0; 100]).is_none());
     }
 

@@ -27,7 +27,9 @@ impl Kernel {
     /// The running kernel when its image and modules are installed, else the newest complete pair of
     /// `/boot/vmlinuz-*` and `/lib/modules/*`.
     pub fn of_host(sys: &dyn System) -> Result<Self> {
-        let running = sys.read(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
+        let running = sys
+            .read(Path::new("/proc/sys/kernel/osrelease"))
+            .unwrap_or_default();
         Self::of_root(Path::new("/"), String::from_utf8_lossy(&running).trim())
     }
 
@@ -40,7 +42,12 @@ impl Kernel {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|e| e.file_name().to_str()?.strip_prefix("vmlinuz-").map(str::to_owned))
+            .filter_map(|e| {
+                e.file_name()
+                    .to_str()?
+                    .strip_prefix("vmlinuz-")
+                    .map(str::to_owned)
+            })
             .collect();
         versions.sort_by(|a, b| compare_versions(b, a));
         versions.iter().find_map(|v| Self::installed(root, v)).ok_or_else(|| {
@@ -57,8 +64,10 @@ impl Kernel {
             return None;
         }
         let image = root.join("boot").join(format!("vmlinuz-{version}"));
-        let modules_dir =
-            ["usr/lib/modules", "lib/modules"].iter().map(|d| root.join(d).join(version)).find(|d| d.is_dir())?;
+        let modules_dir = ["usr/lib/modules", "lib/modules"]
+            .iter()
+            .map(|d| root.join(d).join(version))
+            .find(|d| d.is_dir())?;
         let config = root.join("boot").join(format!("config-{version}"));
         (image.is_file() && modules_dir.join("modules.dep").is_file()).then(|| Self {
             version: version.to_owned(),
@@ -86,7 +95,12 @@ impl Kernel {
             .into_iter()
             .flatten()
             .flatten()
-            .find_map(|e| e.file_name().to_str().filter(|n| n.starts_with("vmlinuz-")).map(str::to_owned));
+            .find_map(|e| {
+                e.file_name()
+                    .to_str()
+                    .filter(|n| n.starts_with("vmlinuz-"))
+                    .map(str::to_owned)
+            });
         let version = image
             .as_deref()
             .and_then(|n| n.strip_prefix("vmlinuz-"))
@@ -100,14 +114,24 @@ impl Kernel {
             .to_owned();
         // depmod wants lib/modules below its base; on merged hosts `lib` may be the real place of `usr/lib`.
         let merged = workdir.join("usr/lib/modules").is_dir();
-        let base = if merged { workdir.join("usr") } else { workdir.to_owned() };
+        let base = if merged {
+            workdir.join("usr")
+        } else {
+            workdir.to_owned()
+        };
         let modules_dir = base.join("lib/modules").join(&version);
         if !modules_dir.join("kernel").is_dir() {
-            return Err(Error::Kernel(format!("{} holds a kernel but no modules for {version}", deb.display())));
+            return Err(Error::Kernel(format!(
+                "{} holds a kernel but no modules for {version}",
+                deb.display()
+            )));
         }
         sys.run(&Cmd::new("depmod").arg("-b").path(&base).arg(&version))?;
         Self::installed(workdir, &version).ok_or_else(|| {
-            Error::Kernel(format!("depmod made no modules.dep for {version} below {}", workdir.display()))
+            Error::Kernel(format!(
+                "depmod made no modules.dep for {version} below {}",
+                workdir.display()
+            ))
         })
     }
 
@@ -124,7 +148,8 @@ fn compare_versions(a: &str, b: &str) -> Ordering {
     fn parts(text: &str) -> Vec<(u64, &str)> {
         text.split(['.', '-', '+', '~'])
             .map(|part| {
-                let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+                let digits =
+                    part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
                 (part[..digits].parse().unwrap_or(0), &part[digits..])
             })
             .collect()
@@ -153,7 +178,11 @@ mod tests {
 
     #[test]
     fn the_running_kernel_comes_first_then_the_newest_complete_one() {
-        let dir = host(&[("6.1.0-9-amd64", true), ("6.1.0-10-amd64", true), ("6.8.12-1-pve", false)]);
+        let dir = host(&[
+            ("6.1.0-9-amd64", true),
+            ("6.1.0-10-amd64", true),
+            ("6.8.12-1-pve", false),
+        ]);
         let version = |running: &str| Kernel::of_root(dir.path(), running).unwrap().version;
         assert_eq!(version("6.1.0-9-amd64"), "6.1.0-9-amd64");
         assert_eq!(version("6.8.12-1-pve"), "6.1.0-10-amd64");
@@ -178,7 +207,10 @@ mod tests {
                 member,
                 &[
                     ("boot/vmlinuz-6.1.0-1-test", b"kernel"),
-                    ("boot/config-6.1.0-1-test", b"CONFIG_RD_ZSTD=y\n# CONFIG_RD_XZ is not set\n"),
+                    (
+                        "boot/config-6.1.0-1-test",
+                        b"CONFIG_RD_ZSTD=y\n# CONFIG_RD_XZ is not set\n",
+                    ),
                     (&module, b"not an elf file, which depmod only warns about"),
                     (&sound, b"sound"),
                 ],
@@ -197,8 +229,14 @@ mod tests {
     fn a_meta_package_is_recognised() {
         let dir = tempfile::tempdir().unwrap();
         let deb = dir.path().join("k.deb");
-        deb::tests::make(&deb, "data.tar.xz", &[("usr/share/doc/linux-image-amd64/copyright", b"c")]);
-        let text = Kernel::from_package(&Host, &deb, &dir.path().join("w")).unwrap_err().to_string();
+        deb::tests::make(
+            &deb,
+            "data.tar.xz",
+            &[("usr/share/doc/linux-image-amd64/copyright", b"c")],
+        );
+        let text = Kernel::from_package(&Host, &deb, &dir.path().join("w"))
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("meta package"), "{text}");
     }
 }

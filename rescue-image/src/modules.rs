@@ -134,17 +134,78 @@ const STORAGE_NAMES: &[&str] = &[
 
 /// Common wired network cards, and what a virtual machine has.
 const NETWORK_NAMES: &[&str] = &[
-    "virtio_net", "e1000", "e1000e", "igb", "igc", "ixgbe", "i40e", "ice", "r8169", "realtek", "tg3", "bnx2", "bnxt_en",
-    "atlantic", "alx", "atl1c", "sky2", "vmxnet3", "hv_netvsc", "xen-netfront", "r8152", "ax88179_178a", "asix",
-    "cdc_ether", "cdc_ncm", "mlx4_en", "mlx5_core", "ena", "bonding", "8021q", "bridge",
+    "virtio_net",
+    "e1000",
+    "e1000e",
+    "igb",
+    "igc",
+    "ixgbe",
+    "i40e",
+    "ice",
+    "r8169",
+    "realtek",
+    "tg3",
+    "bnx2",
+    "bnxt_en",
+    "atlantic",
+    "alx",
+    "atl1c",
+    "sky2",
+    "vmxnet3",
+    "hv_netvsc",
+    "xen-netfront",
+    "r8152",
+    "ax88179_178a",
+    "asix",
+    "cdc_ether",
+    "cdc_ncm",
+    "mlx4_en",
+    "mlx5_core",
+    "ena",
+    "bonding",
+    "8021q",
+    "bridge",
 ];
 
 /// What QEMU's machines need.
 const SLIM_NAMES: &[&str] = &[
-    "virtio_blk", "virtio_scsi", "virtio_pci", "virtio_console", "virtio-rng", "virtio_net", "ahci", "ata_piix", "sd_mod",
-    "sr_mod", "nvme", "usb-storage", "uas", "xhci-pci", "ehci-pci", "usbhid", "hid-generic", "evdev", "loop", "dm-mod",
-    "dm-thin-pool", "dm-snapshot", "dm-mirror", "ext4", "xfs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1",
-    "nls_utf8", "efivarfs", "overlay", "crc32c_generic", "crc32_generic", "crct10dif_generic", "libcrc32c", "9p",
+    "virtio_blk",
+    "virtio_scsi",
+    "virtio_pci",
+    "virtio_console",
+    "virtio-rng",
+    "virtio_net",
+    "ahci",
+    "ata_piix",
+    "sd_mod",
+    "sr_mod",
+    "nvme",
+    "usb-storage",
+    "uas",
+    "xhci-pci",
+    "ehci-pci",
+    "usbhid",
+    "hid-generic",
+    "evdev",
+    "loop",
+    "dm-mod",
+    "dm-thin-pool",
+    "dm-snapshot",
+    "dm-mirror",
+    "ext4",
+    "xfs",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859-1",
+    "nls_utf8",
+    "efivarfs",
+    "overlay",
+    "crc32c_generic",
+    "crc32_generic",
+    "crct10dif_generic",
+    "libcrc32c",
+    "9p",
     "9pnet_virtio",
 ];
 
@@ -188,8 +249,8 @@ fn wanted(set: ModuleSet, path: &str, name: &str) -> bool {
         return named(SLIM_NAMES);
     }
     let inner = path.strip_prefix("kernel/").unwrap_or(path);
-    let in_dirs =
-        STORAGE_DIRS.iter().any(|d| inner.starts_with(d)) && !NOT.iter().any(|n| inner.starts_with(n));
+    let in_dirs = STORAGE_DIRS.iter().any(|d| inner.starts_with(d))
+        && !NOT.iter().any(|n| inner.starts_with(n));
     in_dirs || named(STORAGE_NAMES) || (set == ModuleSet::Full && named(NETWORK_NAMES))
 }
 
@@ -206,7 +267,9 @@ fn closure(dep: &str, soft: &str, set: ModuleSet) -> Vec<String> {
     let mut needs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut by_name: BTreeMap<String, &str> = BTreeMap::new();
     for line in dep.lines() {
-        let Some((path, on)) = line.split_once(':') else { continue };
+        let Some((path, on)) = line.split_once(':') else {
+            continue;
+        };
         needs.insert(path, on.split_whitespace().collect());
         if let Some(name) = name_of(path) {
             by_name.insert(name, path);
@@ -219,18 +282,28 @@ fn closure(dep: &str, soft: &str, set: ModuleSet) -> Vec<String> {
             continue;
         }
         let Some(module) = words.next() else { continue };
-        let others = words.filter(|w| !w.ends_with(':')).map(|w| w.replace('-', "_"));
-        also.entry(module.replace('-', "_")).or_default().extend(others);
+        let others = words
+            .filter(|w| !w.ends_with(':'))
+            .map(|w| w.replace('-', "_"));
+        also.entry(module.replace('-', "_"))
+            .or_default()
+            .extend(others);
     }
-    let mut todo: Vec<&str> =
-        by_name.iter().filter(|(name, path)| wanted(set, path, name)).map(|(_, path)| *path).collect();
+    let mut todo: Vec<&str> = by_name
+        .iter()
+        .filter(|(name, path)| wanted(set, path, name))
+        .map(|(_, path)| *path)
+        .collect();
     let mut chosen = BTreeSet::new();
     while let Some(path) = todo.pop() {
         if !chosen.insert(path.to_owned()) {
             continue;
         }
         todo.extend(needs.get(path).into_iter().flatten());
-        let soft = name_of(path).and_then(|n| also.get(&n)).into_iter().flatten();
+        let soft = name_of(path)
+            .and_then(|n| also.get(&n))
+            .into_iter()
+            .flatten();
         todo.extend(soft.filter_map(|n| by_name.get(n)));
     }
     chosen.into_iter().collect()
@@ -255,7 +328,10 @@ pub(crate) fn load(path: &Path) -> Result<Vec<u8>> {
         Some("xz") => xz2::read::XzDecoder::new(raw.as_slice()).read_to_end(&mut plain),
         Some("zst") => zstd::stream::copy_decode(raw.as_slice(), &mut plain).map(|()| 0),
         Some("gz") => {
-            return Err(Error::format(path, "modules compressed with gzip are not supported; use another kernel"));
+            return Err(Error::format(
+                path,
+                "modules compressed with gzip are not supported; use another kernel",
+            ));
         }
         _ => return Ok(raw),
     }
@@ -279,10 +355,23 @@ mod tests {
     #[test]
     fn dependencies_of_dependencies_come_along() {
         let chosen = closure(DEP, "", ModuleSet::Slim);
-        for module in ["fs/ext4/ext4", "fs/jbd2/jbd2", "lib/crc-x", "fs/mbcache", "crypto/crc32c_generic"] {
-            assert!(chosen.contains(&format!("kernel/{module}.ko")), "{module} in {chosen:?}");
+        for module in [
+            "fs/ext4/ext4",
+            "fs/jbd2/jbd2",
+            "lib/crc-x",
+            "fs/mbcache",
+            "crypto/crc32c_generic",
+        ] {
+            assert!(
+                chosen.contains(&format!("kernel/{module}.ko")),
+                "{module} in {chosen:?}"
+            );
         }
-        assert!(!chosen.iter().any(|m| m.contains("sound") || m.contains("megaraid") || m.contains("igb")));
+        assert!(
+            !chosen
+                .iter()
+                .any(|m| m.contains("sound") || m.contains("megaraid") || m.contains("igb"))
+        );
     }
 
     #[test]
@@ -290,14 +379,26 @@ mod tests {
         let full = closure(DEP, "", ModuleSet::Full);
         assert!(full.iter().any(|m| m.contains("megaraid_sas")));
         assert!(full.iter().any(|m| m.contains("igb")) && full.iter().any(|m| m.contains("dca")));
-        assert!(!full.iter().any(|m| m.contains("sound") || m.contains("qedf")));
-        assert!(!closure(DEP, "", ModuleSet::Storage).iter().any(|m| m.contains("igb")));
+        assert!(
+            !full
+                .iter()
+                .any(|m| m.contains("sound") || m.contains("qedf"))
+        );
+        assert!(
+            !closure(DEP, "", ModuleSet::Storage)
+                .iter()
+                .any(|m| m.contains("igb"))
+        );
     }
 
     #[test]
     fn soft_dependencies_come_along() {
         let dep = "kernel/fs/ext4/ext4.ko:\nkernel/crypto/special-hash.ko:\n";
-        let chosen = closure(dep, "# text\nsoftdep ext4 pre: special_hash\n", ModuleSet::Slim);
+        let chosen = closure(
+            dep,
+            "# text\nsoftdep ext4 pre: special_hash\n",
+            ModuleSet::Slim,
+        );
         assert!(chosen.contains(&"kernel/crypto/special-hash.ko".to_owned()));
     }
 

@@ -71,7 +71,9 @@ fn write<M: Medium>(esp: &mut Esp<M>, armed: &Armed) -> Result<()> {
     }
     // It becomes a word of a GRUB script and of the kernel's command line.
     if armed.token.len() < 16 || !armed.token.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(refuse("a token has at least 16 hexadecimal digits and nothing else"));
+        return Err(refuse(
+            "a token has at least 16 hexadecimal digits and nothing else",
+        ));
     }
     let json = serde_json::to_vec_pretty(armed).map_err(|e| refuse(&e.to_string()))?;
     esp.make_dir("lifeboat")?;
@@ -80,17 +82,28 @@ fn write<M: Medium>(esp: &mut Esp<M>, armed: &Armed) -> Result<()> {
     esp.write_bytes(MENU, grub::armed_config(&armed.token, SECONDS).as_bytes())?;
     esp.forget()?;
     if find(esp)?.as_ref() != Some(armed) || esp.read(MENU)?.is_none() {
-        return Err(refuse("read back differently from what was written; the medium is defective, use another one"));
+        return Err(refuse(
+            "read back differently from what was written; the medium is defective, use another one",
+        ));
     }
     Ok(())
 }
 
 fn find<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
-    let Some(json) = esp.read(PERMISSION)? else { return Ok(None) };
-    let armed: Armed = serde_json::from_slice(&json)
-        .map_err(|e| Error::format(PERMISSION, format!("not understood ({e}); run `lifeboat arm` again")))?;
+    let Some(json) = esp.read(PERMISSION)? else {
+        return Ok(None);
+    };
+    let armed: Armed = serde_json::from_slice(&json).map_err(|e| {
+        Error::format(
+            PERMISSION,
+            format!("not understood ({e}); run `lifeboat arm` again"),
+        )
+    })?;
     if armed.format != FORMAT {
-        return Err(Error::format(PERMISSION, format!("format {} is unknown to this version", armed.format)));
+        return Err(Error::format(
+            PERMISSION,
+            format!("format {} is unknown to this version", armed.format),
+        ));
     }
     Ok(Some(armed))
 }
@@ -103,7 +116,10 @@ fn remove<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
     esp.remove(MENU)?;
     esp.forget()?;
     if esp.exists(PERMISSION)? || esp.exists(MENU)? {
-        return Err(Error::format(PERMISSION, "cannot be removed from the medium; nothing is restored without asking"));
+        return Err(Error::format(
+            PERMISSION,
+            "cannot be removed from the medium; nothing is restored without asking",
+        ));
     }
     armed
 }
@@ -133,7 +149,10 @@ mod tests {
         write(&mut esp, &armed()).unwrap();
         assert_eq!(find(&mut esp).unwrap(), Some(armed()));
         let menu = String::from_utf8(esp.read(MENU).unwrap().unwrap()).unwrap();
-        assert!(menu.contains("set lifeboat_token=0123456789abcdef\n"), "{menu}");
+        assert!(
+            menu.contains("set lifeboat_token=0123456789abcdef\n"),
+            "{menu}"
+        );
         assert_eq!(remove(&mut esp).unwrap(), Some(armed()));
         assert_eq!(find(&mut esp).unwrap(), None);
         assert_eq!(esp.read(MENU).unwrap(), None);
@@ -149,7 +168,10 @@ mod tests {
         let mut esp = Esp::new(&mut disk, Path::new("test"));
         write(&mut esp, &armed()).unwrap();
         remove(&mut esp).unwrap();
-        let mut pulled = Recorder { bytes: before, ..Recorder::default() };
+        let mut pulled = Recorder {
+            bytes: before,
+            ..Recorder::default()
+        };
         for (at, content) in std::mem::take(&mut disk.writes) {
             pulled.bytes[at as usize..at as usize + content.len()].copy_from_slice(&content);
             // Whole, absent, or an error: never another permission.
@@ -157,7 +179,10 @@ mod tests {
                 assert_eq!(found, armed());
             }
         }
-        assert_eq!(find(&mut Esp::new(&mut pulled, Path::new("test"))).unwrap(), None);
+        assert_eq!(
+            find(&mut Esp::new(&mut pulled, Path::new("test"))).unwrap(),
+            None
+        );
     }
 
     #[test]
@@ -165,7 +190,17 @@ mod tests {
         let mut disk = Recorder::new(SMALL);
         let mut esp = Esp::format(&mut disk, Path::new("test"), SMALL as u64, 512, 7).unwrap();
         for token in ["", "short", "0123456789abcdef\nreboot", "0123456789abcde;"] {
-            assert!(write(&mut esp, &Armed { token: token.into(), ..armed() }).is_err(), "{token}");
+            assert!(
+                write(
+                    &mut esp,
+                    &Armed {
+                        token: token.into(),
+                        ..armed()
+                    }
+                )
+                .is_err(),
+                "{token}"
+            );
         }
         assert!(!esp.exists(PERMISSION).unwrap());
         esp.make_dir("lifeboat").unwrap();

@@ -32,14 +32,18 @@ impl<W: Write> Packer<W> {
             // Level 15 costs seconds here and saves a tenth against 9; the kernel's decompressor allows windows of up to
             // 128 MiB (ZSTD_WINDOWSIZE_MAX in lib/decompress_unzstd.c), of which 8 are plenty.
             Compression::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(out, if quick { 4 } else { 15 })?;
+                let mut encoder =
+                    zstd::stream::write::Encoder::new(out, if quick { 4 } else { 15 })?;
                 encoder.window_log(23)?;
                 Self::Zstd(encoder)
             }
             // The kernel knows CRC32 only (Documentation/staging/xz.rst).
             Compression::Xz => {
-                let stream = xz2::stream::Stream::new_easy_encoder(if quick { 1 } else { 6 }, xz2::stream::Check::Crc32)
-                    .map_err(|e| io::Error::other(e.to_string()))?;
+                let stream = xz2::stream::Stream::new_easy_encoder(
+                    if quick { 1 } else { 6 },
+                    xz2::stream::Check::Crc32,
+                )
+                .map_err(|e| io::Error::other(e.to_string()))?;
                 Self::Xz(xz2::write::XzEncoder::new_stream(out, stream))
             }
             Compression::Plain => Self::Plain(out),
@@ -86,31 +90,48 @@ pub(crate) struct Packed {
 pub(crate) fn pack(root: &Path, out: &Path, how: Compression, quick: bool) -> Result<Packed> {
     let file = File::create(out).map_err(Error::io("create", out))?;
     let io = || Error::io("write", out);
-    let mut packer = Packer::new(BufWriter::with_capacity(1 << 20, file), how, quick).map_err(io())?;
+    let mut packer =
+        Packer::new(BufWriter::with_capacity(1 << 20, file), how, quick).map_err(io())?;
     let mut packed = Packed::default();
     let mut ino = 1;
     entries(root, Path::new(""), &mut |path, meta| {
-        let name = path.to_str().ok_or_else(|| Error::format(path, "a name that is not UTF-8"))?;
+        let name = path
+            .to_str()
+            .ok_or_else(|| Error::format(path, "a name that is not UTF-8"))?;
         let builder = Builder::new(name).ino(ino).nlink(1).mtime(0);
         ino += 1;
         let full = root.join(path);
         let kind = meta.file_type();
         let content = if kind.is_symlink() {
             let target = fs::read_link(&full).map_err(Error::io("read", &full))?;
-            let target = target.to_str().ok_or_else(|| Error::format(&full, "a link that is not UTF-8"))?;
+            let target = target
+                .to_str()
+                .ok_or_else(|| Error::format(&full, "a link that is not UTF-8"))?;
             (LINK | 0o777, target.as_bytes().to_vec())
         } else if kind.is_dir() {
             (DIRECTORY | meta.permissions().mode() & 0o1777, Vec::new())
         } else {
-            (REGULAR | meta.permissions().mode() & 0o777, fs::read(&full).map_err(Error::io("read", &full))?)
+            (
+                REGULAR | meta.permissions().mode() & 0o777,
+                fs::read(&full).map_err(Error::io("read", &full))?,
+            )
         };
         packed.unpacked += content.1.len() as u64;
         write(&mut packer, builder.mode(content.0), &content.1).map_err(io())
     })?;
     for (path, major, minor, mode) in NODES {
-        let builder = Builder::new(path).ino(ino).nlink(1).mtime(0).mode(CHARACTER | mode);
+        let builder = Builder::new(path)
+            .ino(ino)
+            .nlink(1)
+            .mtime(0)
+            .mode(CHARACTER | mode);
         ino += 1;
-        write(&mut packer, builder.rdev_major(*major).rdev_minor(*minor), &[]).map_err(io())?;
+        write(
+            &mut packer,
+            builder.rdev_major(*major).rdev_minor(*minor),
+            &[],
+        )
+        .map_err(io())?;
     }
     cpio::newc::trailer(&mut packer).map_err(io())?;
     let buffer = packer.finish().map_err(io())?;
@@ -121,14 +142,19 @@ pub(crate) fn pack(root: &Path, out: &Path, how: Compression, quick: bool) -> Re
 }
 
 fn write<W: Write>(out: &mut W, builder: Builder, content: &[u8]) -> io::Result<()> {
-    let size = u32::try_from(content.len()).map_err(|_| io::Error::other("a file of more than 4 GiB"))?;
+    let size =
+        u32::try_from(content.len()).map_err(|_| io::Error::other("a file of more than 4 GiB"))?;
     let mut writer = builder.write(out, size);
     writer.write_all(content)?;
     writer.finish().map(|_| ())
 }
 
 /// Calls `each` for everything below `root`, folders before what is in them, names sorted.
-fn entries(root: &Path, below: &Path, each: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<()>) -> Result<()> {
+fn entries(
+    root: &Path,
+    below: &Path,
+    each: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<()>,
+) -> Result<()> {
     let folder = root.join(below);
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
@@ -167,7 +193,9 @@ mod tests {
         match how {
             Compression::Zstd => zstd::stream::copy_decode(raw.as_slice(), &mut plain).unwrap(),
             Compression::Xz => {
-                xz2::read::XzDecoder::new(raw.as_slice()).read_to_end(&mut plain).unwrap();
+                xz2::read::XzDecoder::new(raw.as_slice())
+                    .read_to_end(&mut plain)
+                    .unwrap();
             }
             Compression::Plain => plain = raw,
         }
@@ -183,7 +211,11 @@ mod tests {
             pack(&one.path().join("root"), &out, how, true).unwrap();
             let other = two.path().join("out");
             pack(&two.path().join("root"), &other, how, true).unwrap();
-            assert_eq!(fs::read(&out).unwrap(), fs::read(&other).unwrap(), "{how:?}");
+            assert_eq!(
+                fs::read(&out).unwrap(),
+                fs::read(&other).unwrap(),
+                "{how:?}"
+            );
             plain.push(unpack(&out, how));
         }
         assert!(plain.windows(2).all(|w| w[0] == w[1]));
@@ -198,7 +230,18 @@ mod tests {
             rest = reader.finish().unwrap();
         }
         let only: Vec<_> = names.iter().map(|n| n.0.as_str()).collect();
-        assert_eq!(only, ["bin", "dev", "usr", "usr/bin", "usr/bin/tool", "dev/console", "dev/null"]);
+        assert_eq!(
+            only,
+            [
+                "bin",
+                "dev",
+                "usr",
+                "usr/bin",
+                "usr/bin/tool",
+                "dev/console",
+                "dev/null"
+            ]
+        );
         assert_eq!(names[0].1 & 0o170_000, LINK);
         assert_eq!(names[5].1, CHARACTER | 0o600);
     }

@@ -40,11 +40,20 @@ pub(crate) struct Content {
 }
 
 /// Folders where programs are looked for, as in root's PATH on Debian.
-const PATH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PATH: &[&str] = &[
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 
 /// `/bin/x` and `/usr/bin/x` are the same place in the rescue system, whatever they are on this host.
 fn merged(path: &Path) -> PathBuf {
-    let mut parts = path.components().filter(|c| !matches!(c, Component::RootDir));
+    let mut parts = path
+        .components()
+        .filter(|c| !matches!(c, Component::RootDir));
     let first = parts.clone().next().map(|c| c.as_os_str().to_owned());
     match first.as_deref().and_then(|f| f.to_str()) {
         Some("bin" | "sbin" | "lib" | "lib64") => Path::new("usr").join(parts.collect::<PathBuf>()),
@@ -65,7 +74,9 @@ impl Collector {
     }
 
     fn find(name: &str) -> Option<PathBuf> {
-        PATH.iter().map(|d| Path::new(d).join(name)).find(|p| p.is_file())
+        PATH.iter()
+            .map(|d| Path::new(d).join(name))
+            .find(|p| p.is_file())
     }
 
     /// Adds a file under the path where the host has it, with the links that lead to it, and what it needs to run.
@@ -77,8 +88,18 @@ impl Collector {
         if self.content.entries.contains_key(&merged(&real)) {
             return Ok(());
         }
-        let mode = fs::metadata(&real).map_err(Error::io("read", &real))?.permissions().mode() & 0o755;
-        self.put(&real, Entry::File { from: real.clone(), mode });
+        let mode = fs::metadata(&real)
+            .map_err(Error::io("read", &real))?
+            .permissions()
+            .mode()
+            & 0o755;
+        self.put(
+            &real,
+            Entry::File {
+                from: real.clone(),
+                mode,
+            },
+        );
         let start = first_bytes(&real)?;
         if elf::is_elf(&start) {
             self.add_libraries(&real)?;
@@ -107,8 +128,18 @@ impl Collector {
         if merged(path) != merged(&real) {
             self.put(path, Entry::Link(Path::new("/").join(merged(&real))));
         }
-        let mode = fs::metadata(&real).map_err(Error::io("read", &real))?.permissions().mode() & 0o755;
-        self.put(&real, Entry::File { from: real.clone(), mode });
+        let mode = fs::metadata(&real)
+            .map_err(Error::io("read", &real))?
+            .permissions()
+            .mode()
+            & 0o755;
+        self.put(
+            &real,
+            Entry::File {
+                from: real.clone(),
+                mode,
+            },
+        );
         Ok(())
     }
 
@@ -121,10 +152,10 @@ impl Collector {
                     self.content.tools.insert(tool.names[0].to_owned());
                 }
                 None if tool.required => lost.push(tool),
-                None => self
-                    .content
-                    .missing
-                    .push(MissingTool { name: tool.names[0].to_owned(), package: tool.package.to_owned() }),
+                None => self.content.missing.push(MissingTool {
+                    name: tool.names[0].to_owned(),
+                    package: tool.package.to_owned(),
+                }),
             }
         }
         if !lost.is_empty() {
@@ -138,15 +169,23 @@ impl Collector {
     }
 
     fn device_manager(&mut self) -> Result<()> {
-        let daemon = tools::UDEVD.iter().map(Path::new).find(|p| p.is_file()).ok_or_else(|| Error::MissingTools {
-            programs: vec!["systemd-udevd".into()],
-            packages: vec!["udev".into()],
-        })?;
+        let daemon = tools::UDEVD
+            .iter()
+            .map(Path::new)
+            .find(|p| p.is_file())
+            .ok_or_else(|| Error::MissingTools {
+                programs: vec!["systemd-udevd".into()],
+                packages: vec!["udev".into()],
+            })?;
         self.add_file(daemon)?;
         let folders = ["/usr/lib/udev", "/lib/udev"];
         for (names, below) in [(tools::UDEV_RULES, "rules.d"), (tools::UDEV_HELPERS, "")] {
             for name in names {
-                if let Some(path) = folders.iter().map(|f| Path::new(f).join(below).join(name)).find(|p| p.is_file()) {
+                if let Some(path) = folders
+                    .iter()
+                    .map(|f| Path::new(f).join(below).join(name))
+                    .find(|p| p.is_file())
+                {
                     self.add_file(&path)?;
                 }
             }
@@ -155,15 +194,32 @@ impl Collector {
     }
 
     fn fixed(&mut self) -> Result<()> {
-        for folder in ["proc", "sys", "run", "mnt", "target", "var/log", "var/lib", "etc/modprobe.d", "usr/local/bin"] {
+        for folder in [
+            "proc",
+            "sys",
+            "run",
+            "mnt",
+            "target",
+            "var/log",
+            "var/lib",
+            "etc/modprobe.d",
+            "usr/local/bin",
+        ] {
             self.put(folder, Entry::Folder(0o755));
         }
         self.put("tmp", Entry::Folder(0o1777));
         self.put("root", Entry::Folder(0o700));
         self.put("dev", Entry::Folder(0o755));
         // `put` would take these for folders of a merged system.
-        for (link, to) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
-            self.content.entries.insert(link.into(), Entry::Link(to.into()));
+        for (link, to) in [
+            ("bin", "usr/bin"),
+            ("sbin", "usr/sbin"),
+            ("lib", "usr/lib"),
+            ("lib64", "usr/lib64"),
+        ] {
+            self.content
+                .entries
+                .insert(link.into(), Entry::Link(to.into()));
         }
         for folder in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64"] {
             self.put(folder, Entry::Folder(0o755));
@@ -215,7 +271,11 @@ impl Collector {
             self.put(to.join(modules::plain_path(module)), Entry::Module { from });
         }
         // depmod reads these to know what the kernel has built in.
-        for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+        for list in [
+            "modules.builtin",
+            "modules.builtin.modinfo",
+            "modules.order",
+        ] {
             let from = spec.kernel.modules_dir.join(list);
             if from.is_file() {
                 self.put(to.join(list), Entry::File { from, mode: 0o644 });
@@ -230,13 +290,19 @@ fn first_bytes(path: &Path) -> Result<Vec<u8>> {
     use std::io::Read;
     let mut start = Vec::new();
     let file = fs::File::open(path).map_err(Error::io("open", path))?;
-    file.take(256).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    file.take(256)
+        .read_to_end(&mut start)
+        .map_err(Error::io("read", path))?;
     Ok(start)
 }
 
 /// Finds everything that `spec` asks for.
 pub(crate) fn collect(spec: &InitramfsSpec) -> Result<Content> {
-    let mut all = Collector { content: Content::default(), libraries: Libraries::of_host(), seen: BTreeSet::new() };
+    let mut all = Collector {
+        content: Content::default(),
+        libraries: Libraries::of_host(),
+        seen: BTreeSet::new(),
+    };
     all.fixed()?;
     all.tools(spec.modules == ModuleSet::Slim)?;
     all.device_manager()?;
@@ -246,13 +312,25 @@ pub(crate) fn collect(spec: &InitramfsSpec) -> Result<Content> {
     if elf::is_elf(&start) {
         all.add_libraries(binary)?;
     }
-    all.put("init", Entry::File { from: binary.clone(), mode: 0o755 });
+    all.put(
+        "init",
+        Entry::File {
+            from: binary.clone(),
+            mode: 0o755,
+        },
+    );
     for file in &spec.extra_files {
         let start = first_bytes(&file.from)?;
         if elf::is_elf(&start) {
             all.add_libraries(&file.from)?;
         }
-        all.put(&file.to, Entry::File { from: file.from.clone(), mode: file.mode & 0o7777 });
+        all.put(
+            &file.to,
+            Entry::File {
+                from: file.from.clone(),
+                mode: file.mode & 0o7777,
+            },
+        );
     }
     Ok(all.content)
 }
@@ -266,13 +344,28 @@ impl Content {
             hash.update(text.as_bytes());
             hash.update(b"\n");
         };
-        line(format!("recipe {RECIPE} {how:?} {:?} {} {}", spec.modules, spec.version, spec.host));
+        line(format!(
+            "recipe {RECIPE} {how:?} {:?} {} {}",
+            spec.modules, spec.version, spec.host
+        ));
         let stamp = |path: &Path| -> Result<String> {
             let meta = fs::metadata(path).map_err(Error::io("read", path))?;
-            Ok(format!("{} {} {}.{}", path.display(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+            Ok(format!(
+                "{} {} {}.{}",
+                path.display(),
+                meta.len(),
+                meta.mtime(),
+                meta.mtime_nsec()
+            ))
         };
-        line(format!("kernel {} {}", spec.kernel.version, stamp(&spec.kernel.image)?));
-        let own = |from: &Path| from == spec.rescue_binary || spec.extra_files.iter().any(|f| f.from == from);
+        line(format!(
+            "kernel {} {}",
+            spec.kernel.version,
+            stamp(&spec.kernel.image)?
+        ));
+        let own = |from: &Path| {
+            from == spec.rescue_binary || spec.extra_files.iter().any(|f| f.from == from)
+        };
         for (path, entry) in &self.entries {
             let path = path.display();
             line(match entry {
@@ -292,9 +385,11 @@ impl Content {
 
     /// Copies everything below `root`.
     pub(crate) fn stage(&self, root: &Path) -> Result<()> {
-        fs::create_dir_all(root.join("etc/lifeboat")).map_err(Error::io("create directory", root))?;
+        fs::create_dir_all(root.join("etc/lifeboat"))
+            .map_err(Error::io("create directory", root))?;
         let set_mode = |path: &Path, mode: u32| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io("change the mode of", path))
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+                .map_err(Error::io("change the mode of", path))
         };
         // The folders of the merged system come first, so that the links `bin`, `lib` ... never become folders.
         for (path, entry) in &self.entries {
@@ -333,8 +428,14 @@ mod tests {
     #[test]
     fn old_and_merged_places_are_one() {
         assert_eq!(merged(Path::new("/bin/bash")), Path::new("usr/bin/bash"));
-        assert_eq!(merged(Path::new("/usr/bin/bash")), Path::new("usr/bin/bash"));
-        assert_eq!(merged(Path::new("/lib64/ld-linux-x86-64.so.2")), Path::new("usr/lib64/ld-linux-x86-64.so.2"));
+        assert_eq!(
+            merged(Path::new("/usr/bin/bash")),
+            Path::new("usr/bin/bash")
+        );
+        assert_eq!(
+            merged(Path::new("/lib64/ld-linux-x86-64.so.2")),
+            Path::new("usr/lib64/ld-linux-x86-64.so.2")
+        );
         assert_eq!(merged(Path::new("/etc/x")), Path::new("etc/x"));
         assert_eq!(merged(Path::new("var/run")), Path::new("var/run"));
     }

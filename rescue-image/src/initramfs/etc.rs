@@ -1,7 +1,8 @@
 //! The small files of the rescue system that are written, not copied.
 
 /// `/etc/passwd`
-pub(crate) const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+pub(crate) const PASSWD: &str =
+    "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 
 /// `/etc/group`: the groups (Debian's static numbers) that the rules of the device manager name.
 pub(crate) const GROUP: &str = "root:x:0:\ntty:x:5:\ndisk:x:6:\nlp:x:7:\nkmem:x:15:\ndialout:x:20:\ncdrom:x:24:\n\

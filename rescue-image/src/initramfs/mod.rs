@@ -135,7 +135,9 @@ impl RescueInfo {
     /// Reads the document; `None` when it is damaged or of an unknown version.
     pub fn from_json(json: &[u8]) -> Option<Self> {
         // Files on the boot partition end in line ends.
-        serde_json::from_slice::<Self>(json).ok().filter(|i| i.format == INFO_FORMAT)
+        serde_json::from_slice::<Self>(json)
+            .ok()
+            .filter(|i| i.format == INFO_FORMAT)
     }
 
     /// The document.
@@ -181,7 +183,10 @@ pub fn build(sys: &dyn System, spec: &InitramfsSpec, out: &Path) -> Result<Repor
     let how = compression(spec);
     let content = collect::collect(spec)?;
     let info = info(spec, content.fingerprint(spec, how)?);
-    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = out
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let stage = tempfile::Builder::new()
         .prefix(".lifeboat-initramfs-")
         .tempdir_in(folder)
@@ -213,13 +218,32 @@ fn finish_tree(sys: &dyn System, spec: &InitramfsSpec, root: &Path) -> Result<()
     if aux.exists() {
         fs::remove_dir_all(&aux).map_err(Error::io("remove", &aux))?;
     }
-    sys.run(&Cmd::new("depmod").arg("-b").path(root).arg(&spec.kernel.version))?;
+    sys.run(
+        &Cmd::new("depmod")
+            .arg("-b")
+            .path(root)
+            .arg(&spec.kernel.version),
+    )?;
     // modprobe reads the binary lists only.
-    for text in ["modules.alias", "modules.symbols", "modules.symbols.bin", "modules.builtin.modinfo", "modules.order"] {
-        let _ = fs::remove_file(root.join("usr/lib/modules").join(&spec.kernel.version).join(text));
+    for text in [
+        "modules.alias",
+        "modules.symbols",
+        "modules.symbols.bin",
+        "modules.builtin.modinfo",
+        "modules.order",
+    ] {
+        let _ = fs::remove_file(
+            root.join("usr/lib/modules")
+                .join(&spec.kernel.version)
+                .join(text),
+        );
     }
     // Debug information of a development build is ten times the program. No `strip`, no harm: it only boots slower.
-    if let Err(error) = sys.run(&Cmd::new("strip").arg("--strip-debug").path(&root.join("init"))) {
+    if let Err(error) = sys.run(
+        &Cmd::new("strip")
+            .arg("--strip-debug")
+            .path(&root.join("init")),
+    ) {
         tracing::debug!(%error, "the rescue program keeps its debug information");
     }
     Ok(())

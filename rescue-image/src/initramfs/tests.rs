@@ -8,8 +8,11 @@ fn kernel(dir: &Path) -> Kernel {
     fs::create_dir_all(modules_dir.join("kernel/fs/jbd2")).unwrap();
     fs::write(modules_dir.join("kernel/fs/ext4/ext4.ko"), b"not elf").unwrap();
     fs::write(modules_dir.join("kernel/fs/jbd2/jbd2.ko"), b"not elf").unwrap();
-    fs::write(modules_dir.join("modules.dep"), "kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\nkernel/fs/jbd2/jbd2.ko:\n")
-        .unwrap();
+    fs::write(
+        modules_dir.join("modules.dep"),
+        "kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\nkernel/fs/jbd2/jbd2.ko:\n",
+    )
+    .unwrap();
     fs::write(dir.join("vmlinuz"), b"kernel").unwrap();
     fs::write(dir.join("config"), "CONFIG_RD_ZSTD=y\n").unwrap();
     Kernel {
@@ -51,7 +54,10 @@ fn an_image_of_this_host_is_complete_and_comes_out_the_same_twice() {
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));
     let report = build(&Host, &spec, &one).unwrap();
     build(&Host, &spec, &two).unwrap();
-    assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap(), "two builds differ");
+    assert!(
+        fs::read(&one).unwrap() == fs::read(&two).unwrap(),
+        "two builds differ"
+    );
     assert_eq!(report.info.fingerprint, fingerprint(&Host, &spec).unwrap());
     assert_eq!(report.size.get(), fs::metadata(&one).unwrap().len());
     let names = names(&one);
@@ -80,7 +86,10 @@ fn an_image_of_this_host_is_complete_and_comes_out_the_same_twice() {
     // A restore must never start volumes by itself.
     assert!(!names.contains_key("usr/lib/udev/rules.d/69-lvm.rules"));
     assert_eq!(names["bin"], b"usr/bin");
-    assert_eq!(RescueInfo::from_json(&names["etc/lifeboat/rescue.json"]).unwrap(), report.info);
+    assert_eq!(
+        RescueInfo::from_json(&names["etc/lifeboat/rescue.json"]).unwrap(),
+        report.info
+    );
 }
 
 #[test]
@@ -95,7 +104,11 @@ fn the_fingerprint_follows_the_inputs_and_nothing_else() {
     fs::write(&spec.rescue_binary, [&content[..], b"x"].concat()).unwrap();
     let other = fingerprint(&Host, &spec).unwrap();
     assert_ne!(other, first);
-    fs::write(spec.kernel.modules_dir.join("kernel/fs/ext4/ext4.ko"), b"newer module").unwrap();
+    fs::write(
+        spec.kernel.modules_dir.join("kernel/fs/ext4/ext4.ko"),
+        b"newer module",
+    )
+    .unwrap();
     let third = fingerprint(&Host, &spec).unwrap();
     assert_ne!(third, other);
     spec.modules = ModuleSet::Full;
@@ -107,7 +120,11 @@ fn the_compression_is_one_that_the_kernel_reads() {
     let dir = tempfile::tempdir().unwrap();
     let mut spec = spec(dir.path());
     assert_eq!(compression(&spec), Compression::Zstd);
-    fs::write(dir.path().join("config"), "# CONFIG_RD_ZSTD is not set\nCONFIG_RD_XZ=y\n").unwrap();
+    fs::write(
+        dir.path().join("config"),
+        "# CONFIG_RD_ZSTD is not set\nCONFIG_RD_XZ=y\n",
+    )
+    .unwrap();
     assert_eq!(compression(&spec), Compression::Xz);
     fs::write(dir.path().join("config"), "").unwrap();
     assert_eq!(compression(&spec), Compression::Plain);

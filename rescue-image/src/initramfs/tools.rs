@@ -14,13 +14,28 @@ pub(crate) struct Tool {
 }
 
 const fn required(names: &'static [&'static str], package: &'static str) -> Tool {
-    Tool { names, package, required: true, comfort: false }
+    Tool {
+        names,
+        package,
+        required: true,
+        comfort: false,
+    }
 }
 const fn optional(names: &'static [&'static str], package: &'static str) -> Tool {
-    Tool { names, package, required: false, comfort: false }
+    Tool {
+        names,
+        package,
+        required: false,
+        comfort: false,
+    }
 }
 const fn comfort(names: &'static [&'static str], package: &'static str) -> Tool {
-    Tool { names, package, required: false, comfort: true }
+    Tool {
+        names,
+        package,
+        required: false,
+        comfort: true,
+    }
 }
 
 /// In the order in which they are reported.
@@ -170,7 +185,10 @@ pub(crate) const TOOLS: &[Tool] = &[
 ];
 
 /// Where systemd's device manager is, newest place first. On Debian 12 it is a link to `udevadm`.
-pub(crate) const UDEVD: &[&str] = &["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"];
+pub(crate) const UDEVD: &[&str] = &[
+    "/usr/lib/systemd/systemd-udevd",
+    "/lib/systemd/systemd-udevd",
+];
 
 /// Libraries that programs open at run time, without a note in the program that says so.
 pub(crate) const OPENED_LIBRARIES: &[&str] = &[
@@ -210,4 +228,13 @@ pub(crate) const UDEV_HELPERS: &[&str] = &["ata_id", "scsi_id", "cdrom_id"];
 pub(crate) const FILES: &[&str] = &["/etc/mke2fs.conf"];
 
 /// Terminal descriptions for pagers and editors.
-pub(crate) const TERMINFO: &[&str] = &["l/linux", "v/vt100", "v/vt102", "v/vt220", "x/xterm", "x/xterm-256color", "s/screen", "d/dumb"];
+pub(crate) const TERMINFO: &[&str] = &[
+    "l/linux",
+    "v/vt100",
+    "v/vt102",
+    "v/vt220",
+    "x/xterm",
+    "x/xterm-256color",
+    "s/screen",
+    "d/dumb",
+];

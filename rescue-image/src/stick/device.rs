@@ -55,7 +55,8 @@ pub(crate) fn is_block(path: &Path) -> bool {
 pub(crate) fn size(file: &File, path: &Path) -> Result<u64> {
     use std::io::{Seek, SeekFrom};
     let mut file = file;
-    file.seek(SeekFrom::End(0)).map_err(Error::io("find the size of", path))
+    file.seek(SeekFrom::End(0))
+        .map_err(Error::io("find the size of", path))
 }
 
 /// Logical sector of a block device; 512 for files.
@@ -73,7 +74,9 @@ pub(crate) fn sector_size(file: &File, path: &Path) -> Result<LogicalBlockSize> 
 
 /// Whether the kernel refuses writes.
 pub(crate) fn is_read_only(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return true };
+    let Ok(file) = File::open(path) else {
+        return true;
+    };
     if !is_block(path) {
         return false;
     }
@@ -93,7 +96,10 @@ pub(crate) fn reread_table(file: &File, path: &Path) -> Result<()> {
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    Err(Error::io("make the kernel read the new partition table of", path)(last))
+    Err(Error::io(
+        "make the kernel read the new partition table of",
+        path,
+    )(last))
 }
 
 /// Forgets what is cached of a file or device, after a sync.
@@ -101,7 +107,8 @@ pub(crate) fn drop_cache(file: &File, path: &Path) -> Result<()> {
     file.sync_all().map_err(Error::io("sync", path))?;
     if is_block(path) {
         // SAFETY: BLKFLSBUF takes no argument.
-        unsafe { ioctl::flush(file.as_raw_fd()) }.map_err(|e| Error::io("drop the cache of", path)(e.into()))?;
+        unsafe { ioctl::flush(file.as_raw_fd()) }
+            .map_err(|e| Error::io("drop the cache of", path)(e.into()))?;
     }
     // SAFETY: plain system call on a descriptor that we own.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
@@ -114,7 +121,12 @@ pub(crate) fn partition_node(disk: &Path, number: u32, offset: u64) -> Option<Pa
     let name = disk.file_name()?;
     let folder = Path::new("/sys/class/block").join(name);
     for entry in fs::read_dir(&folder).ok()?.flatten() {
-        let text = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default().trim().to_owned();
+        let text = |file: &str| {
+            fs::read_to_string(entry.path().join(file))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
         // `start` counts 512-byte units, whatever the sector is.
         if text("partition") == number.to_string() && text("start").parse() == Ok(offset / 512) {
             let node = Path::new("/dev").join(entry.file_name());
@@ -134,14 +146,20 @@ pub(crate) struct Loop {
 impl Loop {
     /// Attaches `len` bytes from `offset` of the image file.
     pub(crate) fn attach(image: &Path, offset: u64, len: u64, read_only: bool) -> Result<Self> {
-        let file =
-            File::options().read(true).write(!read_only).open(image).map_err(Error::io("open", image))?;
+        let file = File::options()
+            .read(true)
+            .write(!read_only)
+            .open(image)
+            .map_err(Error::io("open", image))?;
         let control_path = Path::new("/dev/loop-control");
         let control = File::options()
             .read(true)
             .write(true)
             .open(control_path)
-            .map_err(Error::io("open (is the loop module loaded? modprobe loop)", control_path))?;
+            .map_err(Error::io(
+                "open (is the loop module loaded? modprobe loop)",
+                control_path,
+            ))?;
         let mut last = io::Error::from(io::ErrorKind::Other);
         for _ in 0..64 {
             // SAFETY: LOOP_CTL_GET_FREE takes no argument.
@@ -156,7 +174,12 @@ impl Loop {
                 }
             };
             match configure(device.as_raw_fd(), file.as_raw_fd(), offset, len, read_only) {
-                Ok(()) => return Ok(Self { node, _file: device }),
+                Ok(()) => {
+                    return Ok(Self {
+                        node,
+                        _file: device,
+                    });
+                }
                 // Another process was quicker.
                 Err(nix::errno::Errno::EBUSY) => last = nix::errno::Errno::EBUSY.into(),
                 Err(e) => return Err(Error::io("attach to a loop device", image)(e.into())),
@@ -166,7 +189,13 @@ impl Loop {
     }
 }
 
-fn configure(device: RawFd, file: RawFd, offset: u64, size_limit: u64, read_only: bool) -> nix::Result<()> {
+fn configure(
+    device: RawFd,
+    file: RawFd,
+    offset: u64,
+    size_limit: u64,
+    read_only: bool,
+) -> nix::Result<()> {
     let config = LoopConfig {
         fd: file as u32,
         block_size: 0,

@@ -79,7 +79,12 @@ pub struct PrepareOptions {
 impl PrepareOptions {
     /// The usual medium with this rescue system: 1 GiB boot partition, 5 s menu.
     pub fn new(rescue: RescueSystem) -> Self {
-        Self { rescue, esp_size: Bytes::GIB, replace_foreign_file: false, menu_timeout: 5 }
+        Self {
+            rescue,
+            esp_size: Bytes::GIB,
+            replace_foreign_file: false,
+            menu_timeout: 5,
+        }
     }
 }
 
@@ -197,7 +202,10 @@ impl Stick {
     /// Finds our partitions on an existing disk or image file, by type and label, exactly.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let not = |reason: String| Error::NotAStick { path: path.to_owned(), reason };
+        let not = |reason: String| Error::NotAStick {
+            path: path.to_owned(),
+            reason,
+        };
         let table = if device::is_block(path) {
             let sector = device::sector_size(&file, path)?;
             Table::read(&mut file, sector, false)
@@ -210,10 +218,18 @@ impl Stick {
         let data = superblock(&file, table.bytes(table.data).0)
             .ok_or_else(|| not("its data partition holds no ext4 file system".into()))?;
         if data.label != DATA_LABEL {
-            return Err(not(format!("its data file system has the label {:?}, not {DATA_LABEL}", data.label)));
+            return Err(not(format!(
+                "its data file system has the label {:?}, not {DATA_LABEL}",
+                data.label
+            )));
         }
         let medium = table.data.2.to_string();
-        let stick = Self { path: path.to_owned(), table, medium, data_fs_uuid: data.uuid };
+        let stick = Self {
+            path: path.to_owned(),
+            table,
+            medium,
+            data_fs_uuid: data.uuid,
+        };
         let info = stick.esp(false)?.read(MEDIUM_INFO)?;
         let format = info
             .as_deref()
@@ -266,7 +282,11 @@ impl Stick {
             Some(node) => (node, 0),
             None => (self.path.clone(), offset),
         };
-        let file = File::options().read(true).write(write).open(&path).map_err(Error::io("open", &path))?;
+        let file = File::options()
+            .read(true)
+            .write(write)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
         Ok(Esp::new(Slice::new(file, offset, len), &self.path))
     }
 

@@ -25,10 +25,18 @@ pub struct MountedStick {
 pub(super) fn mount(stick: &Stick, read_only: bool) -> Result<MountedStick> {
     let image = !device::is_block(&stick.path);
     let (offset, len) = stick.table.bytes(stick.table.data);
-    let protected = if image { read_only } else { device::is_read_only(&stick.path) };
+    let protected = if image {
+        read_only
+    } else {
+        device::is_read_only(&stick.path)
+    };
     // Image files have no partition nodes, nor have disks on kernels that do not look for partitions on them. The loop
     // device lives until the file system is mounted, and then as long as that.
-    let partition = if image { None } else { device::partition_node(&stick.path, table::DATA_NUMBER, offset) };
+    let partition = if image {
+        None
+    } else {
+        device::partition_node(&stick.path, table::DATA_NUMBER, offset)
+    };
     let attached;
     let (node, protected) = match partition {
         Some(node) => {
@@ -41,7 +49,10 @@ pub(super) fn mount(stick: &Stick, read_only: bool) -> Result<MountedStick> {
         }
     };
     if protected && !read_only {
-        return Err(Error::Refused { device: stick.path.clone(), reasons: vec!["it is write protected".into()] });
+        return Err(Error::Refused {
+            device: stick.path.clone(),
+            reasons: vec!["it is write protected".into()],
+        });
     }
     fs::create_dir_all(FOLDER).map_err(Error::io("create directory", FOLDER))?;
     let dir = tempfile::Builder::new()
@@ -49,7 +60,8 @@ pub(super) fn mount(stick: &Stick, read_only: bool) -> Result<MountedStick> {
         .tempdir_in(FOLDER)
         .map_err(Error::io("create a directory in", FOLDER))?
         .keep();
-    let mut flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    let mut flags =
+        MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     let mut options = "errors=remount-ro";
     if read_only {
         flags |= MountFlags::RDONLY;
@@ -57,13 +69,26 @@ pub(super) fn mount(stick: &Stick, read_only: bool) -> Result<MountedStick> {
             options = "noload";
         }
     }
-    let result = Mount::builder().fstype("ext4").flags(flags).data(options).mount(&node, &dir);
+    let result = Mount::builder()
+        .fstype("ext4")
+        .flags(flags)
+        .data(options)
+        .mount(&node, &dir);
     match result {
         // Not the guard of sys-mount, which swallows errors: `MountedStick` unmounts.
-        Ok(_mount) => Ok(MountedStick { dir, path: stick.path.clone(), image, mounted: true, read_only }),
+        Ok(_mount) => Ok(MountedStick {
+            dir,
+            path: stick.path.clone(),
+            image,
+            mounted: true,
+            read_only,
+        }),
         Err(error) => {
             let _ = fs::remove_dir(&dir);
-            Err(Error::io("mount the data partition (check it with fsck.ext4) of", &stick.path)(error))
+            Err(Error::io(
+                "mount the data partition (check it with fsck.ext4) of",
+                &stick.path,
+            )(error))
         }
     }
 }
@@ -86,9 +111,11 @@ impl MountedStick {
         }
         if !self.read_only {
             let root = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
-            nix::unistd::syncfs(&root).map_err(|e| Error::io("write everything to", &self.path)(e.into()))?;
+            nix::unistd::syncfs(&root)
+                .map_err(|e| Error::io("write everything to", &self.path)(e.into()))?;
         }
-        sys_mount::unmount(&self.dir, UnmountFlags::empty()).map_err(Error::io("unmount", &self.dir))?;
+        sys_mount::unmount(&self.dir, UnmountFlags::empty())
+            .map_err(Error::io("unmount", &self.dir))?;
         self.mounted = false;
         fs::remove_dir(&self.dir).map_err(Error::io("remove", &self.dir))?;
         if self.image && !self.read_only {

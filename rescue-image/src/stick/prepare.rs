@@ -12,8 +12,8 @@ use layout::units::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{
-    DATA_LABEL, MEDIUM_FORMAT, MEDIUM_INFO, MediumInfo, PrepareOptions, PrepareReport, Slot, Stick, Target, UefiBoot, device,
-    refuse, slots, superblock,
+    DATA_LABEL, MEDIUM_FORMAT, MEDIUM_INFO, MediumInfo, PrepareOptions, PrepareReport, Slot, Stick,
+    Target, UefiBoot, device, refuse, slots, superblock,
 };
 use crate::error::{Error, Result};
 use crate::esp::{Esp, Slice};
@@ -34,7 +34,10 @@ pub(super) fn prepare(
         Target::Device(path) => {
             let reasons = refuse::refusals(sys, path, needed)?;
             if !reasons.is_empty() {
-                return Err(Error::Refused { device: path.clone(), reasons });
+                return Err(Error::Refused {
+                    device: path.clone(),
+                    reasons,
+                });
             }
             // Exclusive: fails when anything holds the disk or a partition of it, whatever lsblk said.
             let disk = File::options()
@@ -44,7 +47,11 @@ pub(super) fn prepare(
                 .open(path)
                 .map_err(Error::io("get hold of", path))?;
             let report = write(sys, path, disk, options, events)?;
-            let disk = File::options().read(true).write(true).open(path).map_err(Error::io("open", path))?;
+            let disk = File::options()
+                .read(true)
+                .write(true)
+                .open(path)
+                .map_err(Error::io("open", path))?;
             device::reread_table(&disk, path)?;
             drop(disk);
             // The partitions' nodes come from udev; where there is none (containers), from the kernel itself.
@@ -55,8 +62,13 @@ pub(super) fn prepare(
         }
         Target::Image { path, size } => {
             if *size < needed {
-                let reasons = vec![format!("an image of {size} is too small, {needed} are needed")];
-                return Err(Error::Refused { device: path.clone(), reasons });
+                let reasons = vec![format!(
+                    "an image of {size} is too small, {needed} are needed"
+                )];
+                return Err(Error::Refused {
+                    device: path.clone(),
+                    reasons,
+                });
             }
             replaceable(path, options.replace_foreign_file)?;
             let temporary = beside(path)?;
@@ -83,8 +95,15 @@ fn smallest(options: &PrepareOptions) -> Result<Bytes> {
     // GRUB, file system tables, and a rescue system that grows by a quarter.
     let boot = 2 * slot + slot / 2 + 24 * MIB;
     if esp < boot {
-        let reason = format!("a boot partition of {} does not hold two rescue systems: {} are needed", options.esp_size, Bytes(boot));
-        return Err(Error::Refused { device: PathBuf::from("--esp-size"), reasons: vec![reason] });
+        let reason = format!(
+            "a boot partition of {} does not hold two rescue systems: {} are needed",
+            options.esp_size,
+            Bytes(boot)
+        );
+        return Err(Error::Refused {
+            device: PathBuf::from("--esp-size"),
+            reasons: vec![reason],
+        });
     }
     Ok(Bytes(esp + 68 * MIB))
 }
@@ -101,13 +120,17 @@ fn replaceable(path: &Path, foreign_too: bool) -> Result<()> {
         Ok(meta) if meta.len() == 0 || foreign_too => Ok(()),
         Ok(_) => Stick::open(path).map(|_| ()).map_err(|_| Error::Refused {
             device: path.to_owned(),
-            reasons: vec!["the file exists and is no Lifeboat image; remove it, or name another file".into()],
+            reasons: vec![
+                "the file exists and is no Lifeboat image; remove it, or name another file".into(),
+            ],
         }),
     }
 }
 
 fn beside(path: &Path) -> Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| Error::format(path, "not the name of a file"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::format(path, "not the name of a file"))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(".lifeboat-new");
@@ -115,11 +138,22 @@ fn beside(path: &Path) -> Result<PathBuf> {
 }
 
 fn sync_folder(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("sync", folder))
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(Error::io("sync", folder))
 }
 
-fn create(sys: &dyn System, path: &Path, size: Bytes, options: &PrepareOptions, events: &dyn Events) -> Result<PrepareReport> {
+fn create(
+    sys: &dyn System,
+    path: &Path,
+    size: Bytes,
+    options: &PrepareOptions,
+    events: &dyn Events,
+) -> Result<PrepareReport> {
     let file = File::options()
         .read(true)
         .write(true)
@@ -129,7 +163,8 @@ fn create(sys: &dyn System, path: &Path, size: Bytes, options: &PrepareOptions, 
         .open(path)
         .map_err(Error::io("create", path))?;
     // Whole sectors.
-    file.set_len(size.get() / 4096 * 4096).map_err(Error::io("set the size of", path))?;
+    file.set_len(size.get() / 4096 * 4096)
+        .map_err(Error::io("set the size of", path))?;
     write(sys, path, file, options, events)
 }
 
@@ -142,18 +177,28 @@ fn write(
 ) -> Result<PrepareReport> {
     let size = device::size(&disk, path)?;
     let sector = device::sector_size(&disk, path)?;
-    let table = Table::new(size, sector, options.esp_size.get())
-        .ok_or_else(|| Error::Refused { device: path.to_owned(), reasons: vec!["it is too small".into()] })?;
-    let work = tempfile::tempdir().map_err(Error::io("create a directory in", std::env::temp_dir()))?;
+    let table = Table::new(size, sector, options.esp_size.get()).ok_or_else(|| Error::Refused {
+        device: path.to_owned(),
+        reasons: vec!["it is too small".into()],
+    })?;
+    let work =
+        tempfile::tempdir().map_err(Error::io("create a directory in", std::env::temp_dir()))?;
     let mut files = grub::boot_files(sys, work.path())?;
     if sector != LogicalBlockSize::Lb512 && files.bios.take().is_some() {
-        files.notes.push("does not boot on BIOS: the disk has sectors of 4096 bytes".into());
+        files
+            .notes
+            .push("does not boot on BIOS: the disk has sectors of 4096 bytes".into());
     }
     let io = || Error::io("write", path);
 
     // No old table, and no old file system, remains to be found.
     let zeroes = vec![0; MIB as usize];
-    for start in [0, size - MIB, table.bytes(table.esp).0, table.bytes(table.data).0] {
+    for start in [
+        0,
+        size - MIB,
+        table.bytes(table.esp).0,
+        table.bytes(table.data).0,
+    ] {
         disk.write_all_at(&zeroes, start).map_err(io())?;
     }
     disk.sync_data().map_err(io())?;
@@ -169,7 +214,10 @@ fn write(
     }
     for slot in [Slot::A, Slot::B] {
         esp.make_dir(&format!("rescue/{}", slot.name()))?;
-        esp.write_sector(&format!("rescue/{}/state.cfg", slot.name()), &format!("set {}_ready=0\n", slot.name()))?;
+        esp.write_sector(
+            &format!("rescue/{}/state.cfg", slot.name()),
+            &format!("set {}_ready=0\n", slot.name()),
+        )?;
     }
     slots::fill(&mut esp, path, Slot::A, &options.rescue, events)?;
     slots::make_current(&mut esp, Slot::A)?;
@@ -180,17 +228,26 @@ fn write(
     drop(esp);
     drop(disk);
     make_ext4(sys, path, &table, &fs_uuid)?;
-    disk = File::options().read(true).write(true).open(path).map_err(Error::io("open", path))?;
+    disk = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(Error::io("open", path))?;
 
     if let Some(bios) = &files.bios {
         let (start, len) = table.bytes(table.bios);
         if bios.core.len() as u64 > len {
-            return Err(Error::format(path, "GRUB's core image does not fit into the BIOS boot partition"));
+            return Err(Error::format(
+                path,
+                "GRUB's core image does not fit into the BIOS boot partition",
+            ));
         }
         disk.write_all_at(&bios.core, start).map_err(io())?;
     }
     disk.sync_data().map_err(io())?;
-    table.write(&mut disk, files.bios.as_ref().map(|b| &b.boot_code)).map_err(io())?;
+    table
+        .write(&mut disk, files.bios.as_ref().map(|b| &b.boot_code))
+        .map_err(io())?;
 
     events.phase("reading back", None);
     device::drop_cache(&disk, path)?;
@@ -207,7 +264,11 @@ fn write(
 
 fn esp_of(disk: &File, path: &Path, table: &Table, format: bool) -> Result<Esp<Slice>> {
     let (start, len) = table.bytes(table.esp);
-    let slice = Slice::new(disk.try_clone().map_err(Error::io("open", path))?, start, len);
+    let slice = Slice::new(
+        disk.try_clone().map_err(Error::io("open", path))?,
+        start,
+        len,
+    );
     if !format {
         return Ok(Esp::new(slice, path));
     }
@@ -217,7 +278,11 @@ fn esp_of(disk: &File, path: &Path, table: &Table, format: bool) -> Result<Esp<S
 }
 
 /// The files of the boot partition apart from the slots.
-fn boot_partition(mut files: Vec<(String, Vec<u8>)>, medium: &str, timeout: u32) -> Vec<(String, Vec<u8>)> {
+fn boot_partition(
+    mut files: Vec<(String, Vec<u8>)>,
+    medium: &str,
+    timeout: u32,
+) -> Vec<(String, Vec<u8>)> {
     let info = MediumInfo {
         format: MEDIUM_FORMAT,
         medium: medium.to_owned(),
@@ -225,7 +290,10 @@ fn boot_partition(mut files: Vec<(String, Vec<u8>)>, medium: &str, timeout: u32)
     };
     // Strings and numbers only: this cannot fail.
     let info = serde_json::to_vec_pretty(&info).unwrap_or_default();
-    files.push(("grub/grub.cfg".into(), grub::config(medium, timeout).into_bytes()));
+    files.push((
+        "grub/grub.cfg".into(),
+        grub::config(medium, timeout).into_bytes(),
+    ));
     files.push((MEDIUM_INFO.into(), info));
     files
 }
@@ -236,7 +304,10 @@ fn make_ext4(sys: &dyn System, path: &Path, table: &Table, uuid: &str) -> Result
     let extended = format!("offset={offset},nodiscard,lazy_itable_init=1,lazy_journal_init=1");
     sys.run(
         &Cmd::new("mkfs.ext4")
-            .args(["-q", "-F", "-b", "4096", "-m", "0", "-i", "65536", "-L", DATA_LABEL, "-U", uuid, "-E", &extended])
+            .args([
+                "-q", "-F", "-b", "4096", "-m", "0", "-i", "65536", "-L", DATA_LABEL, "-U", uuid,
+                "-E", &extended,
+            ])
             .path(path)
             .arg(format!("{}k", len / 1024)),
     )?;
@@ -251,15 +322,20 @@ fn verify(
     boot: &[(String, Vec<u8>)],
     fs_uuid: &str,
 ) -> Result<()> {
-    let wrong = |what: &str| Error::ReadBack { path: path.to_owned(), what: what.to_owned() };
+    let wrong = |what: &str| Error::ReadBack {
+        path: path.to_owned(),
+        what: what.to_owned(),
+    };
     if Table::read(&mut *disk, table.sector, true).as_ref() != Ok(table) {
         return Err(wrong("the partition table"));
     }
     if let Some(bios) = &files.bios {
         let mut code = vec![0; grub::BOOT_CODE];
-        disk.read_exact_at(&mut code, 0).map_err(Error::io("read back", path))?;
+        disk.read_exact_at(&mut code, 0)
+            .map_err(Error::io("read back", path))?;
         let mut core = vec![0; bios.core.len()];
-        disk.read_exact_at(&mut core, table.bytes(table.bios).0).map_err(Error::io("read back", path))?;
+        disk.read_exact_at(&mut core, table.bytes(table.bios).0)
+            .map_err(Error::io("read back", path))?;
         if code != bios.boot_code || core != bios.core {
             return Err(wrong("the boot code"));
         }

@@ -48,13 +48,25 @@ struct List {
     blockdevices: Vec<Node>,
 }
 
-const COLUMNS: &str = "PATH,TYPE,SIZE,MODEL,VENDOR,SERIAL,TRAN,RM,RO,FSTYPE,LABEL,PARTTYPENAME,LOG-SEC,MOUNTPOINTS";
+const COLUMNS: &str =
+    "PATH,TYPE,SIZE,MODEL,VENDOR,SERIAL,TRAN,RM,RO,FSTYPE,LABEL,PARTTYPENAME,LOG-SEC,MOUNTPOINTS";
 
 fn look(sys: &dyn System, device: &Path) -> Result<Node> {
-    let out = sys.run(&Cmd::new("lsblk").args(["--json", "--tree", "--bytes", "--output", COLUMNS]).path(device))?;
-    let list: List = serde_json::from_slice(&out.stdout)
-        .map_err(|e| Error::format(device, format!("lsblk's answer was not understood ({e}); is util-linux 2.37 or newer?")))?;
-    list.blockdevices.into_iter().next().ok_or_else(|| Error::format(device, "no such disk"))
+    let out = sys.run(
+        &Cmd::new("lsblk")
+            .args(["--json", "--tree", "--bytes", "--output", COLUMNS])
+            .path(device),
+    )?;
+    let list: List = serde_json::from_slice(&out.stdout).map_err(|e| {
+        Error::format(
+            device,
+            format!("lsblk's answer was not understood ({e}); is util-linux 2.37 or newer?"),
+        )
+    })?;
+    list.blockdevices
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::format(device, "no such disk"))
 }
 
 /// Signatures that `wipefs` finds on this node itself, read now and not from udev's memory.
@@ -96,21 +108,47 @@ pub fn identify(sys: &dyn System, device: &Path) -> Result<Identity> {
             (None, None) if node.kind == "part" => "partition".into(),
             (None, None) => return,
         };
-        let label = node.label.as_ref().map(|l| format!(" \"{l}\"")).unwrap_or_default();
-        let used: Vec<_> = node.mountpoints.iter().flatten().map(String::as_str).collect();
-        let used = if used.is_empty() { String::new() } else { format!(", in use at {}", used.join(", ")) };
+        let label = node
+            .label
+            .as_ref()
+            .map(|l| format!(" \"{l}\""))
+            .unwrap_or_default();
+        let used: Vec<_> = node
+            .mountpoints
+            .iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        let used = if used.is_empty() {
+            String::new()
+        } else {
+            format!(", in use at {}", used.join(", "))
+        };
         let size = Bytes(node.size.unwrap_or_default());
-        contents.push(format!("{}: {what}{label}, {size}{used}", node.path.display()));
+        contents.push(format!(
+            "{}: {what}{label}, {size}{used}",
+            node.path.display()
+        ));
     });
     if contents.is_empty() {
         // No partitions that the kernel knows: what is on the whole disk.
-        contents.extend(signatures(sys, device)?.into_iter().map(|kind| format!("{}: {kind}", device.display())));
+        contents.extend(
+            signatures(sys, device)?
+                .into_iter()
+                .map(|kind| format!("{}: {kind}", device.display())),
+        );
         contents.dedup();
     }
     let words = [disk.vendor.as_deref(), disk.model.as_deref()];
     Ok(Identity {
         device: device.to_owned(),
-        model: words.iter().flatten().map(|w| w.trim()).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" "),
+        model: words
+            .iter()
+            .flatten()
+            .map(|w| w.trim())
+            .filter(|w| !w.is_empty())
+            .collect::<Vec<_>>()
+            .join(" "),
         serial: disk.serial.unwrap_or_default(),
         size: Bytes(disk.size.unwrap_or_default()),
         sector_size: disk.sector.unwrap_or(512),
@@ -159,12 +197,20 @@ pub fn refusals(sys: &dyn System, device: &Path, needed: Bytes) -> Result<Vec<St
         kinds.dedup();
         for kind in kinds {
             match kind.as_str() {
-                "LVM2_member" => reasons.push(format!("{name} is an LVM physical volume (if it is not needed: pvremove, wipefs)")),
+                "LVM2_member" => reasons.push(format!(
+                    "{name} is an LVM physical volume (if it is not needed: pvremove, wipefs)"
+                )),
                 "linux_raid_member" | "ddf_raid_member" | "isw_raid_member" => {
-                    reasons.push(format!("{name} is a member of a RAID array (if it is not needed: wipefs)"));
+                    reasons.push(format!(
+                        "{name} is a member of a RAID array (if it is not needed: wipefs)"
+                    ));
                 }
-                "zfs_member" => reasons.push(format!("{name} is a member of a ZFS pool (if it is not needed: zpool labelclear)")),
-                "bcache" | "ceph_bluestore" | "drbd" => reasons.push(format!("{name} is a part of {kind} (if it is not needed: wipefs)")),
+                "zfs_member" => reasons.push(format!(
+                    "{name} is a member of a ZFS pool (if it is not needed: zpool labelclear)"
+                )),
+                "bcache" | "ceph_bluestore" | "drbd" => reasons.push(format!(
+                    "{name} is a part of {kind} (if it is not needed: wipefs)"
+                )),
                 _ => {}
             }
         }

@@ -52,20 +52,33 @@ fn current_text(slot: Slot) -> String {
 }
 
 fn says<M: Medium>(esp: &mut Esp<M>, path: &str, text: &str) -> Result<bool> {
-    Ok(esp.read(path)?.is_some_and(|content| content.starts_with(text.as_bytes())))
+    Ok(esp
+        .read(path)?
+        .is_some_and(|content| content.starts_with(text.as_bytes())))
 }
 
 /// What is in the slots.
 pub(crate) fn read<M: Medium>(esp: &mut Esp<M>) -> Result<Slots> {
     // The same defaults as in grub.cfg.
-    let current = if says(esp, CURRENT, &current_text(Slot::B))? { Slot::B } else { Slot::A };
+    let current = if says(esp, CURRENT, &current_text(Slot::B))? {
+        Slot::B
+    } else {
+        Slot::A
+    };
     let mut info = |slot: Slot| -> Result<Option<RescueInfo>> {
         if !says(esp, &file(slot, "state.cfg"), &ready_text(slot, true))? {
             return Ok(None);
         }
-        Ok(esp.read(&file(slot, "rescue.json"))?.as_deref().and_then(RescueInfo::from_json))
+        Ok(esp
+            .read(&file(slot, "rescue.json"))?
+            .as_deref()
+            .and_then(RescueInfo::from_json))
     };
-    Ok(Slots { current, a: info(Slot::A)?, b: info(Slot::B)? })
+    Ok(Slots {
+        current,
+        a: info(Slot::A)?,
+        b: info(Slot::B)?,
+    })
 }
 
 fn hash_of(path: &Path) -> Result<([u8; 32], u64)> {
@@ -98,7 +111,11 @@ pub(crate) fn fill<M: Medium>(
     let available = esp.free()?;
     // Room for the small files and the rest of a cluster each.
     if needed + (1 << 20) > available {
-        return Err(Error::EspFull { path: medium.to_owned(), needed: needed + (1 << 20), available });
+        return Err(Error::EspFull {
+            path: medium.to_owned(),
+            needed: needed + (1 << 20),
+            available,
+        });
     }
     esp.write_sector(&file(slot, "state.cfg"), &ready_text(slot, false))?;
     events.phase("rescue system", Some(total * 2));
@@ -111,12 +128,18 @@ pub(crate) fn fill<M: Medium>(
     esp.forget()?;
     for (path, _, hash, size) in &expected {
         if esp.hash(path)? != *hash {
-            return Err(Error::ReadBack { path: medium.to_owned(), what: path.clone() });
+            return Err(Error::ReadBack {
+                path: medium.to_owned(),
+                what: path.clone(),
+            });
         }
         events.bytes(*size);
     }
     if esp.read(&file(slot, "rescue.json"))? != Some(info) {
-        return Err(Error::ReadBack { path: medium.to_owned(), what: file(slot, "rescue.json") });
+        return Err(Error::ReadBack {
+            path: medium.to_owned(),
+            what: file(slot, "rescue.json"),
+        });
     }
     esp.write_sector(&file(slot, "state.cfg"), &ready_text(slot, true))
 }
@@ -138,7 +161,10 @@ pub(crate) fn update<M: Medium>(
         Slot::A => &slots.a,
         Slot::B => &slots.b,
     };
-    if current.as_ref().is_some_and(|i| i.fingerprint == rescue.info.fingerprint) {
+    if current
+        .as_ref()
+        .is_some_and(|i| i.fingerprint == rescue.info.fingerprint)
+    {
         return Ok(false);
     }
     let other = slots.current.other();
@@ -177,9 +203,17 @@ mod tests {
             esp.make_dir(folder).unwrap();
         }
         for slot in [Slot::A, Slot::B] {
-            esp.write_sector(&file(slot, "state.cfg"), &ready_text(slot, false)).unwrap();
+            esp.write_sector(&file(slot, "state.cfg"), &ready_text(slot, false))
+                .unwrap();
         }
-        fill(&mut esp, Path::new("test"), Slot::A, &rescue(dir, 1), &Silent).unwrap();
+        fill(
+            &mut esp,
+            Path::new("test"),
+            Slot::A,
+            &rescue(dir, 1),
+            &Silent,
+        )
+        .unwrap();
         make_current(&mut esp, Slot::A).unwrap();
         disk
     }
@@ -189,12 +223,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut disk = medium(dir.path());
         let mut esp = Esp::new(&mut disk, Path::new("test"));
-        assert!(!update(&mut esp, Path::new("test"), &rescue(dir.path(), 1), &Silent).unwrap(), "nothing changed");
+        assert!(
+            !update(&mut esp, Path::new("test"), &rescue(dir.path(), 1), &Silent).unwrap(),
+            "nothing changed"
+        );
         assert!(update(&mut esp, Path::new("test"), &rescue(dir.path(), 2), &Silent).unwrap());
         let slots = read(&mut esp).unwrap();
         assert_eq!(slots.current, Slot::B);
-        assert_eq!((slots.a.unwrap().fingerprint, slots.b.unwrap().fingerprint), ("1".into(), "2".into()));
-        assert_eq!(esp.read("rescue/b/initrd.img").unwrap().unwrap(), vec![2; 20_000 - 1400]);
+        assert_eq!(
+            (slots.a.unwrap().fingerprint, slots.b.unwrap().fingerprint),
+            ("1".into(), "2".into())
+        );
+        assert_eq!(
+            esp.read("rescue/b/initrd.img").unwrap().unwrap(),
+            vec![2; 20_000 - 1400]
+        );
         assert!(update(&mut esp, Path::new("test"), &rescue(dir.path(), 3), &Silent).unwrap());
         assert_eq!(read(&mut esp).unwrap().current, Slot::A);
     }
@@ -209,12 +252,20 @@ mod tests {
         for (old, new) in [(1, 2), (2, 3)] {
             let before = disk.bytes.clone();
             disk.recording = true;
-            update(&mut Esp::new(&mut disk, Path::new("test")), Path::new("test"), &rescue(dir.path(), new), &Silent)
-                .unwrap();
+            update(
+                &mut Esp::new(&mut disk, Path::new("test")),
+                Path::new("test"),
+                &rescue(dir.path(), new),
+                &Silent,
+            )
+            .unwrap();
             disk.recording = false;
             let writes = std::mem::take(&mut disk.writes);
             assert!(writes.len() > 20);
-            let mut pulled = Recorder { bytes: before, ..Recorder::default() };
+            let mut pulled = Recorder {
+                bytes: before,
+                ..Recorder::default()
+            };
             for (at, content) in std::iter::once((0, Vec::new())).chain(writes) {
                 pulled.bytes[at as usize..at as usize + content.len()].copy_from_slice(&content);
                 let mut esp = Esp::new(&mut pulled, Path::new("test"));
@@ -228,8 +279,14 @@ mod tests {
                     };
                     let byte: u8 = info.fingerprint.parse().unwrap();
                     let system = rescue(dir.path(), byte);
-                    assert_eq!(esp.hash(&file(slot, "vmlinuz")).unwrap(), hash_of(&system.kernel).unwrap().0);
-                    assert_eq!(esp.hash(&file(slot, "initrd.img")).unwrap(), hash_of(&system.initrd).unwrap().0);
+                    assert_eq!(
+                        esp.hash(&file(slot, "vmlinuz")).unwrap(),
+                        hash_of(&system.kernel).unwrap().0
+                    );
+                    assert_eq!(
+                        esp.hash(&file(slot, "initrd.img")).unwrap(),
+                        hash_of(&system.initrd).unwrap().0
+                    );
                     if slot == slots.current {
                         assert!([old, new].contains(&byte));
                         systems_seen.insert(byte);
@@ -248,7 +305,10 @@ mod tests {
         update(&mut esp, Path::new("test"), &rescue(dir.path(), 2), &Silent).unwrap();
         let big = rescue(dir.path(), 3);
         std::fs::write(&big.initrd, vec![3; SMALL]).unwrap();
-        assert!(matches!(update(&mut esp, Path::new("test"), &big, &Silent), Err(Error::EspFull { .. })));
+        assert!(matches!(
+            update(&mut esp, Path::new("test"), &big, &Silent),
+            Err(Error::EspFull { .. })
+        ));
         let slots = read(&mut esp).unwrap();
         assert!(slots.a.is_some() && slots.b.is_some());
     }

@@ -71,7 +71,10 @@ impl Table {
 
     fn partitions(&self) -> [Partition; 3] {
         let part = |kind: Uuid, range: (u64, u64, Uuid), name: &str| Partition {
-            part_type_guid: Type { guid: kind, os: OperatingSystem::None },
+            part_type_guid: Type {
+                guid: kind,
+                os: OperatingSystem::None,
+            },
             part_guid: range.2,
             first_lba: range.0,
             last_lba: range.1,
@@ -87,7 +90,11 @@ impl Table {
 
     /// Writes the backup copy, then the primary one, then the MBR with `boot_code`, with a sync after each: as long as the
     /// last is missing, the disk is plainly not a medium.
-    pub(crate) fn write(&self, disk: &mut File, boot_code: Option<&[u8; BOOT_CODE]>) -> std::io::Result<()> {
+    pub(crate) fn write(
+        &self,
+        disk: &mut File,
+        boot_code: Option<&[u8; BOOT_CODE]>,
+    ) -> std::io::Result<()> {
         let other = |e: gpt::header::HeaderError| std::io::Error::other(e.to_string());
         for primary in [false, true] {
             let mut header = HeaderBuilder::new()
@@ -97,12 +104,29 @@ impl Table {
                 .primary(primary)
                 .build(self.sector)
                 .map_err(other)?;
-            Partition::write_zero_entries_to_device(disk, 0, 128, header.part_start, self.sector, 128)?;
+            Partition::write_zero_entries_to_device(
+                disk,
+                0,
+                128,
+                header.part_start,
+                self.sector,
+                128,
+            )?;
             for (index, partition) in self.partitions().iter().enumerate() {
-                partition.write_to_device(disk, index as u64, header.part_start, self.sector, 128)?;
+                partition.write_to_device(
+                    disk,
+                    index as u64,
+                    header.part_start,
+                    self.sector,
+                    128,
+                )?;
             }
-            if primary { header.write_primary(disk, self.sector) } else { header.write_backup(disk, self.sector) }
-                .map_err(other)?;
+            if primary {
+                header.write_primary(disk, self.sector)
+            } else {
+                header.write_backup(disk, self.sector)
+            }
+            .map_err(other)?;
             disk.sync_data()?;
         }
         let rest = u32::try_from(self.sectors - 1).unwrap_or(u32::MAX);
@@ -110,12 +134,17 @@ impl Table {
         if let Some(code) = boot_code {
             mbr.set_bootcode(*code);
         }
-        mbr.overwrite_lba0(disk).map_err(|e| std::io::Error::other(e.to_string()))?;
+        mbr.overwrite_lba0(disk)
+            .map_err(|e| std::io::Error::other(e.to_string()))?;
         disk.sync_data()
     }
 
     /// Reads the table of a medium. `Err` says what is not ours. With `both`, the two copies must be sound.
-    pub(crate) fn read<D: DiskDevice>(device: D, sector: LogicalBlockSize, both: bool) -> Result<Self, String> {
+    pub(crate) fn read<D: DiskDevice>(
+        device: D,
+        sector: LogicalBlockSize,
+        both: bool,
+    ) -> Result<Self, String> {
         let disk = gpt::GptConfig::new()
             .writable(false)
             .logical_block_size(sector)
@@ -127,7 +156,11 @@ impl Table {
         let find = |number: u32, kind: Uuid, what: &str| {
             disk.partitions()
                 .get(&number)
-                .filter(|p| p.part_type_guid.guid == kind && p.last_lba >= p.first_lba && p.last_lba < sectors)
+                .filter(|p| {
+                    p.part_type_guid.guid == kind
+                        && p.last_lba >= p.first_lba
+                        && p.last_lba < sectors
+                })
                 .map(|p| (p.first_lba, p.last_lba, p.part_guid))
                 .ok_or_else(|| format!("partition {number} is no {what}"))
         };
@@ -152,14 +185,23 @@ mod tests {
         for (sector, bios) in [(LogicalBlockSize::Lb512, 34), (LogicalBlockSize::Lb4096, 6)] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("disk");
-            let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+            let mut file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)
+                .unwrap();
             file.set_len(200 << 20).unwrap();
             let table = Table::new(200 << 20, sector, 64 << 20).unwrap();
             assert_eq!(table.bios.0, bios);
             table.write(&mut file, Some(&[7; BOOT_CODE])).unwrap();
             assert_eq!(Table::read(&mut file, sector, true).unwrap(), table);
             if sector == LogicalBlockSize::Lb512 {
-                let out = Host.run(&Cmd::new("sgdisk").arg("-v").path(&path)).unwrap().text();
+                let out = Host
+                    .run(&Cmd::new("sgdisk").arg("-v").path(&path))
+                    .unwrap()
+                    .text();
                 assert!(out.contains("No problems found"), "{out}");
                 assert_eq!(table.bios.1, 2047);
             }
@@ -175,7 +217,10 @@ mod tests {
     fn the_udev_rule_knows_our_type_and_label() {
         let rule = include_str!("../../../udev-rules/70-lifeboat.rules");
         assert!(rule.contains(&format!("ENV{{ID_PART_ENTRY_TYPE}}==\"{DATA_TYPE}\"")));
-        assert!(rule.contains(&format!("ENV{{ID_FS_LABEL}}==\"{}\"", super::super::DATA_LABEL)));
+        assert!(rule.contains(&format!(
+            "ENV{{ID_FS_LABEL}}==\"{}\"",
+            super::super::DATA_LABEL
+        )));
     }
 
     #[test]

@@ -23,12 +23,21 @@ fn rescue(dir: &Path, text: &str) -> RescueSystem {
 }
 
 fn options(dir: &Path) -> PrepareOptions {
-    PrepareOptions { esp_size: Bytes::mib(64), ..PrepareOptions::new(rescue(dir, "one")) }
+    PrepareOptions {
+        esp_size: Bytes::mib(64),
+        ..PrepareOptions::new(rescue(dir, "one"))
+    }
 }
 
 fn image(dir: &Path) -> (Target, PathBuf) {
     let path = dir.join("stick.img");
-    (Target::Image { path: path.clone(), size: Bytes::mib(256) }, path)
+    (
+        Target::Image {
+            path: path.clone(),
+            size: Bytes::mib(256),
+        },
+        path,
+    )
 }
 
 /// Cuts a partition out, for tools that know no offsets.
@@ -49,28 +58,62 @@ fn an_image_is_sound_in_the_eyes_of_other_tools_and_its_slots_can_be_updated() {
     assert_eq!(stick.medium(), report.medium);
     assert_eq!(stick.data_fs_uuid(), report.data_fs_uuid);
     assert_eq!(stick.data_size(), report.data_size);
-    let verdict = Host.run(&Cmd::new("sgdisk").arg("-v").path(&path)).unwrap().text();
+    let verdict = Host
+        .run(&Cmd::new("sgdisk").arg("-v").path(&path))
+        .unwrap()
+        .text();
     assert!(verdict.contains("No problems found"), "{verdict}");
 
-    assert!(stick.update_rescue(&rescue(dir.path(), "two"), &Silent).unwrap());
-    assert!(!stick.update_rescue(&rescue(dir.path(), "two"), &Silent).unwrap());
+    assert!(
+        stick
+            .update_rescue(&rescue(dir.path(), "two"), &Silent)
+            .unwrap()
+    );
+    assert!(
+        !stick
+            .update_rescue(&rescue(dir.path(), "two"), &Silent)
+            .unwrap()
+    );
     let slots = stick.slots().unwrap();
     assert_eq!(slots.current, Slot::B);
     assert_eq!(slots.a.unwrap().fingerprint, "one");
 
     let esp = dir.path().join("esp");
     part(&stick, stick.table.esp, &esp);
-    Host.run(&Cmd::new("fsck.vfat").args(["-n", "-v"]).path(&esp)).unwrap();
-    let label = Host.run(&Cmd::new("blkid").args(["-p", "-o", "value", "-s", "LABEL"]).path(&esp)).unwrap().text();
+    Host.run(&Cmd::new("fsck.vfat").args(["-n", "-v"]).path(&esp))
+        .unwrap();
+    let label = Host
+        .run(
+            &Cmd::new("blkid")
+                .args(["-p", "-o", "value", "-s", "LABEL"])
+                .path(&esp),
+        )
+        .unwrap()
+        .text();
     assert_eq!(label.trim(), "LB-BOOT");
-    let kernel = Host.run(&Cmd::new("mtype").arg("-i").path(&esp).arg("::rescue/b/vmlinuz")).unwrap();
+    let kernel = Host
+        .run(
+            &Cmd::new("mtype")
+                .arg("-i")
+                .path(&esp)
+                .arg("::rescue/b/vmlinuz"),
+        )
+        .unwrap();
     assert_eq!(kernel.stdout, b"kernel two");
-    let menu = Host.run(&Cmd::new("mtype").arg("-i").path(&esp).arg("::grub/slot.cfg")).unwrap();
+    let menu = Host
+        .run(
+            &Cmd::new("mtype")
+                .arg("-i")
+                .path(&esp)
+                .arg("::grub/slot.cfg"),
+        )
+        .unwrap();
     assert!(menu.stdout.starts_with(b"set slot=b\n"));
 
     let data = dir.path().join("data");
     part(&stick, stick.table.data, &data);
-    Host.run(&Cmd::new("e2fsck").args(["-f", "-n"]).path(&data)).unwrap();
+    Host.run(&Cmd::new("e2fsck").args(["-f", "-n"]).path(&data))
+        .unwrap();
 }
 
 #[test]
@@ -82,7 +125,10 @@ fn an_image_is_never_half_made_and_foreign_files_stay() {
     let error = Stick::prepare(&Host, &target, &options, &Silent).unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"someone's thesis");
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(left.len(), 3, "{left:?}");
     options.replace_foreign_file = true;
     Stick::prepare(&Host, &target, &options, &Silent).unwrap();
@@ -97,14 +143,24 @@ fn an_image_is_never_half_made_and_foreign_files_stay() {
 fn sizes_that_cannot_work_are_refused_with_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("stick.img");
-    let target = Target::Image { path: path.clone(), size: Bytes::mib(100) };
-    let text = Stick::prepare(&Host, &target, &options(dir.path()), &Silent).unwrap_err().to_string();
-    assert!(text.contains("100 MiB") && text.contains("132 MiB"), "{text}");
+    let target = Target::Image {
+        path: path.clone(),
+        size: Bytes::mib(100),
+    };
+    let text = Stick::prepare(&Host, &target, &options(dir.path()), &Silent)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("100 MiB") && text.contains("132 MiB"),
+        "{text}"
+    );
     assert!(!path.exists());
     let mut small = options(dir.path());
     small.esp_size = Bytes::mib(8);
     let (target, _) = image(dir.path());
-    let text = Stick::prepare(&Host, &target, &small, &Silent).unwrap_err().to_string();
+    let text = Stick::prepare(&Host, &target, &small, &Silent)
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("two rescue systems"), "{text}");
 }
 
@@ -117,14 +173,30 @@ fn other_disks_and_other_versions_are_not_taken_for_a_medium() {
     let (target, path) = image(dir.path());
     Stick::prepare(&Host, &target, &options(dir.path()), &Silent).unwrap();
     let stick = Stick::open(&path).unwrap();
-    stick.esp(true).unwrap().write_bytes(MEDIUM_INFO, br#"{"format": 2, "new": true}"#).unwrap();
+    stick
+        .esp(true)
+        .unwrap()
+        .write_bytes(MEDIUM_INFO, br#"{"format": 2, "new": true}"#)
+        .unwrap();
     let text = Stick::open(&path).unwrap_err().to_string();
-    assert!(text.contains("format 2") && text.contains("newer version"), "{text}");
-    stick.esp(true).unwrap().write_bytes(MEDIUM_INFO, br#"{"format": 1}"#).unwrap();
+    assert!(
+        text.contains("format 2") && text.contains("newer version"),
+        "{text}"
+    );
+    stick
+        .esp(true)
+        .unwrap()
+        .write_bytes(MEDIUM_INFO, br#"{"format": 1}"#)
+        .unwrap();
     Stick::open(&path).unwrap();
     // The same table with another label on the data is someone else's.
     let data = stick.table.bytes(stick.table.data).0;
-    File::options().write(true).open(&path).unwrap().write_all_at(b"OTHER\0\0\0", data + 1024 + 0x78).unwrap();
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .write_all_at(b"OTHER\0\0\0", data + 1024 + 0x78)
+        .unwrap();
     assert!(matches!(Stick::open(&path), Err(Error::NotAStick { .. })));
 }
 
@@ -157,7 +229,10 @@ fn an_image_is_mounted_read_write_and_read_only_and_let_go() {
     let place = mounted.dir().to_owned();
     mounted.unmount().unwrap();
     assert!(!place.exists());
-    let loops = Host.run(&Cmd::new("losetup").arg("--associated").path(&path)).unwrap().text();
+    let loops = Host
+        .run(&Cmd::new("losetup").arg("--associated").path(&path))
+        .unwrap()
+        .text();
     assert_eq!(loops, "", "the loop device is still attached");
 }
 
@@ -167,7 +242,13 @@ struct LoopDisk(PathBuf);
 impl LoopDisk {
     fn new(image: &Path, size: u64) -> Self {
         File::create(image).unwrap().set_len(size).unwrap();
-        let out = Host.run(&Cmd::new("losetup").args(["--find", "--show", "--partscan"]).path(image)).unwrap();
+        let out = Host
+            .run(
+                &Cmd::new("losetup")
+                    .args(["--find", "--show", "--partscan"])
+                    .path(image),
+            )
+            .unwrap();
         Self(out.text().trim().into())
     }
 }
@@ -188,35 +269,87 @@ fn a_device_is_made_a_medium_mounted_and_refused_while_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let disk = LoopDisk::new(&dir.path().join("disk"), 256 << 20);
     let device = disk.0.clone();
-    assert_eq!(refusals(&Host, &device, Bytes::mib(256)).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        refusals(&Host, &device, Bytes::mib(256)).unwrap(),
+        Vec::<String>::new()
+    );
     let reasons = refusals(&Host, &device, Bytes::mib(257)).unwrap();
-    assert!(reasons.len() == 1 && reasons[0].contains("257 MiB"), "{reasons:?}");
+    assert!(
+        reasons.len() == 1 && reasons[0].contains("257 MiB"),
+        "{reasons:?}"
+    );
 
-    Stick::prepare(&Host, &Target::Device(device.clone()), &options(dir.path()), &Silent).unwrap();
+    Stick::prepare(
+        &Host,
+        &Target::Device(device.clone()),
+        &options(dir.path()),
+        &Silent,
+    )
+    .unwrap();
     let stick = Stick::open(&device).unwrap();
-    assert!(stick.update_rescue(&rescue(dir.path(), "two"), &Silent).unwrap());
-    assert_eq!(Stick::open(&device).unwrap().slots().unwrap().current, Slot::B);
+    assert!(
+        stick
+            .update_rescue(&rescue(dir.path(), "two"), &Silent)
+            .unwrap()
+    );
+    assert_eq!(
+        Stick::open(&device).unwrap().slots().unwrap().current,
+        Slot::B
+    );
     let identity = identify(&Host, &device).unwrap();
     assert_eq!(identity.size, Bytes::mib(256));
     // Some kernels do not look for partitions on loop devices.
-    let partitions = device::partition_node(&device, table::DATA_NUMBER, stick.table.bytes(stick.table.data).0).is_some();
-    let expected = if partitions { "ext4 \"LIFEBOAT\"" } else { "gpt" };
-    assert!(identity.contents.iter().any(|c| c.contains(expected)), "{:?}", identity.contents);
+    let partitions = device::partition_node(
+        &device,
+        table::DATA_NUMBER,
+        stick.table.bytes(stick.table.data).0,
+    )
+    .is_some();
+    let expected = if partitions {
+        "ext4 \"LIFEBOAT\""
+    } else {
+        "gpt"
+    };
+    assert!(
+        identity.contents.iter().any(|c| c.contains(expected)),
+        "{:?}",
+        identity.contents
+    );
 
     let mounted = stick.mount(false).unwrap();
     fs::write(mounted.dir().join("hello"), b"world").unwrap();
     if partitions {
-        let again = Stick::prepare(&Host, &Target::Device(device.clone()), &options(dir.path()), &Silent);
+        let again = Stick::prepare(
+            &Host,
+            &Target::Device(device.clone()),
+            &options(dir.path()),
+            &Silent,
+        );
         assert!(again.unwrap_err().to_string().contains("is mounted at"));
     } else {
-        eprintln!("ignored in part: no partitions on loop devices here, so that a mounted one is not seen");
+        eprintln!(
+            "ignored in part: no partitions on loop devices here, so that a mounted one is not seen"
+        );
     }
     mounted.unmount().unwrap();
 
     // Volumes of the host are never erased, mounted or not.
-    Host.run(&Cmd::new("wipefs").arg("--all").path(&device)).unwrap();
-    let config = r#"devices { filter=["a|.*|"] use_devicesfile=0 } activation { udev_sync=0 udev_rules=0 }"#;
-    Host.run(&Cmd::new("pvcreate").args(["--config", config, "--yes", "-ff"]).path(&device)).unwrap();
-    let error = Stick::prepare(&Host, &Target::Device(device), &options(dir.path()), &Silent).unwrap_err();
+    Host.run(&Cmd::new("wipefs").arg("--all").path(&device))
+        .unwrap();
+    let config =
+        r#"devices { filter=["a|.*|"] use_devicesfile=0 } activation { udev_sync=0 udev_rules=0 }"#;
+    Host.run(
+        &Cmd::new("pvcreate")
+            .args(["--config", config, "--yes", "-ff"])
+            .path(&device),
+    )
+    .unwrap();
+    let error = Stick::prepare(
+        &Host,
+        &Target::Device(device),
+        &options(dir.path()),
+        &Silent,
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("LVM physical volume"), "{error}");
 }
