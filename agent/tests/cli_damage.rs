@@ -1,5 +1,5 @@
 //! Damaged media and failing targets: named, survived, and told by the exit status.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What goes wrong is said with what to do next, and with the documented exit status.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What a backup leaves out, and how a dry run shows it.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! A backup that is stopped or killed, at any moment, leaves the earlier restore points as they were.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

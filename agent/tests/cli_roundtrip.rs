@@ -1,5 +1,5 @@
 //! A directory goes into a store and comes out again the same.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

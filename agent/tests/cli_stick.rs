@@ -1,5 +1,5 @@
 //! An image file that stands for a stick, from making it to reading it.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

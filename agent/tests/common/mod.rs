@@ -1,6 +1,6 @@
 //! What the tests of the command share: a directory to work in, trees of files, the built binary.
 // Each test file uses some of it.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::ffi::OsStr;
 use std::fs;
