@@ -20,6 +20,10 @@ const MODULES: [&str; 8] = [
     "xfs",
 ];
 
+/// Every LVM command touches and locks its reserve before it suspends a volume: in this machine, page by page through
+/// ptrace.
+const LVM_CONF: &str = "activation {\n  reserved_memory = 64\n  reserved_stack = 16\n  monitoring = 0\n}\n";
+
 /// Runs a tool that has to succeed.
 pub fn tool(argv: &[&str]) -> Result<Output> {
     let (program, args) = argv.split_first().context("no command")?;
@@ -62,6 +66,7 @@ pub fn start() -> Result<()> {
     }
     // The root directory is that of the machine outside, read-only: what tools write goes to memory.
     mount_fs("tmpfs", "/etc/lvm")?;
+    std::fs::write("/etc/lvm/lvm.conf", LVM_CONF)?;
     std::os::unix::fs::symlink("/usr/lib/uml/modules", "/run/modules/lib/modules")?;
     for module in MODULES {
         // Some are built in, by kernel version.
