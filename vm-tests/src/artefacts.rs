@@ -28,7 +28,11 @@ impl Artefacts {
         }
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let log = File::create(dir.join("commands.log"))?;
-        Ok(Self { dir, log: Mutex::new(log), started: Instant::now() })
+        Ok(Self {
+            dir,
+            log: Mutex::new(log),
+            started: Instant::now(),
+        })
     }
 
     /// The directory.
@@ -58,7 +62,10 @@ impl Artefacts {
     pub fn drop_disks(&self) -> Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "raw" || e == "qcow2" || e == "img" || e == "fd") {
+            if path
+                .extension()
+                .is_some_and(|e| e == "raw" || e == "qcow2" || e == "img" || e == "fd")
+            {
                 fs::remove_file(&path)?;
             }
         }

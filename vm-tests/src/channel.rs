@@ -32,22 +32,31 @@ pub struct Answer {
 impl Channel {
     /// Takes over a connected socket.
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, buffer: Vec::new(), next_id: 1 }
+        Self {
+            stream,
+            buffer: Vec::new(),
+            next_id: 1,
+        }
     }
 
     /// Waits until the golden host answers.
     pub fn ready(&mut self, timeout: Duration) -> Result<()> {
         // What is written before the service runs waits in the port; one question is enough.
         let id = self.send("PING", b"")?;
-        self.answer(id, Instant::now() + timeout)
-            .with_context(|| format!("the root channel did not answer within {} s", timeout.as_secs()))?;
+        self.answer(id, Instant::now() + timeout).with_context(|| {
+            format!(
+                "the root channel did not answer within {} s",
+                timeout.as_secs()
+            )
+        })?;
         Ok(())
     }
 
     /// Runs a bash script as root in the golden host.
     pub fn output(&mut self, script: &str, timeout: Duration) -> Result<Answer> {
         let id = self.send("RUN", script.as_bytes())?;
-        self.answer(id, Instant::now() + timeout).with_context(|| format!("in the golden host: {script}"))
+        self.answer(id, Instant::now() + timeout)
+            .with_context(|| format!("in the golden host: {script}"))
     }
 
     /// Runs a bash script that has to succeed; returns what it printed.
@@ -66,7 +75,8 @@ impl Channel {
     fn send(&mut self, verb: &str, body: &[u8]) -> Result<u64> {
         let id = self.next_id;
         self.next_id += 1;
-        self.stream.write_all(format!("{verb} {id} {}\n", body.len()).as_bytes())?;
+        self.stream
+            .write_all(format!("{verb} {id} {}\n", body.len()).as_bytes())?;
         self.stream.write_all(body)?;
         Ok(id)
     }
@@ -77,11 +87,15 @@ impl Channel {
         loop {
             let header = self.line(deadline)?;
             let words: Vec<&str> = header.split(' ').collect();
-            let [verb, number, value] = words[..] else { bail!("the root channel sent \"{header}\"") };
+            let [verb, number, value] = words[..] else {
+                bail!("the root channel sent \"{header}\"")
+            };
             let mine = number.parse() == Ok(id);
             match verb {
                 "OUT" => {
-                    let length = value.parse().with_context(|| format!("the root channel sent \"{header}\""))?;
+                    let length = value
+                        .parse()
+                        .with_context(|| format!("the root channel sent \"{header}\""))?;
                     while self.buffer.len() < length {
                         self.fill(deadline)?;
                     }
@@ -91,7 +105,9 @@ impl Channel {
                     }
                 }
                 "END" if mine => {
-                    let status = value.parse().with_context(|| format!("the root channel sent \"{header}\""))?;
+                    let status = value
+                        .parse()
+                        .with_context(|| format!("the root channel sent \"{header}\""))?;
                     return Ok(Answer { status, output });
                 }
                 "END" => {}
@@ -136,9 +152,13 @@ mod tests {
         let (a, mut b) = UnixStream::pair().unwrap();
         let mut channel = Channel::new(a);
         b.write_all(b"OUT 0 3\nold").unwrap();
-        b.write_all(b"END 0 0\nOUT 1 4\na\nb\nOUT 1 1\ncEND 1 7\n").unwrap();
+        b.write_all(b"END 0 0\nOUT 1 4\na\nb\nOUT 1 1\ncEND 1 7\n")
+            .unwrap();
         let answer = channel.output("x", Duration::from_secs(60)).unwrap();
-        assert_eq!((answer.status, answer.output.as_slice()), (7, &b"a\nb\nc"[..]));
+        assert_eq!(
+            (answer.status, answer.output.as_slice()),
+            (7, &b"a\nb\nc"[..])
+        );
         let mut sent = vec![0; 8];
         b.read_exact(&mut sent).unwrap();
         assert_eq!(sent, b"RUN 1 1\n");

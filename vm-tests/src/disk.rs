@@ -19,7 +19,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Makes a qcow2 overlay; the raw image below stays as it is.
 pub fn overlay(base: &Path, path: &Path, log: &Artefacts) -> Result<()> {
     let base = fs::canonicalize(base).with_context(|| format!("{}", base.display()))?;
-    let cmd = Cmd::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(base).arg(path);
+    let cmd = Cmd::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .arg(base)
+        .arg(path);
     run(&cmd, log, MINUTE)?;
     Ok(())
 }
@@ -33,7 +36,14 @@ pub fn blank(path: &Path, bytes: u64) -> Result<()> {
 
 /// Copies an image; holes stay holes.
 pub fn copy(from: &Path, to: &Path, log: &Artefacts) -> Result<()> {
-    run(&Cmd::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to), log, 10 * MINUTE)?;
+    run(
+        &Cmd::new("cp")
+            .args(["--sparse=always", "--reflink=auto"])
+            .arg(from)
+            .arg(to),
+        log,
+        10 * MINUTE,
+    )?;
     Ok(())
 }
 
@@ -42,9 +52,15 @@ pub fn data_disk(path: &Path, bytes: u64, log: &Artefacts) -> Result<()> {
     blank(path, bytes)?;
     let files = tempfile::tempdir()?;
     for n in 0..20u8 {
-        fs::write(files.path().join(format!("photo-{n:02}")), vec![n.wrapping_mul(37); 200_000])?;
+        fs::write(
+            files.path().join(format!("photo-{n:02}")),
+            vec![n.wrapping_mul(37); 200_000],
+        )?;
     }
-    let cmd = Cmd::new("mkfs.ext4").args(["-q", "-F", "-L", "data", "-d"]).arg(files.path()).arg(path);
+    let cmd = Cmd::new("mkfs.ext4")
+        .args(["-q", "-F", "-L", "data", "-d"])
+        .arg(files.path())
+        .arg(path);
     run(&cmd, log, MINUTE)?;
     Ok(())
 }
@@ -83,7 +99,9 @@ pub fn range_hash(path: &Path, start: u64, length: u64) -> Result<String> {
     let mut block = vec![0; 1 << 20];
     let mut at = start;
     while at < start + length {
-        let n = usize::try_from(start + length - at).unwrap_or(block.len()).min(block.len());
+        let n = usize::try_from(start + length - at)
+            .unwrap_or(block.len())
+            .min(block.len());
         file.read_exact_at(&mut block[..n], at)?;
         hash.update(&block[..n]);
         at += n as u64;
@@ -137,9 +155,16 @@ pub fn gpt(image: &Path) -> Result<Gpt> {
     if &header[..8] != b"EFI PART" {
         bail!("{} holds no GPT", image.display());
     }
-    let (entries, count, entry_size) = (number(&header, 72, 8), number(&header, 80, 4), number(&header, 84, 4));
+    let (entries, count, entry_size) = (
+        number(&header, 72, 8),
+        number(&header, 80, 4),
+        number(&header, 84, 4),
+    );
     if !(128..=4096).contains(&entry_size) || count > 1024 {
-        bail!("{} holds a strange GPT: {count} entries of {entry_size} bytes", image.display());
+        bail!(
+            "{} holds a strange GPT: {count} entries of {entry_size} bytes",
+            image.display()
+        );
     }
     let mut partitions = Vec::new();
     for index in 0..count {
@@ -159,12 +184,18 @@ pub fn gpt(image: &Path) -> Result<Gpt> {
             name: hex::encode(&entry[56..]),
         });
     }
-    Ok(Gpt { id: hex::encode(&header[56..72]), partitions })
+    Ok(Gpt {
+        id: hex::encode(&header[56..72]),
+        partitions,
+    })
 }
 
 /// A little-endian number.
 fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
-    bytes[at..at + length].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes[at..at + length]
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -197,7 +228,16 @@ mod tests {
         let image = dir.path().join("d");
         blank(&image, 64 << 20).unwrap();
         let guid = "01020304-0506-0708-090A-0B0C0D0E0F10";
-        let cmd = Cmd::new("sgdisk").args(["-n", "3:2048:4095", "-t", "3:EF00", "-u", &format!("3:{guid}"), "-c", "3:A"]);
+        let cmd = Cmd::new("sgdisk").args([
+            "-n",
+            "3:2048:4095",
+            "-t",
+            "3:EF00",
+            "-u",
+            &format!("3:{guid}"),
+            "-c",
+            "3:A",
+        ]);
         run(&cmd.arg(&image), &log, MINUTE).unwrap();
         let gpt = gpt(&image).unwrap();
         assert_eq!(gpt.partitions.len(), 1);

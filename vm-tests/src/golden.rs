@@ -6,14 +6,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::artefacts::Artefacts;
 use crate::disk::{self, GIB};
-use crate::process::{self, Cmd, run};
+use crate::process::{self, Cmd};
 
 /// Size of the golden host's disk, in bytes.
 pub const DISK_BYTES: u64 = 6 * GIB;
@@ -37,7 +36,10 @@ impl Golden {
 
     /// Names the recipe that the images were made by.
     pub fn key(&self) -> String {
-        self.dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+        self.dir
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// Returns the images of the present recipe; builds them when they are not in the cache (three to five minutes).
@@ -50,9 +52,15 @@ impl Golden {
             .context("locking the cache of golden hosts")?;
         let suite = suite();
         let name = format!("golden-{suite}-{}", &recipe_hash(&suite)?[..16]);
-        let golden = Self { dir: cache.join(&name) };
+        let golden = Self {
+            dir: cache.join(&name),
+        };
         if !golden.dir.exists() {
-            golden.build(cache, &suite, &Artefacts::new(artefacts.join("golden-host"))?)?;
+            golden.build(
+                cache,
+                &suite,
+                &Artefacts::new(artefacts.join("golden-host"))?,
+            )?;
         }
         Ok(golden)
     }
@@ -74,7 +82,10 @@ impl Golden {
         let status = process::spawn(&cmd, log)?.wait()?;
         if !status.success() {
             let said = fs::read_to_string(&build_log).unwrap_or_default();
-            bail!("building the golden host's tree failed ({status}): {}", process::tail(&said, 2000));
+            bail!(
+                "building the golden host's tree failed ({status}): {}",
+                process::tail(&said, 2000)
+            );
         }
         let scripts = tree.join("golden-uml");
         fs::create_dir(&scripts)?;
@@ -98,30 +109,34 @@ fn run_in_uml(tree: &Path, disk: &Path, script: &str, work: &Path, log: &Artefac
     let console = log.path(&format!("{script}.uml.log"));
     let option = |name: &str, path: &Path| format!("{name}={}", path.to_string_lossy());
     let cmd = Cmd::new("timeout")
-        .args(["--kill-after=5", "900", "linux.uml", "mem=1G", "rw", "quiet", "con=null", "con0=null,fd:1"])
+        .args([
+            "--kill-after=5",
+            "900",
+            "linux.uml",
+            "mem=1G",
+            "rw",
+            "quiet",
+            "con=null",
+            "con0=null,fd:1",
+        ])
         .arg(option("ubd0", disk))
         .arg("rootfstype=hostfs")
         .arg(option("rootflags", tree))
         .arg(format!("init=/golden-uml/{script}"))
         .arg(option("golden_work", work))
-        .env("LD_PRELOAD", uml_preload(work, log)?)
+        // Lets UML save the registers of newer processors; see src/uml/ptrace_shim.rs.
+        .env("LD_PRELOAD", env!("UML_PTRACE_SHIM"))
         .output_to(&console);
     process::spawn(&cmd, log)?.wait()?;
     let said = fs::read_to_string(&console).unwrap_or_default();
     if !said.lines().any(|line| line == "golden: done") {
-        bail!("{script} failed in User Mode Linux ({}):\n{}", console.display(), process::tail(&said, 3000));
+        bail!(
+            "{script} failed in User Mode Linux ({}):\n{}",
+            console.display(),
+            process::tail(&said, 3000)
+        );
     }
     Ok(())
-}
-
-/// Builds the library that lets UML run on processors with a large extended state; see `golden/uml-ptrace.c`.
-pub fn uml_preload(dir: &Path, log: &Artefacts) -> Result<PathBuf> {
-    let library = dir.join("uml-ptrace.so");
-    if !library.exists() {
-        let cmd = Cmd::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]);
-        run(&cmd.arg(&library).arg(recipe_dir().join("uml-ptrace.c")), log, Duration::from_secs(60))?;
-    }
-    Ok(library)
 }
 
 /// What is missing to build the golden host; none when it is in the cache or can be built.
@@ -129,7 +144,7 @@ pub fn missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("building the golden host needs root".to_owned());
     }
-    for program in ["debootstrap", "linux.uml", "cc", "setpriv", "timeout"] {
+    for program in ["debootstrap", "linux.uml", "setpriv", "timeout"] {
         if !process::installed(program) {
             return Some(format!("{program} is not installed"));
         }
@@ -148,7 +163,9 @@ pub fn cache_dir() -> PathBuf {
 /// Cargo's target directory: the one that this program was built into.
 pub fn target_dir() -> PathBuf {
     let profile = crate::product::profile_dir();
-    profile.parent().map_or_else(|| profile.clone(), Path::to_owned)
+    profile
+        .parent()
+        .map_or_else(|| profile.clone(), Path::to_owned)
 }
 
 fn recipe_dir() -> PathBuf {
@@ -161,7 +178,9 @@ fn suite() -> String {
         return suite;
     }
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let codename = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     match codename {
         Some("trixie") => "trixie".to_owned(),
         _ => "bookworm".to_owned(),

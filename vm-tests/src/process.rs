@@ -25,7 +25,10 @@ pub struct Cmd {
 impl Cmd {
     /// A command without arguments.
     pub fn new(program: impl Into<OsString>) -> Self {
-        Self { argv: vec![program.into()], ..Self::default() }
+        Self {
+            argv: vec![program.into()],
+            ..Self::default()
+        }
     }
 
     /// Adds one argument.
@@ -61,7 +64,13 @@ impl Cmd {
         let words: Vec<_> = self
             .env
             .iter()
-            .map(|(name, value)| format!("{}={}", name.to_string_lossy(), quoted(&value.to_string_lossy())))
+            .map(|(name, value)| {
+                format!(
+                    "{}={}",
+                    name.to_string_lossy(),
+                    quoted(&value.to_string_lossy())
+                )
+            })
             .chain(self.argv.iter().map(|arg| quoted(&arg.to_string_lossy())))
             .collect();
         words.join(" ")
@@ -71,14 +80,22 @@ impl Cmd {
     #[allow(clippy::disallowed_methods)]
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).args(&self.argv).env("LC_ALL", "C").stdin(Stdio::null());
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(&self.argv)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 }
 
 fn quoted(word: &str) -> String {
-    if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c)) {
+    if !word.is_empty()
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c))
+    {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
@@ -109,7 +126,9 @@ pub fn spawn(cmd: &Cmd, log: &Artefacts) -> Result<Child> {
             command.stdout(Stdio::null()).stderr(Stdio::null());
         }
     }
-    command.spawn().with_context(|| format!("cannot start {}", cmd.line()))
+    command
+        .spawn()
+        .with_context(|| format!("cannot start {}", cmd.line()))
 }
 
 /// Runs a process to its end, at most `timeout`. Any exit status is an answer.
@@ -142,12 +161,21 @@ pub fn output(cmd: &Cmd, log: &Artefacts, timeout: Duration) -> Result<Output> {
     err.rewind()?;
     err.read_to_end(&mut stderr)?;
     let stderr = String::from_utf8_lossy(&stderr).into_owned();
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    log.note(&format!("  exit status {status} after {:.1} s", started.elapsed().as_secs_f64()));
+    let status = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    log.note(&format!(
+        "  exit status {status} after {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
     if !stderr.is_empty() {
         log.note(&format!("  stderr: {}", tail(&stderr, 2000)));
     }
-    Ok(Output { status, stdout, stderr })
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
 }
 
 /// Runs a process that has to succeed; returns its standard output.
@@ -158,7 +186,14 @@ pub fn run(cmd: &Cmd, log: &Artefacts, timeout: Duration) -> Result<Vec<u8>> {
             "{} failed with status {}: {}",
             cmd.line(),
             output.status,
-            tail(&format!("{}{}", String::from_utf8_lossy(&output.stdout), output.stderr), 2000)
+            tail(
+                &format!(
+                    "{}{}",
+                    String::from_utf8_lossy(&output.stdout),
+                    output.stderr
+                ),
+                2000
+            )
         );
     }
     Ok(output.stdout)
@@ -191,17 +226,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = Artefacts::new(dir.path().join("t")).unwrap();
         let cmd = Cmd::new("bash").args(["-c", "echo out; echo why >&2; exit 3"]);
-        let error = run(&cmd, &log, Duration::from_secs(60)).unwrap_err().to_string();
-        assert!(error.contains("status 3") && error.contains("why"), "{error}");
+        let error = run(&cmd, &log, Duration::from_secs(60))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("status 3") && error.contains("why"),
+            "{error}"
+        );
         let commands = std::fs::read_to_string(log.dir().join("commands.log")).unwrap();
-        assert!(commands.contains("bash -c 'echo out; echo why >&2; exit 3'"), "{commands}");
+        assert!(
+            commands.contains("bash -c 'echo out; echo why >&2; exit 3'"),
+            "{commands}"
+        );
     }
 
     #[test]
     fn process_that_hangs_is_ended() {
         let dir = tempfile::tempdir().unwrap();
         let log = Artefacts::new(dir.path().join("t")).unwrap();
-        let error = run(&Cmd::new("sleep").arg("1000"), &log, Duration::from_millis(100)).unwrap_err();
+        let error = run(
+            &Cmd::new("sleep").arg("1000"),
+            &log,
+            Duration::from_millis(100),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
     }
 }

@@ -18,7 +18,11 @@ pub fn profile_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     let dir = exe.parent().unwrap_or(Path::new("target/debug"));
     // Unit tests live one level deeper.
-    if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_owned() } else { dir.to_owned() }
+    if dir.ends_with("deps") {
+        dir.parent().unwrap_or(dir).to_owned()
+    } else {
+        dir.to_owned()
+    }
 }
 
 /// `lifeboat` and `lifeboat-rescue`, side by side.
@@ -37,12 +41,17 @@ impl Product {
                 vec![target.join("release"), target.join("debug")]
             }
         };
-        let found = dirs.iter().find(|dir| PROGRAMS.iter().all(|p| dir.join(p).is_file()));
+        let found = dirs
+            .iter()
+            .find(|dir| PROGRAMS.iter().all(|p| dir.join(p).is_file()));
         match found {
             Some(dir) => Ok(Self { dir: dir.clone() }),
             None => {
                 let dirs: Vec<_> = dirs.iter().map(|d| d.display().to_string()).collect();
-                Err(format!("lifeboat and lifeboat-rescue are not built (looked in {})", dirs.join(" and ")))
+                Err(format!(
+                    "lifeboat and lifeboat-rescue are not built (looked in {})",
+                    dirs.join(" and ")
+                ))
             }
         }
     }

@@ -64,7 +64,11 @@ pub struct Drive {
 impl Drive {
     /// A disk.
     pub fn new(image: impl Into<PathBuf>, bus: Bus, serial: impl Into<String>) -> Self {
-        Self { image: image.into(), bus, serial: serial.into() }
+        Self {
+            image: image.into(),
+            bus,
+            serial: serial.into(),
+        }
     }
 }
 
@@ -93,7 +97,14 @@ pub struct Counters {
 impl Machine {
     /// A machine with 1 GiB and one processor. The name begins the names of its logs.
     pub fn new(name: impl Into<String>, firmware: Firmware) -> Self {
-        Self { name: name.into(), firmware, memory_mib: 1024, cpus: 1, drives: Vec::new(), share: None }
+        Self {
+            name: name.into(),
+            firmware,
+            memory_mib: 1024,
+            cpus: 1,
+            drives: Vec::new(),
+            share: None,
+        }
     }
 
     /// Changes the name.
@@ -138,55 +149,127 @@ impl Machine {
         let qemu_log = log.path(&format!("{}.qemu.log", self.name));
         let cmd = self.command(log, sockets.path())?.output_to(&qemu_log);
         let mut guard = ChildGuard(process::spawn(&cmd, log)?);
-        let serial = Serial::new(connect(&sockets.path().join("serial"), &mut guard.0, &qemu_log)?)?;
-        let channel = Channel::new(connect(&sockets.path().join("channel"), &mut guard.0, &qemu_log)?);
+        let serial = Serial::new(connect(
+            &sockets.path().join("serial"),
+            &mut guard.0,
+            &qemu_log,
+        )?)?;
+        let channel = Channel::new(connect(
+            &sockets.path().join("channel"),
+            &mut guard.0,
+            &qemu_log,
+        )?);
         let qmp = Qmp::new(
             connect(&sockets.path().join("qmp"), &mut guard.0, &qemu_log)?,
             &log.path(&format!("{}.qmp.log", self.name)),
         )?;
-        Ok(Running { name: self.name, drives: self.drives, serial, channel, qmp, child: guard, _sockets: sockets })
+        Ok(Running {
+            name: self.name,
+            drives: self.drives,
+            serial,
+            channel,
+            qmp,
+            child: guard,
+            _sockets: sockets,
+        })
     }
 
     fn command(&self, log: &Artefacts, sockets: &Path) -> Result<Cmd> {
         let mut cmd = Cmd::new("qemu-system-x86_64")
             .args(["-name", &self.name])
-            .args(["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "qemu64"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"])
-            .args(["-smp", &self.cpus.to_string(), "-m", &self.memory_mib.to_string()])
+            .args([
+                "-accel",
+                "tcg,thread=multi",
+                "-machine",
+                "q35",
+                "-cpu",
+                "qemu64",
+            ])
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-vga",
+                "std",
+            ])
+            .args([
+                "-smp",
+                &self.cpus.to_string(),
+                "-m",
+                &self.memory_mib.to_string(),
+            ])
             // After the guest powered off QEMU stays, so that its counters can still be read.
             .arg("-no-shutdown")
-            .args(["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci", "-device", "virtio-serial-pci"]);
+            .args([
+                "-device",
+                "virtio-rng-pci",
+                "-device",
+                "qemu-xhci,id=xhci",
+                "-device",
+                "virtio-serial-pci",
+            ]);
         if self.firmware == Firmware::Uefi {
             let vars = log.path(&format!("{}.vars.fd", self.name));
-            fs::copy(format!("{OVMF}/OVMF_VARS_4M.fd"), &vars).context("OVMF's variables (package ovmf)")?;
+            fs::copy(format!("{OVMF}/OVMF_VARS_4M.fd"), &vars)
+                .context("OVMF's variables (package ovmf)")?;
             cmd = cmd
-                .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={OVMF}/OVMF_CODE_4M.fd")])
-                .args(["-drive", &format!("if=pflash,format=raw,file={}", option_value(&vars))]);
+                .args([
+                    "-drive",
+                    &format!("if=pflash,format=raw,readonly=on,file={OVMF}/OVMF_CODE_4M.fd"),
+                ])
+                .args([
+                    "-drive",
+                    &format!("if=pflash,format=raw,file={}", option_value(&vars)),
+                ]);
         }
-        for (name, device) in [("serial", None), ("channel", Some("virtserialport")), ("qmp", None)] {
-            let mut chardev =
-                format!("socket,id={name},server=on,wait=off,path={}", option_value(&sockets.join(name)));
+        for (name, device) in [
+            ("serial", None),
+            ("channel", Some("virtserialport")),
+            ("qmp", None),
+        ] {
+            let mut chardev = format!(
+                "socket,id={name},server=on,wait=off,path={}",
+                option_value(&sockets.join(name))
+            );
             if name == "serial" {
                 let file = log.path(&format!("{}.serial.log", self.name));
                 chardev += &format!(",logfile={},logappend=off", option_value(&file));
             }
             cmd = cmd.args(["-chardev", &chardev]);
             if let Some(device) = device {
-                cmd = cmd.args(["-device", &format!("{device},chardev={name},name={PORT_NAME}")]);
+                cmd = cmd.args([
+                    "-device",
+                    &format!("{device},chardev={name},name={PORT_NAME}"),
+                ]);
             }
         }
-        cmd = cmd.args(["-serial", "chardev:serial", "-mon", "chardev=qmp,mode=control"]);
+        cmd = cmd.args([
+            "-serial",
+            "chardev:serial",
+            "-mon",
+            "chardev=qmp,mode=control",
+        ]);
         if let Some(dir) = &self.share {
-            let share =
-                format!("local,path={},mount_tag=share,security_model=none,readonly=on", option_value(dir));
+            let share = format!(
+                "local,path={},mount_tag=share,security_model=none,readonly=on",
+                option_value(dir)
+            );
             cmd = cmd.args(["-virtfs", &share]);
         }
         let mut sata = 0;
         for (index, drive) in self.drives.iter().enumerate() {
             if drive.serial.len() > 20 {
-                bail!("the serial number {} is longer than 20 characters", drive.serial);
+                bail!(
+                    "the serial number {} is longer than 20 characters",
+                    drive.serial
+                );
             }
-            let format = if drive.image.extension().is_some_and(|e| e == "qcow2") { "qcow2" } else { "raw" };
+            let format = if drive.image.extension().is_some_and(|e| e == "qcow2") {
+                "qcow2"
+            } else {
+                "raw"
+            };
             cmd = cmd.args([
                 "-drive",
                 &format!(
@@ -203,7 +286,10 @@ impl Machine {
                 Bus::Nvme => "nvme".to_owned(),
                 Bus::Usb => "usb-storage,bus=xhci.0,removable=on".to_owned(),
             };
-            let device = format!("{device},drive=disk{index},serial={},bootindex={index}", drive.serial);
+            let device = format!(
+                "{device},drive=disk{index},serial={},bootindex={index}",
+                drive.serial
+            );
             cmd = cmd.args(["-device", &device]);
         }
         Ok(cmd)
@@ -225,7 +311,9 @@ fn connect(path: &Path, child: &mut Child, qemu_log: &Path) -> Result<UnixStream
             }
             Err(error) => {
                 let said = fs::read_to_string(qemu_log).unwrap_or_default();
-                return Err(error).with_context(|| format!("QEMU did not start: {}", process::tail(&said, 2000)));
+                return Err(error).with_context(|| {
+                    format!("QEMU did not start: {}", process::tail(&said, 2000))
+                });
             }
         }
     }
@@ -273,7 +361,8 @@ impl Running {
 
     /// Powers the golden host off in an orderly way.
     pub fn shut_down(mut self) -> Result<()> {
-        self.channel.run("systemctl poweroff --no-block", Duration::from_secs(60))?;
+        self.channel
+            .run("systemctl poweroff --no-block", Duration::from_secs(60))?;
         self.wait_powered_off(Duration::from_secs(120))?;
         self.quit()
     }
@@ -289,10 +378,15 @@ impl Running {
         let device = format!("disk{index}");
         let disk = stats
             .as_array()
-            .and_then(|all| all.iter().find(|d| d["device"] == device.as_str() || d["node-name"] == device.as_str()))
+            .and_then(|all| {
+                all.iter()
+                    .find(|d| d["device"] == device.as_str() || d["node-name"] == device.as_str())
+            })
             .with_context(|| format!("QEMU has no counters of {device}"))?;
         let count = |name: &str| {
-            disk["stats"][name].as_u64().with_context(|| format!("QEMU has no counter {name} of {device}"))
+            disk["stats"][name]
+                .as_u64()
+                .with_context(|| format!("QEMU has no counter {name} of {device}"))
         };
         Ok(Counters {
             reads: count("rd_operations")?,
@@ -303,7 +397,8 @@ impl Running {
 
     /// Keeps a picture of the screen (PPM).
     pub fn screenshot(&mut self, file: &Path) -> Result<()> {
-        self.qmp.command("screendump", json!({ "filename": file.to_string_lossy() }))?;
+        self.qmp
+            .command("screendump", json!({ "filename": file.to_string_lossy() }))?;
         Ok(())
     }
 
@@ -347,5 +442,6 @@ pub fn missing(firmware: Firmware) -> Option<String> {
         }
     }
     let ovmf = format!("{OVMF}/OVMF_CODE_4M.fd");
-    (firmware == Firmware::Uefi && !Path::new(&ovmf).exists()).then(|| format!("{ovmf} is missing (package ovmf)"))
+    (firmware == Firmware::Uefi && !Path::new(&ovmf).exists())
+        .then(|| format!("{ovmf} is missing (package ovmf)"))
 }

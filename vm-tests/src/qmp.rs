@@ -22,8 +22,14 @@ impl Qmp {
     /// Greets QEMU on a connected socket; every line goes to the file `log`.
     pub fn new(stream: UnixStream, log: &Path) -> Result<Self> {
         let log = File::create(log)?;
-        let mut qmp = Self { reader: BufReader::new(stream), log, events: Vec::new(), line: Vec::new() };
-        qmp.read(Instant::now() + Duration::from_secs(30))?.context("QEMU does not greet on its QMP socket")?;
+        let mut qmp = Self {
+            reader: BufReader::new(stream),
+            log,
+            events: Vec::new(),
+            line: Vec::new(),
+        };
+        qmp.read(Instant::now() + Duration::from_secs(30))?
+            .context("QEMU does not greet on its QMP socket")?;
         qmp.command("qmp_capabilities", json!({}))?;
         Ok(qmp)
     }
@@ -31,7 +37,9 @@ impl Qmp {
     /// The next line, or none when none comes before the deadline.
     fn read(&mut self, deadline: Instant) -> Result<Option<Value>> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(1));
             self.reader.get_ref().set_read_timeout(Some(left))?;
             match self.reader.read_until(b'\n', &mut self.line) {
                 Ok(0) => bail!("QEMU closed its QMP socket"),
@@ -41,7 +49,9 @@ impl Qmp {
                     return Ok(Some(serde_json::from_slice(&line)?));
                 }
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
                     if Instant::now() >= deadline {
                         return Ok(None);
                     }
@@ -55,15 +65,23 @@ impl Qmp {
     pub fn command(&mut self, name: &str, arguments: Value) -> Result<Value> {
         let line = format!("{}\n", json!({ "execute": name, "arguments": arguments }));
         self.log.write_all(line.as_bytes())?;
-        self.reader.get_ref().write_all(line.as_bytes()).with_context(|| format!("QMP {name}"))?;
+        self.reader
+            .get_ref()
+            .write_all(line.as_bytes())
+            .with_context(|| format!("QMP {name}"))?;
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let answer = self.read(deadline)?.ok_or_else(|| anyhow!("QMP {name}: no answer within 60 s"))?;
+            let answer = self
+                .read(deadline)?
+                .ok_or_else(|| anyhow!("QMP {name}: no answer within 60 s"))?;
             if let Some(value) = answer.get("return") {
                 return Ok(value.clone());
             }
             if let Some(error) = answer.get("error") {
-                bail!("QMP {name}: {}", error["desc"].as_str().unwrap_or("unknown error"));
+                bail!(
+                    "QMP {name}: {}",
+                    error["desc"].as_str().unwrap_or("unknown error")
+                );
             }
             self.events.push(answer);
         }

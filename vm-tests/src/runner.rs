@@ -33,7 +33,12 @@ impl Scenario {
         needs: fn() -> Result<(), String>,
         run: impl Fn(&Artefacts) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.to_owned(), about: about.to_owned(), needs, run: Box::new(run) }
+        Self {
+            name: name.to_owned(),
+            about: about.to_owned(),
+            needs,
+            run: Box::new(run),
+        }
     }
 }
 
@@ -99,10 +104,13 @@ impl Options {
 
     fn wants(&self, name: &str, all: &[Scenario]) -> bool {
         self.filters.is_empty()
-            || self.filters.iter().any(|filter| match all.iter().any(|s| &s.name == filter) {
-                true => name == filter,
-                false => name.contains(filter.as_str()),
-            })
+            || self
+                .filters
+                .iter()
+                .any(|filter| match all.iter().any(|s| &s.name == filter) {
+                    true => name == filter,
+                    false => name.contains(filter.as_str()),
+                })
     }
 }
 
@@ -121,7 +129,10 @@ pub struct Summary {
 pub fn run(all: &[Scenario], options: &Options, print: &(dyn Fn(&str) + Sync)) -> Result<Summary> {
     let chosen: Vec<&Scenario> = all.iter().filter(|s| options.wants(&s.name, all)).collect();
     if chosen.is_empty() {
-        bail!("no scenario is named {}; --list shows them", options.filters.join(", "));
+        bail!(
+            "no scenario is named {}; --list shows them",
+            options.filters.join(", ")
+        );
     }
     if options.list {
         for scenario in chosen {
@@ -146,21 +157,31 @@ pub fn run(all: &[Scenario], options: &Options, print: &(dyn Fn(&str) + Sync)) -
         }
     });
     let summary = summary.into_inner().unwrap_or_else(|e| e.into_inner());
-    print(&format!("{} passed, {} failed, {} ignored", summary.passed, summary.failed, summary.ignored));
+    print(&format!(
+        "{} passed, {} failed, {} ignored",
+        summary.passed, summary.failed, summary.ignored
+    ));
     Ok(summary)
 }
 
 fn run_one(scenario: &Scenario, options: &Options) -> (String, Summary) {
     let name = &scenario.name;
     if let Err(reason) = (scenario.needs)() {
-        return (format!("IGNORED {name}: {reason}"), Summary { ignored: 1, ..Summary::default() });
+        return (
+            format!("IGNORED {name}: {reason}"),
+            Summary {
+                ignored: 1,
+                ..Summary::default()
+            },
+        );
     }
     let started = Instant::now();
     let dir = options.artefacts.join(name);
     let result = Artefacts::new(&dir).and_then(|log| {
         // A panic in one scenario must not take the others' verdicts with it.
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&log)))
-            .unwrap_or_else(|_| bail!("the scenario's code panicked"));
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&log)))
+                .unwrap_or_else(|_| bail!("the scenario's code panicked"));
         match &result {
             Ok(()) if !options.keep => log.drop_disks()?,
             Ok(()) => {}
@@ -172,13 +193,31 @@ fn run_one(scenario: &Scenario, options: &Options) -> (String, Summary) {
     let kept = dir.display();
     match result {
         Ok(()) => {
-            let kept = if options.keep { format!("  ({kept})") } else { String::new() };
-            (format!("PASS    {name} {seconds:.1} s{kept}"), Summary { passed: 1, ..Summary::default() })
+            let kept = if options.keep {
+                format!("  ({kept})")
+            } else {
+                String::new()
+            };
+            (
+                format!("PASS    {name} {seconds:.1} s{kept}"),
+                Summary {
+                    passed: 1,
+                    ..Summary::default()
+                },
+            )
         }
         Err(error) => {
             let error = format!("{error:#}").replace('\n', "\n        ");
-            let line = format!("FAIL    {name} {seconds:.1} s\n        {error}\n        all is kept in {kept}");
-            (line, Summary { failed: 1, ..Summary::default() })
+            let line = format!(
+                "FAIL    {name} {seconds:.1} s\n        {error}\n        all is kept in {kept}"
+            );
+            (
+                line,
+                Summary {
+                    failed: 1,
+                    ..Summary::default()
+                },
+            )
         }
     }
 }
@@ -189,18 +228,36 @@ mod tests {
 
     fn options(dir: &std::path::Path, args: &[&str]) -> Options {
         let args = args.iter().map(|s| (*s).to_owned());
-        Options { artefacts: dir.to_owned(), ..Options::parse(args).unwrap() }
+        Options {
+            artefacts: dir.to_owned(),
+            ..Options::parse(args).unwrap()
+        }
     }
 
     fn all() -> Vec<Scenario> {
         vec![
-            Scenario::new("good", "passes", || Ok(()), |log| Ok(std::fs::write(log.path("x.raw"), "disk")?)),
+            Scenario::new(
+                "good",
+                "passes",
+                || Ok(()),
+                |log| Ok(std::fs::write(log.path("x.raw"), "disk")?),
+            ),
             Scenario::new("good-too", "panics", || Ok(()), |_| panic!("on purpose")),
-            Scenario::new("bad", "fails", || Ok(()), |log| {
-                std::fs::write(log.path("x.raw"), "disk")?;
-                bail!("the reason")
-            }),
-            Scenario::new("unable", "is ignored", || Err("no such program".to_owned()), |_| Ok(())),
+            Scenario::new(
+                "bad",
+                "fails",
+                || Ok(()),
+                |log| {
+                    std::fs::write(log.path("x.raw"), "disk")?;
+                    bail!("the reason")
+                },
+            ),
+            Scenario::new(
+                "unable",
+                "is ignored",
+                || Err("no such program".to_owned()),
+                |_| Ok(()),
+            ),
         ]
     }
 
@@ -210,14 +267,27 @@ mod tests {
         let lines = Mutex::new(Vec::new());
         let print = |line: &str| lines.lock().unwrap().push(line.to_owned());
         let summary = run(&all(), &options(dir.path(), &["--jobs", "1"]), &print).unwrap();
-        assert_eq!(summary, Summary { passed: 1, failed: 2, ignored: 1 });
+        assert_eq!(
+            summary,
+            Summary {
+                passed: 1,
+                failed: 2,
+                ignored: 1
+            }
+        );
         let text = lines.lock().unwrap().join("\n");
         assert!(text.contains("PASS    good "), "{text}");
         assert!(text.contains("FAIL    good-too"), "{text}");
         assert!(text.contains("the reason"), "{text}");
         assert!(text.contains("IGNORED unable: no such program"), "{text}");
-        assert!(dir.path().join("bad/x.raw").exists(), "the disk of a failed scenario is kept");
-        assert!(!dir.path().join("good/x.raw").exists(), "the disk of a passed scenario is dropped");
+        assert!(
+            dir.path().join("bad/x.raw").exists(),
+            "the disk of a failed scenario is kept"
+        );
+        assert!(
+            !dir.path().join("good/x.raw").exists(),
+            "the disk of a passed scenario is dropped"
+        );
     }
 
     #[test]
@@ -226,7 +296,10 @@ mod tests {
         let names = |args: &[&str]| {
             let options = options(dir.path(), args);
             let all = all();
-            all.iter().filter(|s| options.wants(&s.name, &all)).map(|s| s.name.clone()).collect::<Vec<_>>()
+            all.iter()
+                .filter(|s| options.wants(&s.name, &all))
+                .map(|s| s.name.clone())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(&["good"]), ["good"]);
         assert_eq!(names(&["goo"]), ["good", "good-too"]);

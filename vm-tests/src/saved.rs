@@ -51,7 +51,11 @@ impl Saved {
         let product = Product::find().map_err(anyhow::Error::msg)?;
         let prefix = format!("saved-{}-", firmware.name());
         let name = format!("{prefix}{}-{}", &product.key()?[..16], golden.key());
-        let saved = Self { dir: cache.join(&name), golden, product };
+        let saved = Self {
+            dir: cache.join(&name),
+            golden,
+            product,
+        };
         if saved.dir.exists() {
             return Ok(saved);
         }
@@ -64,7 +68,10 @@ impl Saved {
         }
         let log = Artefacts::new(artefacts.join(format!("backup-{}", firmware.name())))?;
         saved.make(firmware, &log).with_context(|| {
-            format!("making the backup that scenarios share failed; all is kept in {}", log.dir().display())
+            format!(
+                "making the backup that scenarios share failed; all is kept in {}",
+                log.dir().display()
+            )
         })?;
         log.drop_disks()?;
         Ok(saved)
@@ -77,7 +84,9 @@ impl Saved {
 
     /// What the host said about itself before the backup.
     pub fn facts(&self) -> Result<HostFacts> {
-        Ok(serde_json::from_slice(&fs::read(self.dir.join("facts.json"))?)?)
+        Ok(serde_json::from_slice(&fs::read(
+            self.dir.join("facts.json"),
+        )?)?)
     }
 
     /// 64 bytes out of [`PROBE_FILE`].
@@ -91,7 +100,11 @@ impl Saved {
             fs::remove_dir_all(&work)?;
         }
         fs::create_dir_all(&work)?;
-        let (root, stick, share) = (log.path("root.qcow2"), log.path("stick.raw"), log.path("share"));
+        let (root, stick, share) = (
+            log.path("root.qcow2"),
+            log.path("stick.raw"),
+            log.path("share"),
+        );
         disk::overlay(&self.golden.disk(), &root, log)?;
         disk::blank(&stick, 4 * GIB)?;
         self.product.copy_to(&share, log)?;
@@ -107,7 +120,10 @@ impl Saved {
         fs::write(work.join("facts.json"), serde_json::to_vec(&facts)?)?;
         log.note("facts taken");
         let probe = host.channel.run(
-            &format!("dd if={PROBE_FILE} bs=64 skip={} count=1 status=none", PROBE_AT / 64),
+            &format!(
+                "dd if={PROBE_FILE} bs=64 skip={} count=1 status=none",
+                PROBE_AT / 64
+            ),
             Duration::from_secs(30),
         )?;
         ensure!(probe.len() == 64, "{PROBE_FILE} is too short");
@@ -122,11 +138,24 @@ impl Saved {
             log.note(&format!("{name} ended"));
             output.map(drop)
         };
-        step("prepare", &format!("{LIFEBOAT} prepare \"$({FIND_STICK})\" --yes-erase {STICK_SERIAL}"), 15)?;
-        step("backup", &format!("{LIFEBOAT} backup --to \"$({FIND_STICK})\""), 20)?;
-        step("list", &format!("{LIFEBOAT} list --from \"$({FIND_STICK})\""), 2)?;
+        step(
+            "prepare",
+            &format!("{LIFEBOAT} prepare \"$({FIND_STICK})\" --yes-erase {STICK_SERIAL}"),
+            15,
+        )?;
+        step(
+            "backup",
+            &format!("{LIFEBOAT} backup --to \"$({FIND_STICK})\""),
+            20,
+        )?;
+        step(
+            "list",
+            &format!("{LIFEBOAT} list --from \"$({FIND_STICK})\""),
+            2,
+        )?;
         host.shut_down()?;
-        fs::rename(&stick, work.join("stick.raw")).or_else(|_| disk::copy(&stick, &work.join("stick.raw"), log))?;
+        fs::rename(&stick, work.join("stick.raw"))
+            .or_else(|_| disk::copy(&stick, &work.join("stick.raw"), log))?;
         fs::rename(&work, &self.dir)?;
         Ok(())
     }

@@ -29,7 +29,11 @@ pub struct Serial {
 }
 
 /// Texts after which nothing that a test waits for will come.
-const FATAL: [&str; 3] = ["Kernel panic - not syncing", "grub rescue>", "No bootable device"];
+const FATAL: [&str; 3] = [
+    "Kernel panic - not syncing",
+    "grub rescue>",
+    "No bootable device",
+];
 
 impl Serial {
     /// Takes over a connected socket; a thread reads it until the machine ends.
@@ -64,7 +68,11 @@ impl Serial {
         let mut state = lock.lock().unwrap_or_else(|e| e.into_inner());
         loop {
             let new = &state.text[state.seen..];
-            let found = texts.iter().enumerate().filter_map(|(i, t)| new.find(t).map(|at| (at + t.len(), i))).min();
+            let found = texts
+                .iter()
+                .enumerate()
+                .filter_map(|(i, t)| new.find(t).map(|at| (at + t.len(), i)))
+                .min();
             if let Some((end, which)) = found {
                 let upto = new[..end].to_owned();
                 state.seen += end;
@@ -72,10 +80,18 @@ impl Serial {
             }
             let wanted = || texts.join("\" or \"");
             if let Some(fatal) = FATAL.iter().find(|t| new.contains(**t)) {
-                bail!("waited for \"{}\" on the serial line, saw \"{fatal}\":\n{}", wanted(), tail(new, 2500));
+                bail!(
+                    "waited for \"{}\" on the serial line, saw \"{fatal}\":\n{}",
+                    wanted(),
+                    tail(new, 2500)
+                );
             }
             if state.closed {
-                bail!("the machine ended before \"{}\" came on the serial line:\n{}", wanted(), tail(new, 2500));
+                bail!(
+                    "the machine ended before \"{}\" came on the serial line:\n{}",
+                    wanted(),
+                    tail(new, 2500)
+                );
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -86,7 +102,10 @@ impl Serial {
                     tail(new, 2500)
                 );
             }
-            state = changed.wait_timeout(state, left).unwrap_or_else(|e| e.into_inner()).0;
+            state = changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(|e| e.into_inner())
+                .0;
         }
     }
 
@@ -109,7 +128,12 @@ impl Serial {
 
     /// Everything printed so far.
     pub fn text(&self) -> String {
-        self.state.0.lock().unwrap_or_else(|e| e.into_inner()).text.clone()
+        self.state
+            .0
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .text
+            .clone()
     }
 }
 
@@ -156,7 +180,10 @@ impl Plain {
 /// Length of the escape sequence at the start of `data`; none when it is not complete yet.
 fn sequence_length(data: &[u8]) -> Option<usize> {
     match data.get(1)? {
-        b'[' => data[2..].iter().position(|b| (0x40..=0x7e).contains(b)).map(|p| p + 3),
+        b'[' => data[2..]
+            .iter()
+            .position(|b| (0x40..=0x7e).contains(b))
+            .map(|p| p + 3),
         b']' => data.iter().position(|b| *b == 0x07).map(|p| p + 1),
         b'(' | b')' => data.get(2).map(|_| 3),
         _ => Some(2),
@@ -182,7 +209,9 @@ mod tests {
         let (a, mut b) = UnixStream::pair().unwrap();
         let serial = Serial::new(a).unwrap();
         b.write_all(b"one two three").unwrap();
-        let (which, upto) = serial.expect_any(&["three", "two"], Duration::from_secs(60)).unwrap();
+        let (which, upto) = serial
+            .expect_any(&["three", "two"], Duration::from_secs(60))
+            .unwrap();
         assert_eq!((which, upto.as_str()), (1, "one two"));
         serial.expect("three", Duration::from_secs(60)).unwrap();
         assert!(serial.expect("two", Duration::from_millis(50)).is_err());
@@ -193,7 +222,10 @@ mod tests {
         let (a, mut b) = UnixStream::pair().unwrap();
         let serial = Serial::new(a).unwrap();
         b.write_all(b"Kernel panic - not syncing: VFS").unwrap();
-        let error = serial.expect("login:", Duration::from_secs(3600)).unwrap_err().to_string();
+        let error = serial
+            .expect("login:", Duration::from_secs(3600))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("saw \"Kernel panic"), "{error}");
         let (a, b) = UnixStream::pair().unwrap();
         let serial = Serial::new(a).unwrap();

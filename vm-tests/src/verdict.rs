@@ -53,7 +53,12 @@ pub fn manifest_differences(before: &str, after: &str) -> Vec<String> {
             }
         }
     }
-    differences.extend(after.keys().filter(|p| !before.contains_key(*p)).map(|path| format!("{path}: new")));
+    differences.extend(
+        after
+            .keys()
+            .filter(|p| !before.contains_key(*p))
+            .map(|path| format!("{path}: new")),
+    );
     differences
 }
 
@@ -94,12 +99,26 @@ impl HostFacts {
             String::from_utf8(output).context("the golden host sent no UTF-8")
         };
         // `--wait` until start-up is over; a degraded system is no failure of the question.
-        let state = text("systemctl is-system-running --wait || true", 240)?.trim().to_owned();
-        let failed_units = text("systemctl list-units --failed --plain --no-legend | awk '{print $1}'", 60)?;
+        let state = text("systemctl is-system-running --wait || true", 240)?
+            .trim()
+            .to_owned();
+        let failed_units = text(
+            "systemctl list-units --failed --plain --no-legend | awk '{print $1}'",
+            60,
+        )?;
         let storage = text(STORAGE_SCRIPT, 120)?;
         let manifest = text("golden-manifest", 600)?;
-        ensure!(manifest.lines().count() > 3000, "the manifest has only {} lines", manifest.lines().count());
-        Ok(Self { manifest, storage, state, failed_units })
+        ensure!(
+            manifest.lines().count() > 3000,
+            "the manifest has only {} lines",
+            manifest.lines().count()
+        );
+        Ok(Self {
+            manifest,
+            storage,
+            state,
+            failed_units,
+        })
     }
 
     /// Compares with a host restored from a backup of this one. Writes both to the artefacts.
@@ -112,18 +131,34 @@ impl HostFacts {
         let more = problems.len().saturating_sub(20);
         problems.truncate(20);
         if more > 0 {
-            problems.push(format!("and {more} more differences of files (manifest.before, manifest.after)"));
+            problems.push(format!(
+                "and {more} more differences of files (manifest.before, manifest.after)"
+            ));
         }
         if self.storage != restored.storage {
             let old: Vec<_> = self.storage.lines().collect();
             let new: Vec<_> = restored.storage.lines().collect();
-            problems.extend(old.iter().filter(|l| !new.contains(l)).map(|l| format!("storage: \"{l}\" is gone")));
-            problems.extend(new.iter().filter(|l| !old.contains(l)).map(|l| format!("storage: \"{l}\" is new")));
+            problems.extend(
+                old.iter()
+                    .filter(|l| !new.contains(l))
+                    .map(|l| format!("storage: \"{l}\" is gone")),
+            );
+            problems.extend(
+                new.iter()
+                    .filter(|l| !old.contains(l))
+                    .map(|l| format!("storage: \"{l}\" is new")),
+            );
         }
-        let new_failures: Vec<_> =
-            restored.failed_units.lines().filter(|u| !self.failed_units.lines().any(|old| old == *u)).collect();
+        let new_failures: Vec<_> = restored
+            .failed_units
+            .lines()
+            .filter(|u| !self.failed_units.lines().any(|old| old == *u))
+            .collect();
         if !new_failures.is_empty() {
-            problems.push(format!("failed units that were not before: {}", new_failures.join(", ")));
+            problems.push(format!(
+                "failed units that were not before: {}",
+                new_failures.join(", ")
+            ));
         }
         if self.state == "running" && restored.state != "running" {
             problems.push(format!("the system is {}, it was running", restored.state));
@@ -142,15 +177,45 @@ const LVM: &str = "79d3d6e607f5c244a23c238f2a3df928";
 /// size. The partition that holds the volume group may have grown with the disk.
 pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
     let (old, new) = (disk::gpt(saved)?, disk::gpt(restored)?);
-    ensure!(old.id == new.id, "the disk's GUID was {}, is {}", old.id, new.id);
+    ensure!(
+        old.id == new.id,
+        "the disk's GUID was {}, is {}",
+        old.id,
+        new.id
+    );
     let numbers = |gpt: &disk::Gpt| gpt.partitions.iter().map(|p| p.number).collect::<Vec<_>>();
-    ensure!(numbers(&old) == numbers(&new), "the partitions were {:?}, are {:?}", numbers(&old), numbers(&new));
+    ensure!(
+        numbers(&old) == numbers(&new),
+        "the partitions were {:?}, are {:?}",
+        numbers(&old),
+        numbers(&new)
+    );
     for (a, b) in old.partitions.iter().zip(&new.partitions) {
         let number = a.number;
-        ensure!(a.kind == b.kind, "partition {number}: type was {}, is {}", a.kind, b.kind);
-        ensure!(a.uuid == b.uuid, "partition {number}: PARTUUID was {}, is {}", a.uuid, b.uuid);
-        ensure!(a.name == b.name, "partition {number}: name was \"{}\", is \"{}\"", a.name, b.name);
-        ensure!(a.flags == b.flags, "partition {number}: flags were {:x}, are {:x}", a.flags, b.flags);
+        ensure!(
+            a.kind == b.kind,
+            "partition {number}: type was {}, is {}",
+            a.kind,
+            b.kind
+        );
+        ensure!(
+            a.uuid == b.uuid,
+            "partition {number}: PARTUUID was {}, is {}",
+            a.uuid,
+            b.uuid
+        );
+        ensure!(
+            a.name == b.name,
+            "partition {number}: name was \"{}\", is \"{}\"",
+            a.name,
+            b.name
+        );
+        ensure!(
+            a.flags == b.flags,
+            "partition {number}: flags were {:x}, are {:x}",
+            a.flags,
+            b.flags
+        );
         ensure!(
             a.size == b.size || (a.kind == LVM && b.size > a.size),
             "partition {number} had {} sectors, has {}",
@@ -164,12 +229,19 @@ pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
 /// The bytes of partition `number` have to be equal on both raw images.
 pub fn ensure_same_bytes(saved: &Path, restored: &Path, number: u32) -> Result<()> {
     let hash = |image: &Path| -> Result<String> {
-        match disk::gpt(image)?.partitions.iter().find(|p| p.number == number) {
+        match disk::gpt(image)?
+            .partitions
+            .iter()
+            .find(|p| p.number == number)
+        {
             Some(p) => disk::range_hash(image, p.start * 512, p.size * 512),
             None => bail!("{} has no partition {number}", image.display()),
         }
     };
-    ensure!(hash(saved)? == hash(restored)?, "the content of partition {number} differs");
+    ensure!(
+        hash(saved)? == hash(restored)?,
+        "the content of partition {number} differs"
+    );
     Ok(())
 }
 
@@ -184,7 +256,11 @@ pub struct Untouched<'a> {
 impl<'a> Untouched<'a> {
     /// Remembers the content, before the machine starts.
     pub fn watch(image: &'a Path, serial: &'a str) -> Result<Self> {
-        Ok(Self { image, serial, hash: disk::content_hash(image)? })
+        Ok(Self {
+            image,
+            serial,
+            hash: disk::content_hash(image)?,
+        })
     }
 
     /// Asks QEMU, while the machine is still there (it may be powered off).
@@ -200,7 +276,11 @@ impl<'a> Untouched<'a> {
 
     /// Reads the image again, after the machine ended.
     pub fn ensure_same_content(&self) -> Result<()> {
-        ensure!(disk::content_hash(self.image)? == self.hash, "the content of disk {} changed", self.serial);
+        ensure!(
+            disk::content_hash(self.image)? == self.hash,
+            "the content of disk {} changed",
+            self.serial
+        );
         Ok(())
     }
 }
@@ -211,13 +291,20 @@ mod tests {
     use crate::process::{Cmd, run};
 
     fn sh(script: &str, dir: &Path, log: &Artefacts) {
-        let cmd = Cmd::new("bash").args(["-ec", &format!("cd \"$0\"\n{script}")]).arg(dir);
+        let cmd = Cmd::new("bash")
+            .args(["-ec", &format!("cd \"$0\"\n{script}")])
+            .arg(dir);
         run(&cmd, log, Duration::from_secs(60)).unwrap();
     }
 
     fn manifest(dir: &Path, log: &Artefacts) -> String {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/manifest.pl");
-        let out = run(&Cmd::new("perl").arg(program).arg(dir), log, Duration::from_secs(60)).unwrap();
+        let out = run(
+            &Cmd::new("perl").arg(program).arg(dir),
+            log,
+            Duration::from_secs(60),
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -229,25 +316,42 @@ mod tests {
             ("printf y >f; touch -d @1600000000 f", "f: sha256 was"),
             ("chmod u+s f; touch -d @1600000000 f", "f: mode was"),
             ("setfattr -n user.a -v other f", "f: xattrs was"),
-            ("touch -d '2020-09-13 12:26:40.000000001 UTC' f", "f: mtime was 1600000000.000000000, is 1600000000.000000001"),
-            ("ln -sfn elsewhere l; touch -h -d @1600000000 l", "l: link target was"),
+            (
+                "touch -d '2020-09-13 12:26:40.000000001 UTC' f",
+                "f: mtime was 1600000000.000000000, is 1600000000.000000001",
+            ),
+            (
+                "ln -sfn elsewhere l; touch -h -d @1600000000 l",
+                "l: link target was",
+            ),
             ("rm h; cp -p --preserve=all f h", "h: hard links was"),
             ("cp -p --sparse=never s t; mv t s", "s: holes was"),
             ("rm f", "f: missing"),
             ("echo >new", "new: new"),
-            ("truncate -s 5 f; touch -d @1600000000 f", "f: size was 1, is 5"),
+            (
+                "truncate -s 5 f; touch -d @1600000000 f",
+                "f: size was 1, is 5",
+            ),
         ];
         for (change, expected) in changes {
             let tree = dir.path().join("tree");
             std::fs::create_dir(&tree).unwrap();
-            let make = "printf x >f; setfattr -n user.a -v b f; ln f h; ln -s there l; truncate -s 4M s
+            let make =
+                "printf x >f; setfattr -n user.a -v b f; ln f h; ln -s there l; truncate -s 4M s
                         touch -h -d @1600000000 f l s";
             sh(make, &tree, &log);
             let before = manifest(&tree, &log);
-            assert_eq!(manifest_differences(&before, &manifest(&tree, &log)), [""; 0], "the same tree twice");
+            assert_eq!(
+                manifest_differences(&before, &manifest(&tree, &log)),
+                [""; 0],
+                "the same tree twice"
+            );
             sh(change, &tree, &log);
             let found = manifest_differences(&before, &manifest(&tree, &log));
-            assert!(found.iter().any(|d| d.starts_with(&format!("/{expected}"))), "{change}: {found:?}");
+            assert!(
+                found.iter().any(|d| d.starts_with(&format!("/{expected}"))),
+                "{change}: {found:?}"
+            );
             std::fs::remove_dir_all(&tree).unwrap();
         }
     }
@@ -268,7 +372,12 @@ mod tests {
         other.failed_units = "ssh.service\n".to_owned();
         other.state = "degraded".to_owned();
         let text = facts.ensure_equal(&other, &log).unwrap_err().to_string();
-        for part in ["\"root UUID=1\" is gone", "\"root UUID=2\" is new", "ssh.service", "is degraded"] {
+        for part in [
+            "\"root UUID=1\" is gone",
+            "\"root UUID=2\" is new",
+            "ssh.service",
+            "is degraded",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }
@@ -282,16 +391,39 @@ mod tests {
         let log = Artefacts::new(dir.path().join("log")).unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         disk::blank(&a, 64 << 20).unwrap();
-        sh("sgdisk -n 1:2048:4095 -n 2:4096:8191 -t 2:8E00 a >/dev/null; cp a b", dir.path(), &log);
+        sh(
+            "sgdisk -n 1:2048:4095 -n 2:4096:8191 -t 2:8E00 a >/dev/null; cp a b",
+            dir.path(),
+            &log,
+        );
         ensure_same_partitions(&a, &b).unwrap();
         ensure_same_bytes(&a, &b, 1).unwrap();
         sh("sgdisk -c 1:other b >/dev/null", dir.path(), &log);
-        assert!(ensure_same_partitions(&a, &b).unwrap_err().to_string().contains("partition 1: name"));
+        assert!(
+            ensure_same_partitions(&a, &b)
+                .unwrap_err()
+                .to_string()
+                .contains("partition 1: name")
+        );
         sh("cp a b; sgdisk -u 2:R b >/dev/null", dir.path(), &log);
-        assert!(ensure_same_partitions(&a, &b).unwrap_err().to_string().contains("partition 2: PARTUUID"));
+        assert!(
+            ensure_same_partitions(&a, &b)
+                .unwrap_err()
+                .to_string()
+                .contains("partition 2: PARTUUID")
+        );
         sh("cp a b; sgdisk -U R b >/dev/null", dir.path(), &log);
-        assert!(ensure_same_partitions(&a, &b).unwrap_err().to_string().contains("the disk's GUID"));
-        sh("cp a b; printf x | dd of=b bs=1 seek=1048580 conv=notrunc status=none", dir.path(), &log);
+        assert!(
+            ensure_same_partitions(&a, &b)
+                .unwrap_err()
+                .to_string()
+                .contains("the disk's GUID")
+        );
+        sh(
+            "cp a b; printf x | dd of=b bs=1 seek=1048580 conv=notrunc status=none",
+            dir.path(),
+            &log,
+        );
         assert!(ensure_same_bytes(&a, &b, 1).is_err());
     }
 }

@@ -34,7 +34,10 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
         .start(log)?;
     rescue::wait_restored(&mut machine, log)?;
     // Guards the counter that other scenarios rely on.
-    ensure!(machine.counters(rescue::TARGET_SERIAL)?.writes > 0, "QEMU's write counter does not count");
+    ensure!(
+        machine.counters(rescue::TARGET_SERIAL)?.writes > 0,
+        "QEMU's write counter does not count"
+    );
     machine.quit()?;
     rescue::judge(&saved, Firmware::Bios, &target, Bus::Virtio, log)
 }

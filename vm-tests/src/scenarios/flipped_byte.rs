@@ -32,24 +32,53 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     let stick = rescue::copy_stick(&saved, log)?;
     rescue::arm(&saved, &stick, log)?;
     let pack = flip(&stick, &saved.probe()?, log)?;
-    log.note(&format!("flipped a byte of {PROBE_FILE} in {}", pack.display()));
+    log.note(&format!(
+        "flipped a byte of {PROBE_FILE} in {}",
+        pack.display()
+    ));
     let target = log.path("target.raw");
     disk::data_disk(&target, DISK_BYTES, log)?;
     let untouched = Untouched::watch(&target, rescue::TARGET_SERIAL)?;
     let mut machine = rescue::machine(Firmware::Bios, &stick)
         .drive(Drive::new(&target, Bus::Virtio, rescue::TARGET_SERIAL))
         .start(log)?;
-    let event =
-        rescue::wait_event(&machine.serial, &["damaged", "refused", "restored", "failed"], Duration::from_secs(600))?;
-    ensure!(event.name == "damaged", "the damage was not reported; instead: {} {}", event.name, event.fields);
+    let event = rescue::wait_event(
+        &machine.serial,
+        &["damaged", "refused", "restored", "failed"],
+        Duration::from_secs(600),
+    )?;
+    ensure!(
+        event.name == "damaged",
+        "the damage was not reported; instead: {} {}",
+        event.name,
+        event.fields
+    );
     let file = event.field("file").unwrap_or_default().to_owned();
-    ensure!(file.ends_with(PROBE_FILE), "the damage is in {PROBE_FILE}, reported is \"{file}\"");
-    let id = pack.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    ensure!(
+        file.ends_with(PROBE_FILE),
+        "the damage is in {PROBE_FILE}, reported is \"{file}\""
+    );
+    let id = pack
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let named = event.field("pack").unwrap_or_default();
-    ensure!(named.contains(&id), "the damage is in the pack {id}, reported is \"{named}\"");
-    let event =
-        rescue::wait_event(&machine.serial, &["refused", "damaged", "restored", "failed"], Duration::from_secs(300))?;
-    ensure!(event.name == "refused", "one file is damaged; then came {} {}", event.name, event.fields);
+    ensure!(
+        named.contains(&id),
+        "the damage is in the pack {id}, reported is \"{named}\""
+    );
+    let event = rescue::wait_event(
+        &machine.serial,
+        &["refused", "damaged", "restored", "failed"],
+        Duration::from_secs(300),
+    )?;
+    ensure!(
+        event.name == "refused",
+        "one file is damaged; then came {} {}",
+        event.name,
+        event.fields
+    );
     machine.wait_powered_off(Duration::from_secs(120))?;
     untouched.ensure_no_writes(&mut machine)?;
     machine.quit()?;
@@ -60,10 +89,24 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
 fn flip(stick: &Path, probe: &[u8], log: &Artefacts) -> Result<PathBuf> {
     let minute = Duration::from_secs(60);
     let gpt = disk::gpt(stick)?;
-    let data = gpt.partitions.last().context("the stick has no partitions")?;
+    let data = gpt
+        .partitions
+        .last()
+        .context("the stick has no partitions")?;
     let mount = tempfile::tempdir()?;
-    let options = format!("loop,offset={},sizelimit={}", data.start * 512, data.size * 512);
-    run_command(&Cmd::new("mount").args(["-t", "ext4", "-o", &options]).arg(stick).arg(mount.path()), log, minute)?;
+    let options = format!(
+        "loop,offset={},sizelimit={}",
+        data.start * 512,
+        data.size * 512
+    );
+    run_command(
+        &Cmd::new("mount")
+            .args(["-t", "ext4", "-o", &options])
+            .arg(stick)
+            .arg(mount.path()),
+        log,
+        minute,
+    )?;
     let result = flip_below(&mount.path().join("lifeboat/packs"), probe);
     run_command(&Cmd::new("umount").arg(mount.path()), log, minute)?;
     result

@@ -21,29 +21,69 @@ pub fn scenario(firmware: Firmware, artefacts: &Path) -> Scenario {
         Firmware::Uefi => ("golden-boots-uefi", super::needs_uefi_host),
     };
     let about = "the golden host boots, answers on its root channel, and its manifest notices every kind of change";
-    Scenario::new(name, about, needs, move |log| run(firmware, &artefacts, log))
+    Scenario::new(name, about, needs, move |log| {
+        run(firmware, &artefacts, log)
+    })
 }
 
 /// One change of each kind that a restore could get wrong, and the field that must tell.
 const CHANGES: [(&str, &str, &str); 9] = [
-    ("printf x | dd of=many/00/file-0001 bs=1 seek=3 conv=notrunc status=none; touch -d @1600003601 many/00/file-0001",
-     "/srv/files/many/00/file-0001", "sha256"),
-    ("chmod u+x many/00/file-0002", "/srv/files/many/00/file-0002", "mode"),
-    ("setfattr -n user.comment -v other xattrs/user", "/srv/files/xattrs/user", "xattrs"),
-    ("touch -d '2001-02-03 04:05:06.123456788 UTC' times/ns", "/srv/files/times/ns", "mtime"),
-    ("setfacl -m u:1001:r acl/file", "/srv/files/acl/file", "xattrs"),
-    ("cp -p links/hard-2 /tmp/h; mv /tmp/h links/hard-2", "/srv/files/links/hard-2", "hard links"),
-    ("chattr -i flags/immutable", "/srv/files/flags/immutable", "flags"),
-    ("cp -p --sparse=never sparse/nothing /tmp/s; mv /tmp/s sparse/nothing", "/srv/files/sparse/nothing", "holes"),
-    ("chown -h 0:0 owners/link", "/srv/files/owners/link", "owner"),
+    (
+        "printf x | dd of=many/00/file-0001 bs=1 seek=3 conv=notrunc status=none; touch -d @1600003601 many/00/file-0001",
+        "/srv/files/many/00/file-0001",
+        "sha256",
+    ),
+    (
+        "chmod u+x many/00/file-0002",
+        "/srv/files/many/00/file-0002",
+        "mode",
+    ),
+    (
+        "setfattr -n user.comment -v other xattrs/user",
+        "/srv/files/xattrs/user",
+        "xattrs",
+    ),
+    (
+        "touch -d '2001-02-03 04:05:06.123456788 UTC' times/ns",
+        "/srv/files/times/ns",
+        "mtime",
+    ),
+    (
+        "setfacl -m u:1001:r acl/file",
+        "/srv/files/acl/file",
+        "xattrs",
+    ),
+    (
+        "cp -p links/hard-2 /tmp/h; mv /tmp/h links/hard-2",
+        "/srv/files/links/hard-2",
+        "hard links",
+    ),
+    (
+        "chattr -i flags/immutable",
+        "/srv/files/flags/immutable",
+        "flags",
+    ),
+    (
+        "cp -p --sparse=never sparse/nothing /tmp/s; mv /tmp/s sparse/nothing",
+        "/srv/files/sparse/nothing",
+        "holes",
+    ),
+    (
+        "chown -h 0:0 owners/link",
+        "/srv/files/owners/link",
+        "owner",
+    ),
 ];
 
 fn run(firmware: Firmware, artefacts: &Path, log: &Artefacts) -> Result<()> {
     let golden = Golden::get(&cache_dir(), artefacts)?;
     let root = log.path("root.qcow2");
     disk::overlay(&golden.disk(), &root, log)?;
-    let mut host = Machine::new("golden", firmware).drive(Drive::new(&root, Bus::Virtio, "GOLDEN")).start(log)?;
-    host.serial.expect("golden login:", Duration::from_secs(240))?;
+    let mut host = Machine::new("golden", firmware)
+        .drive(Drive::new(&root, Bus::Virtio, "GOLDEN"))
+        .start(log)?;
+    host.serial
+        .expect("golden login:", Duration::from_secs(240))?;
     log.note("login prompt");
     host.channel.ready(Duration::from_secs(120))?;
     log.note("root channel");
@@ -51,25 +91,46 @@ fn run(firmware: Firmware, artefacts: &Path, log: &Artefacts) -> Result<()> {
     log.note("facts taken");
     std::fs::write(log.path("manifest"), &facts.manifest)?;
     std::fs::write(log.path("storage"), &facts.storage)?;
-    ensure!(facts.state == "running", "the golden host is {}: {}", facts.state, facts.failed_units);
-    let uefi = host.channel.output("test -d /sys/firmware/efi", Duration::from_secs(30))?.status == 0;
-    ensure!(uefi == (firmware == Firmware::Uefi), "the golden host booted with the other firmware");
+    ensure!(
+        facts.state == "running",
+        "the golden host is {}: {}",
+        facts.state,
+        facts.failed_units
+    );
+    let uefi = host
+        .channel
+        .output("test -d /sys/firmware/efi", Duration::from_secs(30))?
+        .status
+        == 0;
+    ensure!(
+        uefi == (firmware == Firmware::Uefi),
+        "the golden host booted with the other firmware"
+    );
     if firmware == Firmware::Bios {
         let script = format!("set -e; cd /srv/files\n{}", CHANGES.map(|c| c.0).join("\n"));
         host.channel.run(&script, Duration::from_secs(60))?;
-        let after = String::from_utf8(host.channel.run("golden-manifest", Duration::from_secs(600))?)?;
+        let after = String::from_utf8(
+            host.channel
+                .run("golden-manifest", Duration::from_secs(600))?,
+        )?;
         let differences = manifest_differences(&facts.manifest, &after);
         for (_, path, field) in CHANGES {
             ensure!(
-                differences.iter().any(|d| d.starts_with(&format!("{path}: {field} was"))),
+                differences
+                    .iter()
+                    .any(|d| d.starts_with(&format!("{path}: {field} was"))),
                 "the manifest did not notice the change of {field} of {path}: {differences:?}"
             );
         }
-        let others: Vec<_> =
-            differences.iter().filter(|d| !CHANGES.iter().any(|(_, path, _)| d.starts_with(path))).collect();
+        let others: Vec<_> = differences
+            .iter()
+            .filter(|d| !CHANGES.iter().any(|(_, path, _)| d.starts_with(path)))
+            .collect();
         // Changing an entry changes its directory's time, and a broken hard link changes its group.
         ensure!(
-            others.iter().all(|d| d.contains(": mtime was") || d.starts_with("/srv/files/modes/hard-3")),
+            others
+                .iter()
+                .all(|d| d.contains(": mtime was") || d.starts_with("/srv/files/modes/hard-3")),
             "the manifest shows changes that nobody made: {others:?}"
         );
     }

@@ -5,6 +5,7 @@ mod flipped_byte;
 mod golden_boots;
 mod rescue;
 mod stick_boots;
+mod storage;
 mod too_small;
 mod uefi_dirty_same_size;
 mod wizard_serial;
@@ -18,7 +19,7 @@ use crate::{golden, product};
 /// All scenarios. Those that share a backup keep its log below `artefacts`.
 pub fn all(artefacts: &Path) -> Vec<Scenario> {
     // The long ones first, and the two that make a shared backup beside each other.
-    vec![
+    let mut all = vec![
         bios_bigger_blank::scenario(artefacts),
         uefi_dirty_same_size::scenario(artefacts),
         wizard_serial::scenario(artefacts),
@@ -27,7 +28,9 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         stick_boots::scenario(artefacts),
         golden_boots::scenario(Firmware::Bios, artefacts),
         golden_boots::scenario(Firmware::Uefi, artefacts),
-    ]
+    ];
+    all.extend(storage::scenarios());
+    all
 }
 
 fn reason(missing: Option<String>) -> Result<(), String> {

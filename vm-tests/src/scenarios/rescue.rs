@@ -49,7 +49,9 @@ impl Event {
                 })?;
                 (&quoted[..end], &quoted[end + 1..])
             } else {
-                after.split_once(' ').map_or((after, ""), |(value, _)| (value, &after[value.len()..]))
+                after
+                    .split_once(' ')
+                    .map_or((after, ""), |(value, _)| (value, &after[value.len()..]))
             };
             if name.trim() == key {
                 return Some(value);
@@ -61,18 +63,28 @@ impl Event {
 
     /// The value of a field that is a number.
     pub fn number(&self, key: &str) -> Result<u64> {
-        let value = self.field(key).with_context(|| format!("{} has no {key}: {}", self.name, self.fields))?;
-        value.parse().with_context(|| format!("{}: {key}={value}", self.name))
+        let value = self
+            .field(key)
+            .with_context(|| format!("{} has no {key}: {}", self.name, self.fields))?;
+        value
+            .parse()
+            .with_context(|| format!("{}: {key}={value}", self.name))
     }
 }
 
 /// Waits for one of these events.
 pub fn wait_event(serial: &Serial, names: &[&str], timeout: Duration) -> Result<Event> {
-    let texts: Vec<String> = names.iter().map(|name| format!("lifeboat: {name} ")).collect();
+    let texts: Vec<String> = names
+        .iter()
+        .map(|name| format!("lifeboat: {name} "))
+        .collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let (which, _) = serial.expect_any(&texts, timeout)?;
     let fields = serial.rest_of_line(Duration::from_secs(30))?;
-    Ok(Event { name: names[which].to_owned(), fields })
+    Ok(Event {
+        name: names[which].to_owned(),
+        fields,
+    })
 }
 
 /// A stick of one's own, a copy of the shared one.
@@ -86,10 +98,20 @@ pub fn copy_stick(saved: &Saved, log: &Artefacts) -> Result<std::path::PathBuf> 
 pub fn arm(saved: &Saved, stick: &Path, log: &Artefacts) -> Result<()> {
     let minute = Duration::from_secs(60);
     let lifeboat = || Cmd::new(saved.product.lifeboat());
-    let layout = run(&lifeboat().args(["layout", "latest", "--json", "--from"]).arg(stick), log, 2 * minute)?;
-    let layout: Value = serde_json::from_slice(&layout).context("what `lifeboat layout --json` printed")?;
+    let layout = run(
+        &lifeboat()
+            .args(["layout", "latest", "--json", "--from"])
+            .arg(stick),
+        log,
+        2 * minute,
+    )?;
+    let layout: Value =
+        serde_json::from_slice(&layout).context("what `lifeboat layout --json` printed")?;
     let disk = saved_disk(&layout)?;
-    let cmd = lifeboat().args(["arm", "--on"]).arg(stick).args(["--then", "poweroff", "--disk"]);
+    let cmd = lifeboat()
+        .args(["arm", "--on"])
+        .arg(stick)
+        .args(["--then", "poweroff", "--disk"]);
     run(&cmd.arg(format!("{disk}={TARGET_SERIAL}")), log, 2 * minute)?;
     Ok(())
 }
@@ -100,7 +122,12 @@ fn saved_disk(layout: &Value) -> Result<String> {
         match value {
             Value::Object(map) => {
                 if let Some(nodes) = map.get("nodes").and_then(Value::as_object) {
-                    found.extend(nodes.keys().filter(|k| k.starts_with("disk:")).map(String::as_str));
+                    found.extend(
+                        nodes
+                            .keys()
+                            .filter(|k| k.starts_with("disk:"))
+                            .map(String::as_str),
+                    );
                     return;
                 }
                 map.values().for_each(|v| search(v, found));
@@ -120,33 +147,66 @@ fn saved_disk(layout: &Value) -> Result<String> {
 /// A machine with the stick, and the disks of the scenario behind it.
 pub fn machine(firmware: Firmware, stick: &Path) -> Machine {
     // 1536 MiB: the initramfs, and what the restore keeps in memory.
-    Machine::new("rescue", firmware).memory(1536).drive(Drive::new(stick, Bus::Usb, STICK_SERIAL))
+    Machine::new("rescue", firmware)
+        .memory(1536)
+        .drive(Drive::new(stick, Bus::Usb, STICK_SERIAL))
 }
 
 /// Waits until an unattended restore is over and the machine is off, and sees that it reports no difference.
 pub fn wait_restored(machine: &mut Running, log: &Artefacts) -> Result<()> {
     let ready = wait_event(&machine.serial, &["ready"], Duration::from_secs(240))?;
     log.note(&format!("rescue system ready: {}", ready.fields));
-    ensure!(ready.number("bundles")? == 1, "the rescue system found not one bundle: {}", ready.fields);
-    let event = wait_event(&machine.serial, &["restored", "refused", "failed"], Duration::from_secs(1500))?;
+    ensure!(
+        ready.number("bundles")? == 1,
+        "the rescue system found not one bundle: {}",
+        ready.fields
+    );
+    let event = wait_event(
+        &machine.serial,
+        &["restored", "refused", "failed"],
+        Duration::from_secs(1500),
+    )?;
     log.note(&format!("{}: {}", event.name, event.fields));
-    ensure!(event.name == "restored", "the restore was {}: {}", event.name, event.fields);
-    ensure!(event.number("differences")? == 0, "the rescue system reports differences: {}", event.fields);
-    ensure!(event.number("lost")? == 0, "the rescue system reports losses: {}", event.fields);
+    ensure!(
+        event.name == "restored",
+        "the restore was {}: {}",
+        event.name,
+        event.fields
+    );
+    ensure!(
+        event.number("differences")? == 0,
+        "the rescue system reports differences: {}",
+        event.fields
+    );
+    ensure!(
+        event.number("lost")? == 0,
+        "the rescue system reports losses: {}",
+        event.fields
+    );
     machine.wait_powered_off(Duration::from_secs(120))
 }
 
 /// The verdict on a restored disk: its partition table, the partition that holds no filesystem, and the host that boots from
 /// it alone.
-pub fn judge(saved: &Saved, firmware: Firmware, target: &Path, bus: Bus, log: &Artefacts) -> Result<()> {
+pub fn judge(
+    saved: &Saved,
+    firmware: Firmware,
+    target: &Path,
+    bus: Bus,
+    log: &Artefacts,
+) -> Result<()> {
     let golden = saved.golden.disk();
     ensure_same_partitions(&golden, target)?;
     ensure_same_bytes(&golden, target, 4)?;
     // The restored disk stays as the restore left it; the boot writes to an overlay.
     let boot = log.path("boot.qcow2");
     disk::overlay(target, &boot, log)?;
-    let mut host = Machine::new("restored", firmware).drive(Drive::new(&boot, bus, TARGET_SERIAL)).start(log)?;
-    host.serial.expect("golden login:", Duration::from_secs(300)).context("the restored disk does not boot alone")?;
+    let mut host = Machine::new("restored", firmware)
+        .drive(Drive::new(&boot, bus, TARGET_SERIAL))
+        .start(log)?;
+    host.serial
+        .expect("golden login:", Duration::from_secs(300))
+        .context("the restored disk does not boot alone")?;
     log.note("the restored host shows its login prompt");
     host.channel.ready(Duration::from_secs(120))?;
     let facts = HostFacts::take(&mut host.channel)?;
@@ -162,17 +222,30 @@ mod tests {
     fn fields_of_an_event() {
         let event = Event {
             name: "refused".to_owned(),
-            fields: r#"reason="the disk \"a\" is a=b small" missing_bytes=4096 empty="" path=x"#.to_owned(),
+            fields: r#"reason="the disk \"a\" is a=b small" missing_bytes=4096 empty="" path=x"#
+                .to_owned(),
         };
-        assert_eq!(event.field("reason"), Some(r#"the disk \"a\" is a=b small"#));
+        assert_eq!(
+            event.field("reason"),
+            Some(r#"the disk \"a\" is a=b small"#)
+        );
         assert_eq!(event.number("missing_bytes").unwrap(), 4096);
-        assert_eq!((event.field("empty"), event.field("path"), event.field("none")), (Some(""), Some("x"), None));
+        assert_eq!(
+            (
+                event.field("empty"),
+                event.field("path"),
+                event.field("none")
+            ),
+            (Some(""), Some("x"), None)
+        );
     }
 
     #[test]
     fn saved_disk_is_found_wherever_the_layout_is() {
         let layout = serde_json::json!({ "layout": { "nodes": { "disk:AB": {}, "part:1": {} } } });
         assert_eq!(saved_disk(&layout).unwrap(), "disk:AB");
-        assert!(saved_disk(&serde_json::json!({ "nodes": { "disk:A": {}, "disk:B": {} } })).is_err());
+        assert!(
+            saved_disk(&serde_json::json!({ "nodes": { "disk:A": {}, "disk:B": {} } })).is_err()
+        );
     }
 }

@@ -26,11 +26,19 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     let saved = Saved::get(Firmware::Bios, artefacts)?;
     let stick = rescue::copy_stick(&saved, log)?;
     for firmware in [Firmware::Bios, Firmware::Uefi] {
-        let mut machine = rescue::machine(firmware, &stick).named(&format!("stick-{}", firmware.name())).start(log)?;
+        let mut machine = rescue::machine(firmware, &stick)
+            .named(&format!("stick-{}", firmware.name()))
+            .start(log)?;
         let ready = rescue::wait_event(&machine.serial, &["ready"], Duration::from_secs(240))
             .with_context(|| format!("the stick does not boot on {}", firmware.name()))?;
-        ensure!(ready.number("bundles")? == 1, "not one bundle was found: {}", ready.fields);
-        machine.serial.expect("Restore point [1]: ", Duration::from_secs(60))?;
+        ensure!(
+            ready.number("bundles")? == 1,
+            "not one bundle was found: {}",
+            ready.fields
+        );
+        machine
+            .serial
+            .expect("Restore point [1]: ", Duration::from_secs(60))?;
         log.note(&format!("the wizard asks on {}", firmware.name()));
         machine.screenshot(&log.path(&format!("{}.ppm", firmware.name())))?;
         machine.quit()?;

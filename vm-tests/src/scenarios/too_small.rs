@@ -42,12 +42,23 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
         .drive(Drive::new(&target, Bus::Virtio, rescue::TARGET_SERIAL))
         .drive(Drive::new(&data, Bus::Sata, rescue::DATA_SERIAL))
         .start(log)?;
-    let event =
-        rescue::wait_event(&machine.serial, &["refused", "restored", "failed"], Duration::from_secs(400))?;
-    ensure!(event.name == "refused", "the restore was not refused but {}: {}", event.name, event.fields);
+    let event = rescue::wait_event(
+        &machine.serial,
+        &["refused", "restored", "failed"],
+        Duration::from_secs(400),
+    )?;
+    ensure!(
+        event.name == "refused",
+        "the restore was not refused but {}: {}",
+        event.name,
+        event.fields
+    );
     let missing = event.number("missing_bytes")?;
     // The installer's ESP and swap alone fill the disk; the whole saved disk is an upper bound.
-    ensure!(missing > 0 && missing < DISK_BYTES, "{missing} missing bytes are not plausible");
+    ensure!(
+        missing > 0 && missing < DISK_BYTES,
+        "{missing} missing bytes are not plausible"
+    );
     machine.wait_powered_off(Duration::from_secs(120))?;
     for disk in &disks {
         disk.ensure_no_writes(&mut machine)?;

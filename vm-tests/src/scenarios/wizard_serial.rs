@@ -78,8 +78,14 @@ fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
             6 => {
                 // Nothing may have been written so far.
                 let counters = machine.counters(rescue::TARGET_SERIAL)?;
-                ensure!(counters.writes == 0, "written to before the confirmation: {counters:?}");
-                ensure!(text.contains(rescue::TARGET_SERIAL) || mistyped, "what is erased is not named:\n{text}");
+                ensure!(
+                    counters.writes == 0,
+                    "written to before the confirmation: {counters:?}"
+                );
+                ensure!(
+                    text.contains(rescue::TARGET_SERIAL) || mistyped,
+                    "what is erased is not named:\n{text}"
+                );
                 if mistyped {
                     typed = true;
                     wait = Duration::from_secs(1500);
@@ -91,7 +97,13 @@ fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
             }
             7 => {
                 ensure!(typed, "the result came before the confirmation was typed");
-                ensure!(machine.serial.text().contains("lifeboat: restored differences=0"), "not restored:\n{text}");
+                ensure!(
+                    machine
+                        .serial
+                        .text()
+                        .contains("lifeboat: restored differences=0"),
+                    "not restored:\n{text}"
+                );
                 machine.serial.send("2\r")?;
                 return machine.wait_powered_off(Duration::from_secs(120));
             }
@@ -107,6 +119,12 @@ fn number_of(serial: &str, text: &str) -> Result<String> {
     let line = text.lines().rev().find(|line| {
         line.contains(serial) && line.trim_start().starts_with(|c: char| c.is_ascii_digit())
     });
-    let Some(line) = line else { bail!("the wizard does not offer the disk {serial}:\n{text}") };
-    Ok(line.trim_start().chars().take_while(char::is_ascii_digit).collect())
+    let Some(line) = line else {
+        bail!("the wizard does not offer the disk {serial}:\n{text}")
+    };
+    Ok(line
+        .trim_start()
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect())
 }
