@@ -190,6 +190,20 @@ pub fn gpt(image: &Path) -> Result<Gpt> {
     })
 }
 
+/// A GUID as it is written (`c12a7328-f81f-...`), from the hexadecimal bytes that lie on a disk: the first three fields are
+/// little-endian there.
+pub fn guid_text(on_disk: &str) -> Result<String> {
+    let mut bytes = hex::decode(on_disk)?;
+    if bytes.len() != 16 {
+        bail!("{on_disk} is no GUID");
+    }
+    bytes[0..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+    let text = hex::encode(bytes);
+    Ok(format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]))
+}
+
 /// A little-endian number.
 fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
     bytes[at..at + length]
@@ -246,6 +260,7 @@ mod tests {
         // The first three fields of a GUID lie on the disk in little-endian order.
         assert_eq!(p.uuid, "0403020106050807090a0b0c0d0e0f10");
         assert_eq!(p.kind, "28732ac11ff8d211ba4b00a0c93ec93b");
+        assert_eq!(guid_text(&p.uuid).unwrap(), guid.to_lowercase());
         assert!(p.name.starts_with("41000000"));
     }
 }

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 
 use crate::artefacts::Artefacts;
 use crate::disk;
@@ -96,52 +95,15 @@ pub fn copy_stick(saved: &Saved, log: &Artefacts) -> Result<std::path::PathBuf> 
 
 /// Arms a stick: the next boot restores onto the disk [`TARGET_SERIAL`] and powers off.
 pub fn arm(saved: &Saved, stick: &Path, log: &Artefacts) -> Result<()> {
-    let minute = Duration::from_secs(60);
-    let lifeboat = || Cmd::new(saved.product.lifeboat());
-    let layout = run(
-        &lifeboat()
-            .args(["layout", "latest", "--json", "--from"])
-            .arg(stick),
-        log,
-        2 * minute,
-    )?;
-    let layout: Value =
-        serde_json::from_slice(&layout).context("what `lifeboat layout --json` printed")?;
-    let disk = saved_disk(&layout)?;
-    let cmd = lifeboat()
+    // Layouts name a disk by the GUID of its partition table.
+    let disk = format!("disk:{}", disk::guid_text(&disk::gpt(&saved.golden.disk())?.id)?);
+    let cmd = Cmd::new(saved.product.lifeboat())
         .args(["arm", "--on"])
         .arg(stick)
-        .args(["--then", "poweroff", "--disk"]);
-    run(&cmd.arg(format!("{disk}={TARGET_SERIAL}")), log, 2 * minute)?;
+        .args(["--then", "poweroff", "--disk"])
+        .arg(format!("{disk}={TARGET_SERIAL}"));
+    run(&cmd, log, Duration::from_secs(120))?;
     Ok(())
-}
-
-/// The one disk of a saved layout.
-fn saved_disk(layout: &Value) -> Result<String> {
-    fn search<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
-        match value {
-            Value::Object(map) => {
-                if let Some(nodes) = map.get("nodes").and_then(Value::as_object) {
-                    found.extend(
-                        nodes
-                            .keys()
-                            .filter(|k| k.starts_with("disk:"))
-                            .map(String::as_str),
-                    );
-                    return;
-                }
-                map.values().for_each(|v| search(v, found));
-            }
-            Value::Array(all) => all.iter().for_each(|v| search(v, found)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    search(layout, &mut found);
-    match found[..] {
-        [disk] => Ok(disk.to_owned()),
-        _ => bail!("the saved layout should have one disk, it has {found:?}"),
-    }
 }
 
 /// A machine with the stick, and the disks of the scenario behind it.
@@ -237,15 +199,6 @@ mod tests {
                 event.field("none")
             ),
             (Some(""), Some("x"), None)
-        );
-    }
-
-    #[test]
-    fn saved_disk_is_found_wherever_the_layout_is() {
-        let layout = serde_json::json!({ "layout": { "nodes": { "disk:AB": {}, "part:1": {} } } });
-        assert_eq!(saved_disk(&layout).unwrap(), "disk:AB");
-        assert!(
-            saved_disk(&serde_json::json!({ "nodes": { "disk:A": {}, "disk:B": {} } })).is_err()
         );
     }
 }
