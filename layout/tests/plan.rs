@@ -217,6 +217,37 @@ fn disks_that_must_not_be_written_to_are_passed_over() {
 }
 
 #[test]
+fn without_anybody_to_ask_a_disk_that_is_not_blank_is_not_guessed() {
+    let choices = Choices {
+        blank_only: true,
+        ..Choices::default()
+    };
+    let mut blank = disk("/dev/sda", "A", 4096);
+    blank.contents.clear();
+    let mut full = disk("/dev/sdb", "B", 4096);
+    full.contents = vec!["ext4 'photos'".into()];
+
+    let alone = machine(vec![full.clone()]);
+    let error = plan(&pve(), &alone, &choices).unwrap_err().to_string();
+    assert!(error.contains("not blank (ext4 'photos')"), "{error}");
+
+    let both = machine(vec![full, blank]);
+    let chosen = plan(&pve(), &both, &choices).unwrap();
+    assert_eq!(chosen.disks[0].device, Path::new("/dev/sda"));
+
+    let named = Choices {
+        disks: [(
+            chosen.disks[0].saved.clone(),
+            DiskChoice::Serial("B".into()),
+        )]
+        .into(),
+        ..choices
+    };
+    let chosen = plan(&pve(), &both, &named).unwrap();
+    assert_eq!(chosen.disks[0].device, Path::new("/dev/sdb"));
+}
+
+#[test]
 fn growth_follows_the_choice() {
     let bigger = machine(vec![disk("/dev/sda", "", 4096)]);
     let root = |grow| {

@@ -297,6 +297,12 @@ fn by_size<'a>(
             ));
         } else if present.removable && !disk.removable {
             reasons.push(format!("{}: its medium is removable", describe(present)));
+        } else if choices.blank_only && !present.contents.is_empty() {
+            reasons.push(format!(
+                "{}: it is not blank ({}), and it was not named",
+                describe(present),
+                present.contents.join("; ")
+            ));
         } else {
             match fits(saved, id, disk, present) {
                 Ok(()) => fitting.push(present),

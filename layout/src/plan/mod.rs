@@ -33,6 +33,9 @@ pub struct Choices {
     pub never: Vec<PathBuf>,
     /// What happens with the space of a bigger disk.
     pub grow: Grow,
+    /// Nobody will be asked: a disk that is neither named here nor recognised by WWN or serial is taken only when it
+    /// is blank.
+    pub blank_only: bool,
 }
 
 /// A present disk, by what identifies it.

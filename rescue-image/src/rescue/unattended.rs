@@ -59,6 +59,7 @@ pub fn permission(line: &CommandLine, tokens: &dyn Tokens, now: &str) -> Permiss
 pub fn request(armed: &Armed) -> Request {
     let mut request = Request::new(armed.snapshot.clone());
     request.choices.disks = choices(&armed.disks);
+    request.choices.blank_only = true;
     request
 }
 
