@@ -24,7 +24,11 @@ use super::unattended;
 use super::wizard::{self, terminal::Dialog, world::Machine};
 
 #[derive(Parser)]
-#[command(name = "lifeboat-rescue", version, about = "Restores a machine from a Lifeboat bundle")]
+#[command(
+    name = "lifeboat-rescue",
+    version,
+    about = "Restores a machine from a Lifeboat bundle"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -113,8 +117,15 @@ pub fn main() -> ExitCode {
 fn log_to_file() {
     let file = std::fs::File::options().append(true).open(super::LOG_FILE);
     if let Ok(file) = file {
-        let level = if CommandLine::of_kernel().debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
-        let log = tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).with_ansi(false).with_max_level(level);
+        let level = if CommandLine::of_kernel().debug {
+            tracing::Level::DEBUG
+        } else {
+            tracing::Level::INFO
+        };
+        let log = tracing_subscriber::fmt()
+            .with_writer(std::sync::Mutex::new(file))
+            .with_ansi(false)
+            .with_max_level(level);
         // A second subscriber is only a matter for tests.
         let _ = log.try_init();
     }
@@ -129,26 +140,53 @@ fn run(command: Command) -> Result<u8> {
         Command::Poweroff => shutdown::request(Ending::PowerOff).map(|()| 0),
         Command::Find { from, json } => find(&from, json),
         Command::Wizard { from } => wizard_on_this_terminal(from),
-        Command::Restore { from, snapshot, plan_only, yes_erase, disk, accept_loss, root, log_dir, json } => {
+        Command::Restore {
+            from,
+            snapshot,
+            plan_only,
+            yes_erase,
+            disk,
+            accept_loss,
+            root,
+            log_dir,
+            json,
+        } => {
             let mut request = Request::new(snapshot);
             request.choices.disks = unattended::choices(&assignments(&disk)?);
             request.accept_loss = accept_loss;
             (request.root, request.log_dir) = (root, log_dir);
             let found = found(&from)?;
-            let parts = Real { sys: &Host, found: &found };
-            let to = Broadcast { stdout: !json, log: Some(request.log_dir.join("events.log")), ..Broadcast::default() };
-            if plan_only { show_plan(&parts, &request, json, &to) } else { restore_now(&parts, &request, &yes_erase, json, &to) }
+            let parts = Real {
+                sys: &Host,
+                found: &found,
+            };
+            let to = Broadcast {
+                stdout: !json,
+                log: Some(request.log_dir.join("events.log")),
+                ..Broadcast::default()
+            };
+            if plan_only {
+                show_plan(&parts, &request, json, &to)
+            } else {
+                restore_now(&parts, &request, &yes_erase, json, &to)
+            }
         }
     }
 }
 
 fn found(from: &[PathBuf]) -> Result<Found> {
-    let found = if from.is_empty() { Found::on_media(&Search::default()) } else { Found::in_directories(from)? };
+    let found = if from.is_empty() {
+        Found::on_media(&Search::default())
+    } else {
+        Found::in_directories(from)?
+    };
     for warning in &found.warnings {
         eprintln!("lifeboat-rescue: {warning}");
     }
     if found.stores.is_empty() {
-        bail!("no usable bundle is attached; plug the stick or drive in, or name its directory with --from");
+        bail!(
+            "no usable bundle is attached; plug the stick or drive in, or name its directory with --from"
+        );
     }
     Ok(found)
 }
@@ -165,7 +203,12 @@ fn find(from: &[PathBuf], json: bool) -> Result<u8> {
             .iter()
             .map(|s| serde_json::json!({ "id": s.store.id(), "dir": s.store.dir(), "place": s.place() }))
             .collect();
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "stores": stores, "points": points }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(
+                &serde_json::json!({ "stores": stores, "points": points })
+            )?
+        );
         return Ok(0);
     }
     for attached in &found.stores {
@@ -174,7 +217,13 @@ fn find(from: &[PathBuf], json: bool) -> Result<u8> {
     for point in points {
         let header = &point.header;
         let size = layout::units::Bytes(header.bytes);
-        println!("{}  {}  {}  {size}  {}", header.id.short(), header.time, header.host.hostname, point.verified);
+        println!(
+            "{}  {}  {}  {size}  {}",
+            header.id.short(),
+            header.time,
+            header.host.hostname,
+            point.verified
+        );
     }
     Ok(0)
 }
@@ -201,7 +250,13 @@ fn show_plan(parts: &dyn Parts, request: &Request, json: bool, to: &dyn Announce
     Ok(0)
 }
 
-fn restore_now(parts: &dyn Parts, request: &Request, erase: &[String], json: bool, to: &dyn Announce) -> Result<u8> {
+fn restore_now(
+    parts: &dyn Parts,
+    request: &Request,
+    erase: &[String],
+    json: bool,
+    to: &dyn Announce,
+) -> Result<u8> {
     let ui = ui::Lines::new(to, Duration::from_secs(10));
     let outcome = restore::prepare(parts, request).and_then(|prepared: Prepared| {
         confirmed(&prepared.plan, erase)?;
@@ -226,8 +281,16 @@ fn restore_now(parts: &dyn Parts, request: &Request, erase: &[String], json: boo
 fn report_stop(stop: &Stop, json: bool, to: &dyn Announce) -> u8 {
     stop.announce(to);
     if json {
-        let missing = if let Stop::Refused { missing_bytes, .. } = stop { *missing_bytes } else { None };
-        let damaged = if let Stop::Damaged(report) = stop { Some(&report.damaged) } else { None };
+        let missing = if let Stop::Refused { missing_bytes, .. } = stop {
+            *missing_bytes
+        } else {
+            None
+        };
+        let damaged = if let Stop::Damaged(report) = stop {
+            Some(&report.damaged)
+        } else {
+            None
+        };
         let written = matches!(stop, Stop::Failed { .. });
         let document = serde_json::json!({
             "restored": false, "reason": stop.to_string(), "missing_bytes": missing, "damaged": damaged,
@@ -243,19 +306,34 @@ fn report_stop(stop: &Stop, json: bool, to: &dyn Announce) -> u8 {
 /// Every disk of the plan must be named, and nothing else: a serial too many means that the operator thinks of
 /// another machine.
 fn confirmed(plan: &Plan, erase: &[String]) -> Result<(), Stop> {
-    let names = |word: &String, disk: &layout::plan::DiskAssignment| match disk.identity.serial.as_deref() {
+    let names = |word: &String, disk: &layout::plan::DiskAssignment| match disk
+        .identity
+        .serial
+        .as_deref()
+    {
         Some(serial) if !serial.trim().is_empty() => word == serial.trim(),
         _ => Path::new(word) == disk.device,
     };
     for disk in &plan.disks {
         if !erase.iter().any(|word| names(word, disk)) {
             let device = disk.device.display();
-            let with = disk.identity.serial.as_deref().map_or_else(|| device.to_string(), |s| s.trim().to_owned());
-            return Err(Stop::refused(format!("the plan erases {device}; confirm it with --yes-erase {with}")));
+            let with = disk
+                .identity
+                .serial
+                .as_deref()
+                .map_or_else(|| device.to_string(), |s| s.trim().to_owned());
+            return Err(Stop::refused(format!(
+                "the plan erases {device}; confirm it with --yes-erase {with}"
+            )));
         }
     }
-    match erase.iter().find(|word| !plan.disks.iter().any(|disk| names(word, disk))) {
-        Some(word) => Err(Stop::refused(format!("--yes-erase {word} names no disk that the plan erases"))),
+    match erase
+        .iter()
+        .find(|word| !plan.disks.iter().any(|disk| names(word, disk)))
+    {
+        Some(word) => Err(Stop::refused(format!(
+            "--yes-erase {word} names no disk that the plan erases"
+        ))),
         None => Ok(()),
     }
 }
@@ -269,7 +347,11 @@ fn wizard_on_this_terminal(from: Vec<PathBuf>) -> Result<u8> {
         }
     }
     let tty = std::fs::read_link("/proc/self/fd/0").unwrap_or_default();
-    let name = tty.strip_prefix("/dev").unwrap_or(&tty).display().to_string();
+    let name = tty
+        .strip_prefix("/dev")
+        .unwrap_or(&tty)
+        .display()
+        .to_string();
     let serial = consoles::Console { tty: name.clone() }.is_serial();
     let rescue = shutdown::is_rescue_system();
     let mut terminal = Dialog::on_stdio(!serial)?;
@@ -277,7 +359,10 @@ fn wizard_on_this_terminal(from: Vec<PathBuf>) -> Result<u8> {
         Machine::directories(from)?
     } else if rescue {
         let medium = CommandLine::of_kernel().medium;
-        Machine::rescue_system(Search { medium, patience: Duration::ZERO })
+        Machine::rescue_system(Search {
+            medium,
+            patience: Duration::ZERO,
+        })
     } else {
         Machine::running_system()
     };
@@ -317,7 +402,15 @@ mod tests {
             })
             .collect();
         let (fence, steps, sizes, notes, tools, substitutions) = Default::default();
-        Plan { disks, fence, steps, sizes, notes, tools, substitutions }
+        Plan {
+            disks,
+            fence,
+            steps,
+            sizes,
+            notes,
+            tools,
+            substitutions,
+        }
     }
 
     #[test]
@@ -343,6 +436,15 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-        assert!(Cli::try_parse_from(["lifeboat-rescue", "restore", "--plan-only", "--yes-erase", "S"]).is_err());
+        assert!(
+            Cli::try_parse_from([
+                "lifeboat-rescue",
+                "restore",
+                "--plan-only",
+                "--yes-erase",
+                "S"
+            ])
+            .is_err()
+        );
     }
 }

@@ -108,12 +108,17 @@ mod tests {
     fn an_empty_token_is_no_token() {
         assert_eq!(CommandLine::parse("lifeboat.unattended=").unattended, None);
         assert_eq!(CommandLine::parse("lifeboat.unattended").unattended, None);
-        assert_eq!(CommandLine::parse("xlifeboat.unattended=1").unattended, None);
+        assert_eq!(
+            CommandLine::parse("xlifeboat.unattended=1").unattended,
+            None
+        );
     }
 
     #[test]
     fn later_words_win_and_quotes_keep_spaces() {
-        let line = CommandLine::parse("lifeboat.medium=one lifeboat.medium=\"two three\" \"lifeboat.slot=b\"");
+        let line = CommandLine::parse(
+            "lifeboat.medium=one lifeboat.medium=\"two three\" \"lifeboat.slot=b\"",
+        );
         assert_eq!(line.medium.as_deref(), Some("two three"));
         assert_eq!(line.slot.as_deref(), Some("b"));
     }

@@ -17,7 +17,10 @@ impl Console {
 
     /// Whether this is a serial line or a hypervisor's console, rather than a screen with a keyboard.
     pub fn is_serial(&self) -> bool {
-        !self.tty.strip_prefix("tty").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+        !self
+            .tty
+            .strip_prefix("tty")
+            .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
     }
 
     /// The value of `TERM`: what both sides are sure to understand.
@@ -38,7 +41,9 @@ pub fn parse_active(text: &str) -> Vec<Console> {
         }
         let tty = if name == "tty0" { "tty1" } else { name };
         if consoles.iter().all(|c| c.tty != tty) {
-            consoles.push(Console { tty: tty.to_owned() });
+            consoles.push(Console {
+                tty: tty.to_owned(),
+            });
         }
     }
     consoles
@@ -50,7 +55,9 @@ pub fn active() -> Vec<Console> {
     let mut consoles = parse_active(&text);
     consoles.retain(|c| c.device().exists());
     if consoles.is_empty() {
-        consoles.push(Console { tty: "console".to_owned() });
+        consoles.push(Console {
+            tty: "console".to_owned(),
+        });
     }
     consoles
 }
@@ -73,7 +80,9 @@ mod tests {
 
     #[test]
     fn screens_and_serial_lines() {
-        let console = |tty: &str| Console { tty: tty.to_owned() };
+        let console = |tty: &str| Console {
+            tty: tty.to_owned(),
+        };
         assert!(!console("tty1").is_serial());
         assert!(console("ttyS0").is_serial());
         assert!(console("hvc0").is_serial());

@@ -41,7 +41,10 @@ pub struct Line {
 impl Line {
     /// An event without fields.
     pub fn new(event: &str) -> Self {
-        Self { event: event.to_owned(), fields: Vec::new() }
+        Self {
+            event: event.to_owned(),
+            fields: Vec::new(),
+        }
     }
 
     /// Adds a field.
@@ -57,7 +60,10 @@ impl Line {
 
     /// Value of a field, as it was given.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.fields.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+        self.fields
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -110,13 +116,23 @@ pub struct Broadcast {
 impl Broadcast {
     /// Every active console, and `events.log` in the log directory.
     pub fn everywhere() -> Self {
-        let consoles = super::consoles::active().into_iter().map(|c| c.device()).collect();
-        Self { consoles, log: Some(PathBuf::from(super::LOG_DIR).join("events.log")), stdout: false }
+        let consoles = super::consoles::active()
+            .into_iter()
+            .map(|c| c.device())
+            .collect();
+        Self {
+            consoles,
+            log: Some(PathBuf::from(super::LOG_DIR).join("events.log")),
+            stdout: false,
+        }
     }
 
     /// The standard output only.
     pub fn to_stdout() -> Self {
-        Self { stdout: true, ..Self::default() }
+        Self {
+            stdout: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -176,7 +192,10 @@ impl Kept {
 
     /// The lines of one event.
     pub fn of(&self, event: &str) -> Vec<Line> {
-        self.lines().into_iter().filter(|l| l.event() == event).collect()
+        self.lines()
+            .into_iter()
+            .filter(|l| l.event() == event)
+            .collect()
     }
 }
 
@@ -207,7 +226,9 @@ mod tests {
 
     #[test]
     fn a_line_stays_one_ascii_line() {
-        let text = Line::new("warning").with("text", "sch\u{f6}n\r\n\u{1b}[2J").to_string();
+        let text = Line::new("warning")
+            .with("text", "sch\u{f6}n\r\n\u{1b}[2J")
+            .to_string();
         assert!(text.is_ascii());
         assert!(!text.contains(['\n', '\r', '\u{1b}']));
         assert!(text.contains("\\xc3\\xb6"));
@@ -218,9 +239,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (console, log) = (dir.path().join("tty"), dir.path().join("events.log"));
         std::fs::write(&console, "").expect("write");
-        let out = Broadcast { consoles: vec![console.clone()], log: Some(log.clone()), stdout: false };
+        let out = Broadcast {
+            consoles: vec![console.clone()],
+            log: Some(log.clone()),
+            stdout: false,
+        };
         out.line(&Line::new("ready").with("bundles", 1));
-        assert_eq!(std::fs::read_to_string(console).expect("read"), "\rlifeboat: ready bundles=1\r\n");
-        assert_eq!(std::fs::read_to_string(log).expect("read"), "lifeboat: ready bundles=1\n");
+        assert_eq!(
+            std::fs::read_to_string(console).expect("read"),
+            "\rlifeboat: ready bundles=1\r\n"
+        );
+        assert_eq!(
+            std::fs::read_to_string(log).expect("read"),
+            "lifeboat: ready bundles=1\n"
+        );
     }
 }

@@ -23,7 +23,10 @@ pub struct Program {
 impl Program {
     /// A program by path or name.
     pub fn new(program: impl Into<OsString>) -> Self {
-        Self { argv: vec![program.into()], env: Vec::new() }
+        Self {
+            argv: vec![program.into()],
+            env: Vec::new(),
+        }
     }
 
     /// This very binary, with a subcommand.
@@ -49,12 +52,20 @@ impl Program {
     // input and collects their output, which is what a wizard or a shell on a terminal must not have.
     #[allow(clippy::disallowed_methods)]
     fn command(&self) -> Command {
-        let (program, args) = self.argv.split_first().map_or((OsString::new(), &[][..]), |(p, a)| (p.clone(), a));
+        let (program, args) = self
+            .argv
+            .split_first()
+            .map_or((OsString::new(), &[][..]), |(p, a)| (p.clone(), a));
         let mut command = Command::new(program);
-        command.args(args).envs(self.env.iter().map(|(k, v)| (k, v)));
+        command
+            .args(args)
+            .envs(self.env.iter().map(|(k, v)| (k, v)));
         // The kernel gives process 1 no PATH, and the default of execvp(3) leaves the sbin directories out.
         if std::env::var_os("PATH").is_none() {
-            command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+            command.env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            );
         }
         command
     }
@@ -68,9 +79,17 @@ impl Program {
             .custom_flags(libc::O_NOCTTY)
             .open(&path)
             .with_context(|| format!("opening the console {}", path.display()))?;
-        let copy = || tty.try_clone().map(Stdio::from).with_context(|| format!("using {}", path.display()));
+        let copy = || {
+            tty.try_clone()
+                .map(Stdio::from)
+                .with_context(|| format!("using {}", path.display()))
+        };
         let mut command = self.command();
-        command.env("TERM", console.term()).stdin(copy()?).stdout(copy()?).stderr(copy()?);
+        command
+            .env("TERM", console.term())
+            .stdin(copy()?)
+            .stdout(copy()?)
+            .stderr(copy()?);
         // SAFETY: only async-signal-safe calls, and no memory is allocated between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -84,7 +103,9 @@ impl Program {
                 Ok(())
             });
         }
-        command.spawn().with_context(|| format!("starting {} on {}", self.name(), path.display()))
+        command
+            .spawn()
+            .with_context(|| format!("starting {} on {}", self.name(), path.display()))
     }
 
     /// Starts it with this process's standard streams.
@@ -94,16 +115,24 @@ impl Program {
         unsafe {
             command.pre_exec(default_signals);
         }
-        command.spawn().with_context(|| format!("starting {}", self.name()))
+        command
+            .spawn()
+            .with_context(|| format!("starting {}", self.name()))
     }
 
     /// Starts it with this process's standard streams and waits for its end.
     pub fn run(&self) -> Result<ExitStatus> {
-        self.inherit()?.wait().with_context(|| format!("waiting for {}", self.name()))
+        self.inherit()?
+            .wait()
+            .with_context(|| format!("waiting for {}", self.name()))
     }
 
     fn name(&self) -> String {
-        self.argv.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        self.argv
+            .iter()
+            .map(|a| a.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
 
@@ -116,7 +145,14 @@ fn default_signals() -> io::Result<()> {
         if libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
         }
-        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGPIPE, libc::SIGHUP, libc::SIGTERM] {
+        for signal in [
+            libc::SIGINT,
+            libc::SIGQUIT,
+            libc::SIGTSTP,
+            libc::SIGPIPE,
+            libc::SIGHUP,
+            libc::SIGTERM,
+        ] {
             libc::signal(signal, libc::SIG_DFL);
         }
     }
@@ -132,10 +168,17 @@ pub fn shell(why: &str) -> Result<()> {
     println!("{why}");
     println!("A shell follows; type `exit` to come back.");
     let terminal = SavedTerminal::of_stdin();
-    let status = Program::new(shell).env("PS1", "rescue:\\w# ").env("HOME", "/root").run();
+    let status = Program::new(shell)
+        .env("PS1", "rescue:\\w# ")
+        .env("HOME", "/root")
+        .run();
     terminal.restore();
     let status = status?;
-    tracing::info!(code = status.code(), signal = status.signal(), "the shell ended");
+    tracing::info!(
+        code = status.code(),
+        signal = status.signal(),
+        "the shell ended"
+    );
     Ok(())
 }
 
@@ -168,20 +211,33 @@ mod tests {
 
     #[test]
     fn children_get_their_environment_and_status() {
-        let status = Program::new("/bin/sh").arg("-c").arg("exit ${LB_CODE:-1}").env("LB_CODE", "7").run();
+        let status = Program::new("/bin/sh")
+            .arg("-c")
+            .arg("exit ${LB_CODE:-1}")
+            .env("LB_CODE", "7")
+            .run();
         assert_eq!(status.expect("sh starts").code(), Some(7));
     }
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = Program::new("/nowhere/lb").run().expect_err("nothing to start");
+        let error = Program::new("/nowhere/lb")
+            .run()
+            .expect_err("nothing to start");
         assert!(format!("{error:#}").contains("/nowhere/lb"), "{error:#}");
     }
 
     #[test]
     fn a_missing_console_is_named() {
-        let console = Console { tty: "no-such-tty".to_owned() };
-        let error = Program::new("/bin/true").on_console(&console).expect_err("no such device");
-        assert!(format!("{error:#}").contains("/dev/no-such-tty"), "{error:#}");
+        let console = Console {
+            tty: "no-such-tty".to_owned(),
+        };
+        let error = Program::new("/bin/true")
+            .on_console(&console)
+            .expect_err("no such device");
+        assert!(
+            format!("{error:#}").contains("/dev/no-such-tty"),
+            "{error:#}"
+        );
     }
 }

@@ -24,13 +24,22 @@ pub fn run(sys: &dyn System) -> Result<()> {
     let line = CommandLine::of_kernel();
     let to = Broadcast::everywhere();
     let slot = line.slot.as_deref().unwrap_or("-");
-    to.line(&Line::new("starting").with("version", env!("CARGO_PKG_VERSION")).with("slot", slot));
-    let found = Found::on_media(&Search { medium: line.medium.clone(), patience: PATIENCE });
+    to.line(
+        &Line::new("starting")
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("slot", slot),
+    );
+    let found = Found::on_media(&Search {
+        medium: line.medium.clone(),
+        patience: PATIENCE,
+    });
     let (points, warnings) = found.points();
     for warning in found.warnings.iter().chain(&warnings) {
         to.line(&Line::new("warning").with("text", warning));
     }
-    let tokens = StickTokens { disk: booted_disk(&found, line.medium.as_deref()) };
+    let tokens = StickTokens {
+        disk: booted_disk(&found, line.medium.as_deref()),
+    };
     match unattended::permission(&line, &tokens, &super::restore::now()) {
         Permission::NotAsked => {}
         Permission::Denied(reason) => {
@@ -48,17 +57,27 @@ pub fn run(sys: &dyn System) -> Result<()> {
 }
 
 fn ready(found: &Found, points: usize) -> Line {
-    Line::new("ready").with("bundles", found.stores.len()).with("snapshots", points)
+    Line::new("ready")
+        .with("bundles", found.stores.len())
+        .with("snapshots", points)
 }
 
-fn restore(sys: &dyn System, found: &Found, armed: &Armed, tokens: &dyn Tokens, to: &dyn Announce) -> Result<()> {
+fn restore(
+    sys: &dyn System,
+    found: &Found,
+    armed: &Armed,
+    tokens: &dyn Tokens,
+    to: &dyn Announce,
+) -> Result<()> {
     let request = unattended::request(armed);
     let parts = Real { sys, found };
     match unattended::run(&parts, armed, &request, tokens, to) {
         // Nobody sits there to look at differences: they are in the logs, and the machine was told what to do.
         Ok(_) => {}
         // Rebooting into a half-written disk helps nobody: the wizards tell, and can start again.
-        Err(stop @ Stop::Failed { .. }) => return note_denied(&format!("it was started and failed: {stop}")),
+        Err(stop @ Stop::Failed { .. }) => {
+            return note_denied(&format!("it was started and failed: {stop}"));
+        }
         // Neither does refusing the same again and again.
         Err(_) => {
             to.line(&Line::new("powering-off"));
@@ -66,7 +85,11 @@ fn restore(sys: &dyn System, found: &Found, armed: &Armed, tokens: &dyn Tokens, 
         }
     }
     let ending = unattended::ending(armed);
-    let event = if ending == shutdown::Ending::Reboot { "rebooting" } else { "powering-off" };
+    let event = if ending == shutdown::Ending::Reboot {
+        "rebooting"
+    } else {
+        "powering-off"
+    };
     to.line(&Line::new(event));
     shutdown::request(ending)
 }
@@ -93,7 +116,10 @@ struct StickTokens {
 
 impl StickTokens {
     fn stick(&self) -> Result<Stick> {
-        let disk = self.disk.as_deref().context("the stick that was booted is not among the disks found")?;
+        let disk = self
+            .disk
+            .as_deref()
+            .context("the stick that was booted is not among the disks found")?;
         Stick::open(disk).with_context(|| format!("opening the stick {}", disk.display()))
     }
 }
@@ -105,6 +131,8 @@ impl Tokens for StickTokens {
 
     fn consume(&self) -> Result<()> {
         let armed = token::consume(&self.stick()?).context("using up the token on the stick")?;
-        armed.map(|_| ()).context("the token on the stick is gone already")
+        armed
+            .map(|_| ())
+            .context("the token on the stick is gone already")
     }
 }

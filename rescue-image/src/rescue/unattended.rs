@@ -38,15 +38,23 @@ pub enum Permission {
 
 /// Compares the kernel command line with the token on the stick. `now` is RFC 3339 in UTC with whole seconds.
 pub fn permission(line: &CommandLine, tokens: &dyn Tokens, now: &str) -> Permission {
-    let Some(asked) = &line.unattended else { return Permission::NotAsked };
+    let Some(asked) = &line.unattended else {
+        return Permission::NotAsked;
+    };
     let armed = match tokens.read() {
         Ok(Some(armed)) => armed,
-        Ok(None) => return Permission::Denied("the stick is not armed, or its token is used up".to_owned()),
-        Err(error) => return Permission::Denied(format!("the token on the stick cannot be read: {error:#}")),
+        Ok(None) => {
+            return Permission::Denied("the stick is not armed, or its token is used up".to_owned());
+        }
+        Err(error) => {
+            return Permission::Denied(format!("the token on the stick cannot be read: {error:#}"));
+        }
     };
     // An empty token would match an empty word; nobody arms that on purpose.
     if armed.token.is_empty() || armed.token != *asked {
-        return Permission::Denied("the token on the stick is not the one on the kernel command line".to_owned());
+        return Permission::Denied(
+            "the token on the stick is not the one on the kernel command line".to_owned(),
+        );
     }
     // Both in the same form, so that they compare as text.
     if let Some(expires) = armed.expires.as_deref().filter(|expires| *expires < now) {
@@ -69,7 +77,10 @@ pub fn choices(disks: &BTreeMap<String, String>) -> BTreeMap<NodeId, DiskChoice>
         Some(_) => DiskChoice::Device(text.into()),
         None => DiskChoice::Serial(text.clone()),
     };
-    disks.iter().map(|(saved, present)| (NodeId::new(saved.as_str()), choice(present))).collect()
+    disks
+        .iter()
+        .map(|(saved, present)| (NodeId::new(saved.as_str()), choice(present)))
+        .collect()
 }
 
 /// What the machine does after an unattended restore, also after a refusal.
@@ -81,12 +92,22 @@ pub fn ending(armed: &Armed) -> Ending {
 }
 
 /// Restores. Every refusal comes before the token is used up, and that before the first write.
-pub fn run(parts: &dyn Parts, armed: &Armed, request: &Request, tokens: &dyn Tokens, to: &dyn Announce) -> Result<Outcome, Stop> {
+pub fn run(
+    parts: &dyn Parts,
+    armed: &Armed,
+    request: &Request,
+    tokens: &dyn Tokens,
+    to: &dyn Announce,
+) -> Result<Outcome, Stop> {
     let then = match armed.then {
         Then::Reboot => "reboot",
         Then::PowerOff => "power-off",
     };
-    to.line(&Line::new("unattended").with("snapshot", &armed.snapshot).with("then", then));
+    to.line(
+        &Line::new("unattended")
+            .with("snapshot", &armed.snapshot)
+            .with("then", then),
+    );
     let ui = ui::Lines::new(to, Duration::from_secs(10));
     let outcome = restore::prepare(parts, request).and_then(|prepared| {
         restore::check(parts, &prepared, &ui, to)?;
@@ -128,15 +149,31 @@ mod tests {
     }
 
     fn ask(line: &str, on_stick: Option<Armed>) -> Permission {
-        permission(&CommandLine::parse(line), &Esp(on_stick, Cell::new(false)), "2026-11-20T12:00:00Z")
+        permission(
+            &CommandLine::parse(line),
+            &Esp(on_stick, Cell::new(false)),
+            "2026-11-20T12:00:00Z",
+        )
     }
 
     #[test]
     fn only_the_right_token_is_good() {
-        assert_eq!(ask("quiet", Some(armed("f00d", None))), Permission::NotAsked);
-        assert!(matches!(ask("lifeboat.unattended=f00d", None), Permission::Denied(_)));
-        assert!(matches!(ask("lifeboat.unattended=beef", Some(armed("f00d", None))), Permission::Denied(_)));
-        assert!(matches!(ask("lifeboat.unattended=f00d", Some(armed("", None))), Permission::Denied(_)));
+        assert_eq!(
+            ask("quiet", Some(armed("f00d", None))),
+            Permission::NotAsked
+        );
+        assert!(matches!(
+            ask("lifeboat.unattended=f00d", None),
+            Permission::Denied(_)
+        ));
+        assert!(matches!(
+            ask("lifeboat.unattended=beef", Some(armed("f00d", None))),
+            Permission::Denied(_)
+        ));
+        assert!(matches!(
+            ask("lifeboat.unattended=f00d", Some(armed("", None))),
+            Permission::Denied(_)
+        ));
         assert_eq!(
             ask("lifeboat.unattended=f00d", Some(armed("f00d", None))),
             Permission::Granted(Box::new(armed("f00d", None)))
@@ -147,8 +184,14 @@ mod tests {
     fn a_token_expires() {
         let asked = "lifeboat.unattended=f00d";
         let late = ask(asked, Some(armed("f00d", Some("2026-11-20T11:59:59Z"))));
-        assert!(matches!(&late, Permission::Denied(reason) if reason.contains("2026-11-20T11:59:59Z")), "{late:?}");
-        assert!(matches!(ask(asked, Some(armed("f00d", Some("2026-11-21T00:00:00Z")))), Permission::Granted(_)));
+        assert!(
+            matches!(&late, Permission::Denied(reason) if reason.contains("2026-11-20T11:59:59Z")),
+            "{late:?}"
+        );
+        assert!(matches!(
+            ask(asked, Some(armed("f00d", Some("2026-11-21T00:00:00Z")))),
+            Permission::Granted(_)
+        ));
     }
 
     #[test]
@@ -158,7 +201,13 @@ mod tests {
             ("disk:b".to_owned(), "/dev/vdb".to_owned()),
         ]);
         let choices = choices(&disks);
-        assert_eq!(choices[&NodeId::new("disk:a")], DiskChoice::Serial("SER-1".to_owned()));
-        assert_eq!(choices[&NodeId::new("disk:b")], DiskChoice::Device("/dev/vdb".into()));
+        assert_eq!(
+            choices[&NodeId::new("disk:a")],
+            DiskChoice::Serial("SER-1".to_owned())
+        );
+        assert_eq!(
+            choices[&NodeId::new("disk:b")],
+            DiskChoice::Device("/dev/vdb".into())
+        );
     }
 }

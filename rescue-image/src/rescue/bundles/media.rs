@@ -64,7 +64,10 @@ pub(super) fn find(search: &Search) -> Found {
     loop {
         let found = look(search.medium.as_deref());
         let enough = match &search.medium {
-            Some(name) => found.stores.iter().any(|s| s.medium.as_ref().is_some_and(|m| m.is(name))),
+            Some(name) => found
+                .stores
+                .iter()
+                .any(|s| s.medium.as_ref().is_some_and(|m| m.is(name))),
             None => !found.stores.is_empty(),
         };
         if enough || started.elapsed() >= search.patience {
@@ -77,7 +80,8 @@ pub(super) fn find(search: &Search) -> Found {
 fn look(first: Option<&str>) -> Found {
     let mut found = Found::default();
     // The wizards of two consoles must not mount and unmount the same devices at the same time.
-    let _one_at_a_time = super::super::restore::wait_for_lock(Path::new(super::super::RUN_DIR), "media.lock");
+    let _one_at_a_time =
+        super::super::restore::wait_for_lock(Path::new(super::super::RUN_DIR), "media.lock");
     let mut candidates = match candidates() {
         Ok(candidates) => candidates,
         Err(error) => {
@@ -96,7 +100,9 @@ fn look(first: Option<&str>) -> Found {
             }
             Ok(None) => {}
             // A dead machine's disks hold many file systems that cannot be mounted; the one that was booted must be.
-            Err(error) if first.is_some_and(|f| candidate.is(f)) => found.warnings.push(format!("{error:#}")),
+            Err(error) if first.is_some_and(|f| candidate.is(f)) => {
+                found.warnings.push(format!("{error:#}"))
+            }
             Err(error) => tracing::info!("{error:#}"),
         }
     }
@@ -117,17 +123,29 @@ impl Candidate {
 }
 
 fn is_named(partuuid: &Option<String>, uuid: &Option<String>, name: &str) -> bool {
-    [partuuid, uuid].into_iter().flatten().any(|known| known.eq_ignore_ascii_case(name))
+    [partuuid, uuid]
+        .into_iter()
+        .flatten()
+        .any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn candidates() -> Result<Vec<Candidate>> {
     let mut devices = udev::Enumerator::new().context("asking udev for block devices")?;
-    devices.match_subsystem("block").context("asking udev for block devices")?;
+    devices
+        .match_subsystem("block")
+        .context("asking udev for block devices")?;
     let text = |value: Option<&OsStr>| value.map(|v| v.to_string_lossy().into_owned());
     let mut candidates = Vec::new();
-    for device in devices.scan_devices().context("asking udev for block devices")? {
-        let Some(node) = device.devnode() else { continue };
-        let Some(fs_type) = text(device.property_value("ID_FS_TYPE")) else { continue };
+    for device in devices
+        .scan_devices()
+        .context("asking udev for block devices")?
+    {
+        let Some(node) = device.devnode() else {
+            continue;
+        };
+        let Some(fs_type) = text(device.property_value("ID_FS_TYPE")) else {
+            continue;
+        };
         if !KINDS.iter().any(|(kind, _)| *kind == fs_type) && fs_type != "ntfs" {
             continue;
         }
@@ -139,7 +157,11 @@ fn candidates() -> Result<Vec<Candidate>> {
         candidates.push(Candidate {
             device: node.to_owned(),
             sysname: device.sysname().to_string_lossy().into_owned(),
-            fs_type: if fs_type == "ntfs" { "ntfs3".to_owned() } else { fs_type },
+            fs_type: if fs_type == "ntfs" {
+                "ntfs3".to_owned()
+            } else {
+                fs_type
+            },
             uuid: text(device.property_value("ID_FS_UUID")),
             partuuid: text(device.property_value("ID_PART_ENTRY_UUID")),
             devnum: device.devnum(),
@@ -165,11 +187,19 @@ fn attach(candidate: &Candidate) -> Result<Option<Medium>> {
     }
     let at = Path::new(super::super::MEDIA_DIR).join(&candidate.sysname);
     fs::create_dir_all(&at).with_context(|| format!("creating {}", at.display()))?;
-    let careful = KINDS.iter().find(|(kind, _)| *kind == candidate.fs_type).map_or("", |(_, options)| options);
+    let careful = KINDS
+        .iter()
+        .find(|(kind, _)| *kind == candidate.fs_type)
+        .map_or("", |(_, options)| options);
     mount_read_only(candidate, &at, careful)?;
     if store_dirs(&at).is_empty() {
-        sys_mount::unmount(&at, UnmountFlags::empty())
-            .with_context(|| format!("unmounting {} from {}", candidate.device.display(), at.display()))?;
+        sys_mount::unmount(&at, UnmountFlags::empty()).with_context(|| {
+            format!(
+                "unmounting {} from {}",
+                candidate.device.display(),
+                at.display()
+            )
+        })?;
         // Left behind it would only look like a medium.
         let _ = fs::remove_dir(&at);
         return Ok(None);
@@ -190,7 +220,11 @@ fn mount_read_only(candidate: &Candidate, at: &Path, options: &str) -> Result<()
         .mount(&candidate.device, at)
         .map(|_mount| ())
         .with_context(|| {
-            format!("mounting {} ({}) read-only", candidate.device.display(), candidate.fs_type)
+            format!(
+                "mounting {} ({}) read-only",
+                candidate.device.display(),
+                candidate.fs_type
+            )
         })
 }
 
@@ -201,18 +235,26 @@ fn needs_replay(candidate: &Candidate) -> bool {
         return false;
     }
     let mut superblock = [0u8; 128];
-    let read = fs::File::open(&candidate.device).and_then(|f| f.read_exact_at(&mut superblock, 1024));
+    let read =
+        fs::File::open(&candidate.device).and_then(|f| f.read_exact_at(&mut superblock, 1024));
     read.is_ok() && superblock[0x38..0x3a] == [0x53, 0xef] && superblock[0x60] & 0x4 != 0
 }
 
 /// Mounts again with the journal replayed; where that is impossible (a write-protected medium), as it was.
 fn replay(candidate: &Candidate, at: &Path, careful: &str) -> Result<()> {
-    sys_mount::unmount(at, UnmountFlags::empty())
-        .with_context(|| format!("unmounting {} to replay its journal", candidate.device.display()))?;
+    sys_mount::unmount(at, UnmountFlags::empty()).with_context(|| {
+        format!(
+            "unmounting {} to replay its journal",
+            candidate.device.display()
+        )
+    })?;
     match mount_read_only(candidate, at, "") {
         Ok(()) => Ok(()),
         Err(error) => {
-            tracing::warn!("the journal of {} cannot be replayed: {error:#}", candidate.device.display());
+            tracing::warn!(
+                "the journal of {} cannot be replayed: {error:#}",
+                candidate.device.display()
+            );
             mount_read_only(candidate, at, careful)
         }
     }
@@ -221,7 +263,11 @@ fn replay(candidate: &Candidate, at: &Path, careful: &str) -> Result<()> {
 /// Where a device is mounted, by its number; the mount of the whole file system only.
 fn mounted_at(devnum: Option<u64>) -> Option<PathBuf> {
     let devnum = devnum?;
-    let wanted = format!("{}:{}", nix::sys::stat::major(devnum), nix::sys::stat::minor(devnum));
+    let wanted = format!(
+        "{}:{}",
+        nix::sys::stat::major(devnum),
+        nix::sys::stat::minor(devnum)
+    );
     let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
     parse_mounted_at(&table, &wanted)
 }
@@ -244,8 +290,9 @@ fn disks_below(syspath: &Path) -> BTreeSet<PathBuf> {
         }
         return disks;
     }
-    let slaves: Vec<PathBuf> =
-        fs::read_dir(path.join("slaves")).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
+    let slaves: Vec<PathBuf> = fs::read_dir(path.join("slaves"))
+        .map(|d| d.flatten().map(|e| e.path()).collect())
+        .unwrap_or_default();
     if slaves.is_empty() {
         if let Some(name) = path.file_name() {
             disks.insert(Path::new("/dev").join(name));
@@ -261,13 +308,21 @@ fn disks_below(syspath: &Path) -> BTreeSet<PathBuf> {
 /// read-only again. For the reports of a restore, after its fence is lifted.
 ///
 /// Mounted anew rather than remounted: an ext4 that was mounted without its journal must not be written to like that.
-pub(in crate::rescue) fn writable(medium: &Medium, then: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(in crate::rescue) fn writable(
+    medium: &Medium,
+    then: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let at = &medium.mount_point;
     fs::create_dir_all(at).with_context(|| format!("creating {}", at.display()))?;
     let mounted = || super::super::init::mounts::is_mount_point(at);
     let unmount = || {
-        sys_mount::unmount(at, UnmountFlags::empty())
-            .with_context(|| format!("unmounting {} from {}", medium.device.display(), at.display()))
+        sys_mount::unmount(at, UnmountFlags::empty()).with_context(|| {
+            format!(
+                "unmounting {} from {}",
+                medium.device.display(),
+                at.display()
+            )
+        })
     };
     let mount = |flags: MountFlags| {
         let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -302,14 +357,32 @@ pub(in crate::rescue) fn destinations(sys: &dyn layout::system::System) -> Vec<(
         .into_iter()
         .filter(writable)
         .map(|c| {
-            let at = mounted_at(c.devnum).unwrap_or_else(|| Path::new(super::super::MEDIA_DIR).join(&c.sysname));
+            let at = mounted_at(c.devnum)
+                .unwrap_or_else(|| Path::new(super::super::MEDIA_DIR).join(&c.sysname));
             // Sysfs counts in 512-byte units whatever the sectors are.
-            let size = sys.text(&c.syspath.join("size")).and_then(|s| s.parse::<u64>().ok()).unwrap_or(0);
+            let size = sys
+                .text(&c.syspath.join("size"))
+                .and_then(|s| s.parse::<u64>().ok())
+                .unwrap_or(0);
             let size = layout::units::Bytes(size.saturating_mul(512));
-            let label = if store_dirs(&at).is_empty() { "" } else { "  (holds a bundle)" };
+            let label = if store_dirs(&at).is_empty() {
+                ""
+            } else {
+                "  (holds a bundle)"
+            };
             let text = format!("{}  {}  {size}{label}", c.device.display(), c.fs_type);
             let disks = disks_below(&c.syspath).into_iter().collect();
-            (text, Medium { device: c.device, disks, fs_type: c.fs_type, uuid: c.uuid, partuuid: c.partuuid, mount_point: at })
+            (
+                text,
+                Medium {
+                    device: c.device,
+                    disks,
+                    fs_type: c.fs_type,
+                    uuid: c.uuid,
+                    partuuid: c.partuuid,
+                    mount_point: at,
+                },
+            )
         })
         .collect()
 }
@@ -325,7 +398,10 @@ mod tests {
 31 1 8:3 / /mnt/my\\040disk ro - ext4 /dev/sda3 ro
 32 1 8:30 / /other ro - ext4 /dev/sdb14 ro
 ";
-        assert_eq!(parse_mounted_at(table, "8:3"), Some(PathBuf::from("/mnt/my disk")));
+        assert_eq!(
+            parse_mounted_at(table, "8:3"),
+            Some(PathBuf::from("/mnt/my disk"))
+        );
         assert_eq!(parse_mounted_at(table, "8:4"), None);
     }
 
@@ -350,14 +426,19 @@ mod tests {
         std::os::unix::fs::symlink(&partition, sys.join("dm-0/slaves/sda3")).expect("linked");
         std::os::unix::fs::symlink(sys.join("sdb"), sys.join("dm-0/slaves/sdb")).expect("linked");
         let disks: Vec<PathBuf> = disks_below(&sys.join("dm-0")).into_iter().collect();
-        assert_eq!(disks, [PathBuf::from("/dev/sda"), PathBuf::from("/dev/sdb")]);
+        assert_eq!(
+            disks,
+            [PathBuf::from("/dev/sda"), PathBuf::from("/dev/sdb")]
+        );
     }
 
     #[test]
     fn looking_replays_no_journal() {
         for kind in ["ext3", "ext4", "xfs", "btrfs"] {
             let options = KINDS.iter().find(|(k, _)| *k == kind).map(|(_, o)| *o);
-            assert!(options.is_some_and(|o| o.contains("noload") || o.contains("norecovery") || o.contains("nologreplay")));
+            assert!(options.is_some_and(|o| o.contains("noload")
+                || o.contains("norecovery")
+                || o.contains("nologreplay")));
         }
     }
 }

@@ -96,7 +96,10 @@ impl Found {
         for dir in dirs {
             let places = store_dirs(dir);
             if places.is_empty() {
-                bail!("{} holds no bundle: there is no lifeboat/store.json in it or one level down", dir.display());
+                bail!(
+                    "{} holds no bundle: there is no lifeboat/store.json in it or one level down",
+                    dir.display()
+                );
             }
             for place in places {
                 found.add(&place, None);
@@ -118,7 +121,10 @@ impl Found {
                     self.stores.push(Attached { store, medium });
                 }
             }
-            Err(error) => self.warnings.push(format!("the bundle in {} cannot be used: {error}", dir.display())),
+            Err(error) => self.warnings.push(format!(
+                "the bundle in {} cannot be used: {error}",
+                dir.display()
+            )),
         }
     }
 
@@ -129,7 +135,12 @@ impl Found {
 
     /// Disks that hold a bundle: never to be written to.
     pub fn media_disks(&self) -> Vec<PathBuf> {
-        let mut disks: Vec<PathBuf> = self.stores.iter().filter_map(|s| s.medium.as_ref()).flat_map(|m| m.disks.clone()).collect();
+        let mut disks: Vec<PathBuf> = self
+            .stores
+            .iter()
+            .filter_map(|s| s.medium.as_ref())
+            .flat_map(|m| m.disks.clone())
+            .collect();
         disks.sort();
         disks.dedup();
         disks
@@ -143,13 +154,21 @@ impl Found {
             let headers = match attached.store.snapshots() {
                 Ok(headers) => headers,
                 Err(error) => {
-                    warnings.push(format!("restore points on {} cannot be listed: {error}", attached.place()));
+                    warnings.push(format!(
+                        "restore points on {} cannot be listed: {error}",
+                        attached.place()
+                    ));
                     continue;
                 }
             };
             match attached.store.damaged_documents() {
                 Ok(damaged) => warnings.extend(damaged.into_iter().map(|d| {
-                    format!("restore point {} on {} is unusable: {}", d.file.display(), attached.place(), d.reason)
+                    format!(
+                        "restore point {} on {} is unusable: {}",
+                        d.file.display(),
+                        attached.place(),
+                        d.reason
+                    )
                 })),
                 Err(error) => warnings.push(format!("{}: {error}", attached.place())),
             }
@@ -162,11 +181,20 @@ impl Found {
                         point.stores.push(index);
                         point.verified = better(point.verified, verified);
                     })
-                    .or_insert(Point { header, stores: vec![index], verified });
+                    .or_insert(Point {
+                        header,
+                        stores: vec![index],
+                        verified,
+                    });
             }
         }
         let mut points: Vec<Point> = points.into_values().collect();
-        points.sort_by(|a, b| b.header.time.cmp(&a.header.time).then(a.header.id.cmp(&b.header.id)));
+        points.sort_by(|a, b| {
+            b.header
+                .time
+                .cmp(&a.header.time)
+                .then(a.header.id.cmp(&b.header.id))
+        });
         (points, warnings)
     }
 
@@ -175,8 +203,16 @@ impl Found {
     pub fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)> {
         let (points, warnings) = self.points();
         let point = choose(&points, wanted).with_context(|| {
-            let where_ = self.stores.iter().map(Attached::place).collect::<Vec<_>>().join(", ");
-            format!("looking for restore point {wanted:?} on {where_} {}", warnings.join("; "))
+            let where_ = self
+                .stores
+                .iter()
+                .map(Attached::place)
+                .collect::<Vec<_>>()
+                .join(", ");
+            format!(
+                "looking for restore point {wanted:?} on {where_} {}",
+                warnings.join("; ")
+            )
         })?;
         let mut reasons = Vec::new();
         for &index in &point.stores {
@@ -186,23 +222,33 @@ impl Found {
                 Err(error) => reasons.push(format!("{}: {error}", attached.place())),
             }
         }
-        bail!("restore point {} cannot be read: {}", point.header.id.short(), reasons.join("; "))
+        bail!(
+            "restore point {} cannot be read: {}",
+            point.header.id.short(),
+            reasons.join("; ")
+        )
     }
 }
 
 /// One of the points (newest first) by the beginning of its id, or `latest`.
 fn choose<'p>(points: &'p [Point], wanted: &str) -> Result<&'p Point> {
     if wanted == "latest" {
-        return points.first().context("no attached bundle holds a restore point");
+        return points
+            .first()
+            .context("no attached bundle holds a restore point");
     }
     let wanted = wanted.to_ascii_lowercase();
     if wanted.is_empty() {
         bail!("no restore point was named");
     }
-    let mut fitting = points.iter().filter(|p| p.header.id.to_string().starts_with(&wanted));
+    let mut fitting = points
+        .iter()
+        .filter(|p| p.header.id.to_string().starts_with(&wanted));
     match (fitting.next(), fitting.next()) {
         (Some(point), None) => Ok(point),
-        (Some(_), Some(_)) => bail!("more than one restore point begins with {wanted:?}: give more digits"),
+        (Some(_), Some(_)) => {
+            bail!("more than one restore point begins with {wanted:?}: give more digits")
+        }
         (None, _) => bail!("no attached bundle holds a restore point {wanted:?}"),
     }
 }
@@ -218,7 +264,9 @@ fn better(a: Verified, b: Verified) -> Verified {
 
 /// Verification reports of a store. Files of other kinds, or of later versions, are not reports to us.
 fn reports(dir: &Path) -> Vec<VerifyReport> {
-    let Ok(entries) = fs::read_dir(dir.join("lifeboat/reports")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(dir.join("lifeboat/reports")) else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter(|e| e.path().extension().is_some_and(|x| x == "json"))
@@ -228,10 +276,20 @@ fn reports(dir: &Path) -> Vec<VerifyReport> {
 }
 
 fn verdict(reports: &[VerifyReport], id: &Id) -> Verified {
-    let newest = reports.iter().filter(|r| r.snapshots.contains(id)).max_by(|a, b| a.time.cmp(&b.time));
+    let newest = reports
+        .iter()
+        .filter(|r| r.snapshots.contains(id))
+        .max_by(|a, b| a.time.cmp(&b.time));
     match newest {
         None => Verified::Never,
-        Some(report) if report.damaged.iter().any(|d| d.snapshots.is_empty() || d.snapshots.contains(id)) => Verified::Damaged,
+        Some(report)
+            if report
+                .damaged
+                .iter()
+                .any(|d| d.snapshots.is_empty() || d.snapshots.contains(id)) =>
+        {
+            Verified::Damaged
+        }
         Some(_) => Verified::Good,
     }
 }
@@ -243,7 +301,9 @@ pub fn store_dirs(dir: &Path) -> Vec<PathBuf> {
     if holds(dir) {
         found.push(dir.to_owned());
     }
-    let Ok(entries) = fs::read_dir(dir) else { return found };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return found;
+    };
     let mut below: Vec<PathBuf> = entries
         .flatten()
         // Not through symbolic links: they may lead out of the medium.

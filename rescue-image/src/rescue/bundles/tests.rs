@@ -12,7 +12,10 @@ fn point(n: u8, time: &str) -> Point {
         header: SnapshotHeader {
             id: id(n),
             time: time.to_owned(),
-            host: HostIdentity { machine_id: "m".to_owned(), hostname: "pve1".to_owned() },
+            host: HostIdentity {
+                machine_id: "m".to_owned(),
+                hostname: "pve1".to_owned(),
+            },
             kind: "host".to_owned(),
             trees: vec!["/".to_owned()],
             files: 1,
@@ -36,7 +39,12 @@ fn report(time: &str, snapshots: Vec<Id>, damaged: Vec<Id>) -> VerifyReport {
             snapshots: vec![id],
         })
         .collect();
-    VerifyReport { time: time.to_owned(), snapshots, damaged, ..VerifyReport::default() }
+    VerifyReport {
+        time: time.to_owned(),
+        snapshots,
+        damaged,
+        ..VerifyReport::default()
+    }
 }
 
 #[test]
@@ -48,8 +56,12 @@ fn finds_stores_at_the_root_and_one_level_down() {
         fs::write(store.join("store.json"), "{}").expect("written");
     }
     // `deep/er` is two levels down; and a link must not lead out of the medium.
-    std::os::unix::fs::symlink(dir.path().join("backups"), dir.path().join("link")).expect("linked");
-    assert_eq!(store_dirs(dir.path()), [dir.path().to_owned(), dir.path().join("backups")]);
+    std::os::unix::fs::symlink(dir.path().join("backups"), dir.path().join("link"))
+        .expect("linked");
+    assert_eq!(
+        store_dirs(dir.path()),
+        [dir.path().to_owned(), dir.path().join("backups")]
+    );
     assert!(store_dirs(Path::new("/nowhere")).is_empty());
 }
 
@@ -57,7 +69,12 @@ fn finds_stores_at_the_root_and_one_level_down() {
 fn a_directory_without_a_bundle_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let error = Found::in_directories(&[dir.path().to_owned()]).expect_err("empty");
-    assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&dir.path().display().to_string()),
+        "{error}"
+    );
 }
 
 #[test]
@@ -72,10 +89,21 @@ fn an_unusable_store_is_a_warning() {
 
 #[test]
 fn chooses_by_prefix_or_latest() {
-    let points = [point(0xab, "2026-11-20T02:00:00Z"), point(0xa1, "2026-11-19T02:00:00Z")];
-    assert_eq!(choose(&points, "latest").expect("newest").header.id, id(0xab));
+    let points = [
+        point(0xab, "2026-11-20T02:00:00Z"),
+        point(0xa1, "2026-11-19T02:00:00Z"),
+    ];
+    assert_eq!(
+        choose(&points, "latest").expect("newest").header.id,
+        id(0xab)
+    );
     assert_eq!(choose(&points, "A1A1").expect("one").header.id, id(0xa1));
-    assert!(choose(&points, "a").expect_err("two").to_string().contains("more digits"));
+    assert!(
+        choose(&points, "a")
+            .expect_err("two")
+            .to_string()
+            .contains("more digits")
+    );
     assert!(choose(&points, "ff").is_err());
     assert!(choose(&points, "").is_err());
     assert!(choose(&[], "latest").is_err());
@@ -91,5 +119,8 @@ fn the_newest_report_counts() {
     assert_eq!(verdict(&reports, &id(2)), Verified::Damaged);
     assert_eq!(verdict(&reports, &id(3)), Verified::Never);
     assert_eq!(better(Verified::Damaged, Verified::Good), Verified::Good);
-    assert_eq!(better(Verified::Damaged, Verified::Never), Verified::Damaged);
+    assert_eq!(
+        better(Verified::Damaged, Verified::Never),
+        Verified::Damaged
+    );
 }

@@ -27,7 +27,9 @@ pub fn main() -> ! {
     // Whatever goes wrong below, process 1 stays: it falls back to offering shells.
     let outcome = std::panic::catch_unwind(run);
     if outcome.is_err() {
-        say("process 1 failed; only shells are left on the consoles. Power off with `poweroff` or the power button.");
+        say(
+            "process 1 failed; only shells are left on the consoles. Power off with `poweroff` or the power button.",
+        );
     }
     loop {
         std::thread::sleep(Duration::from_secs(1));
@@ -46,7 +48,10 @@ fn run() {
     if let Err(error) = mounts::proc_only() {
         say(&format!("mounting /proc failed: {error:#}"));
     }
-    let mut init = Init { signals, wizards: Vec::new() };
+    let mut init = Init {
+        signals,
+        wizards: Vec::new(),
+    };
     if let Err(reason) = init.stage(&Program::myself("setup")) {
         init.rescue_shell(&format!("setting up the rescue system failed: {reason}"));
     }
@@ -55,7 +60,9 @@ fn run() {
         init.rescue_shell("lifeboat.shell was given on the kernel command line.");
     }
     if let Err(reason) = init.stage(&Program::myself("start")) {
-        say(&format!("looking for bundles failed: {reason}; the wizard looks again"));
+        say(&format!(
+            "looking for bundles failed: {reason}; the wizard looks again"
+        ));
     }
     init.wizards = consoles::active().into_iter().map(Seat::new).collect();
     init.watch()
@@ -76,7 +83,12 @@ struct Seat {
 
 impl Seat {
     fn new(console: Console) -> Self {
-        Self { console, child: None, started: None, complained: false }
+        Self {
+            console,
+            child: None,
+            started: None,
+            complained: false,
+        }
     }
 
     fn due(&self) -> bool {
@@ -95,7 +107,11 @@ impl Init {
         loop {
             for (pid, status) in signals::reap() {
                 if pid == child.id() {
-                    return if status.success() { Ok(()) } else { Err(status.to_string()) };
+                    return if status.success() {
+                        Ok(())
+                    } else {
+                        Err(status.to_string())
+                    };
                 }
             }
             if let Some(Event::End(ending)) = self.signals.next(Duration::from_secs(1)) {
@@ -107,16 +123,25 @@ impl Init {
     /// A shell on `/dev/console`, where there is nothing better to do.
     fn rescue_shell(&mut self, why: &str) {
         say(why);
-        let console = Console { tty: "console".to_owned() };
+        let console = Console {
+            tty: "console".to_owned(),
+        };
         // A shell on /dev/console has no job control; the first real console is better when there is one.
-        let console = consoles::active().into_iter().next_back().unwrap_or(console);
-        let shell = ["/bin/bash", "/usr/bin/bash", "/bin/sh"].into_iter().find(|p| Path::new(p).exists());
+        let console = consoles::active()
+            .into_iter()
+            .next_back()
+            .unwrap_or(console);
+        let shell = ["/bin/bash", "/usr/bin/bash", "/bin/sh"]
+            .into_iter()
+            .find(|p| Path::new(p).exists());
         let Some(shell) = shell else {
             say("there is no shell in this rescue system");
             return;
         };
         say("a shell follows; type `exit` to go on");
-        let outcome = Program::new(shell).on_console(&console).map_err(|e| format!("{e:#}"));
+        let outcome = Program::new(shell)
+            .on_console(&console)
+            .map_err(|e| format!("{e:#}"));
         if let Err(reason) = outcome.and_then(|child| self.wait_for(&child)) {
             say(&format!("the shell ended: {reason}"));
         }

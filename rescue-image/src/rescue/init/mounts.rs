@@ -17,20 +17,66 @@ fn wanted() -> Vec<Pseudo> {
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let nosuid = MsFlags::MS_NOSUID;
     vec![
-        Pseudo { kind: "proc", at: "/proc", flags: safe, data: None, required: true },
-        Pseudo { kind: "sysfs", at: "/sys", flags: safe, data: None, required: true },
-        Pseudo { kind: "devtmpfs", at: "/dev", flags: nosuid, data: Some("mode=0755"), required: true },
-        Pseudo { kind: "devpts", at: "/dev/pts", flags: nosuid, data: Some("mode=0620,gid=5"), required: false },
-        Pseudo { kind: "tmpfs", at: "/dev/shm", flags: nosuid, data: Some("mode=1777"), required: false },
-        Pseudo { kind: "tmpfs", at: "/run", flags: nosuid, data: Some("mode=0755"), required: true },
-        Pseudo { kind: "tmpfs", at: "/tmp", flags: nosuid, data: Some("mode=1777"), required: true },
+        Pseudo {
+            kind: "proc",
+            at: "/proc",
+            flags: safe,
+            data: None,
+            required: true,
+        },
+        Pseudo {
+            kind: "sysfs",
+            at: "/sys",
+            flags: safe,
+            data: None,
+            required: true,
+        },
+        Pseudo {
+            kind: "devtmpfs",
+            at: "/dev",
+            flags: nosuid,
+            data: Some("mode=0755"),
+            required: true,
+        },
+        Pseudo {
+            kind: "devpts",
+            at: "/dev/pts",
+            flags: nosuid,
+            data: Some("mode=0620,gid=5"),
+            required: false,
+        },
+        Pseudo {
+            kind: "tmpfs",
+            at: "/dev/shm",
+            flags: nosuid,
+            data: Some("mode=1777"),
+            required: false,
+        },
+        Pseudo {
+            kind: "tmpfs",
+            at: "/run",
+            flags: nosuid,
+            data: Some("mode=0755"),
+            required: true,
+        },
+        Pseudo {
+            kind: "tmpfs",
+            at: "/tmp",
+            flags: nosuid,
+            data: Some("mode=1777"),
+            required: true,
+        },
     ]
 }
 
 /// Mounts `/proc` if it is not there, so that process 1 finds its own binary.
 pub fn proc_only() -> Result<()> {
     let proc = &wanted()[0];
-    if Path::new("/proc/self").exists() { Ok(()) } else { one(proc) }
+    if Path::new("/proc/self").exists() {
+        Ok(())
+    } else {
+        one(proc)
+    }
 }
 
 /// Mounts all of them; what is mounted already is left. Returns what failed and can be done without.
@@ -56,20 +102,29 @@ pub fn efi_variables() -> Result<()> {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("efivarfs"), at, Some("efivarfs"), flags, None::<&str>)
-        .with_context(|| format!("mounting efivarfs on {at} (EFI boot entries cannot be written without it)"))
+    mount(Some("efivarfs"), at, Some("efivarfs"), flags, None::<&str>).with_context(|| {
+        format!("mounting efivarfs on {at} (EFI boot entries cannot be written without it)")
+    })
 }
 
 fn one(pseudo: &Pseudo) -> Result<()> {
     std::fs::create_dir_all(pseudo.at).with_context(|| format!("creating {}", pseudo.at))?;
-    mount(Some(pseudo.kind), pseudo.at, Some(pseudo.kind), pseudo.flags, pseudo.data)
-        .with_context(|| format!("mounting {} on {}", pseudo.kind, pseudo.at))
+    mount(
+        Some(pseudo.kind),
+        pseudo.at,
+        Some(pseudo.kind),
+        pseudo.flags,
+        pseudo.data,
+    )
+    .with_context(|| format!("mounting {} on {}", pseudo.kind, pseudo.at))
 }
 
 /// Whether something is mounted exactly there: another device number than the directory above has.
 pub fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let Some(parent) = path.parent() else { return true };
+    let Some(parent) = path.parent() else {
+        return true;
+    };
     match (std::fs::metadata(path), std::fs::metadata(parent)) {
         (Ok(here), Ok(above)) => here.dev() != above.dev(),
         _ => false,

@@ -14,16 +14,44 @@ use crate::rescue::cmdline::CommandLine;
 /// coldplugged anyway, named so that a missing alias in a slim initramfs does not cost the medium. Those that the
 /// kernel has built in, or that are not in the image, are skipped in silence.
 const MODULES: &[&str] = &[
-    "crc32c_generic", "ext4", "xfs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8", "efivarfs", "loop",
-    "dm_mod", "dm_thin_pool", "dm_snapshot", "usb_storage", "uas", "sd_mod", "xhci_pci", "ehci_pci", "ahci", "nvme",
-    "virtio_pci", "virtio_blk", "virtio_scsi", "hid_generic", "usbhid",
+    "crc32c_generic",
+    "ext4",
+    "xfs",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859-1",
+    "nls_utf8",
+    "efivarfs",
+    "loop",
+    "dm_mod",
+    "dm_thin_pool",
+    "dm_snapshot",
+    "usb_storage",
+    "uas",
+    "sd_mod",
+    "xhci_pci",
+    "ehci_pci",
+    "ahci",
+    "nvme",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_scsi",
+    "hid_generic",
+    "usbhid",
 ];
 
 /// Rules that would start volume groups, arrays or caches found on disks. Rules of these names in `/run` replace those
 /// of the distribution: a restore looks at foreign disks, it must not start (and so write to) what is on them.
 const MASKED_RULES: &[&str] = &[
-    "64-md-raid-assembly.rules", "64-btrfs.rules", "64-btrfs-dm.rules", "69-lvm.rules", "69-lvm-metad.rules",
-    "69-bcache.rules", "69-md-clustered-confirm-device.rules", "90-zfs.rules",
+    "64-md-raid-assembly.rules",
+    "64-btrfs.rules",
+    "64-btrfs-dm.rules",
+    "69-lvm.rules",
+    "69-lvm-metad.rules",
+    "69-bcache.rules",
+    "69-md-clustered-confirm-device.rules",
+    "90-zfs.rules",
 ];
 
 /// Settings over those of the host's `lvm.conf`: nothing is activated by itself, every device is looked at, and no
@@ -46,7 +74,14 @@ pub fn run(sys: &dyn System) -> Result<()> {
         // Only emergencies on the console, so that prompts stay readable; all of it stays in `dmesg`.
         write("/proc/sys/kernel/printk", "1 4 1 7\n");
     }
-    for dir in [super::super::RUN_DIR, super::super::LOG_DIR, super::super::MEDIA_DIR, "/target", "/root", "/etc/lvm"] {
+    for dir in [
+        super::super::RUN_DIR,
+        super::super::LOG_DIR,
+        super::super::MEDIA_DIR,
+        "/target",
+        "/root",
+        "/etc/lvm",
+    ] {
         fs::create_dir_all(dir).with_context(|| format!("creating {dir}"))?;
     }
     // Where the children of process 1 log to from now on.
@@ -91,14 +126,19 @@ fn mask_rules(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     for name in MASKED_RULES {
         let path = dir.join(name);
-        fs::write(&path, "# Nothing is started by itself in the rescue system.\n")
-            .with_context(|| format!("writing {}", path.display()))?;
+        fs::write(
+            &path,
+            "# Nothing is started by itself in the rescue system.\n",
+        )
+        .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }
 
 fn modules(sys: &dyn System) {
-    let command = Cmd::new("modprobe").args(["--all", "--quiet"]).args(MODULES.iter().copied());
+    let command = Cmd::new("modprobe")
+        .args(["--all", "--quiet"])
+        .args(MODULES.iter().copied());
     if let Err(error) = sys.run(&command) {
         // modprobe says so too when a single one is built in or missing; udev loads the rest by alias.
         tracing::info!("modprobe: {error}");
@@ -107,20 +147,34 @@ fn modules(sys: &dyn System) {
 
 /// Starts udevd and plays all devices to it, so that `ID_*` properties are there and LVM does not wait for ever.
 fn udev(sys: &dyn System) -> Result<()> {
-    let daemon = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"]
-        .into_iter()
-        .find(|path| Path::new(path).exists());
+    let daemon = [
+        "/usr/lib/systemd/systemd-udevd",
+        "/lib/systemd/systemd-udevd",
+    ]
+    .into_iter()
+    .find(|path| Path::new(path).exists());
     let Some(daemon) = daemon else {
-        bail!("systemd-udevd is not in this rescue system: disks cannot be identified; make the stick again with `lifeboat prepare`");
+        bail!(
+            "systemd-udevd is not in this rescue system: disks cannot be identified; make the stick again with `lifeboat prepare`"
+        );
     };
     let limit = Duration::from_secs(60);
-    sys.run(&Cmd::new(daemon).arg("--daemon").timeout(limit)).context("starting systemd-udevd")?;
+    sys.run(&Cmd::new(daemon).arg("--daemon").timeout(limit))
+        .context("starting systemd-udevd")?;
     for kind in ["subsystems", "devices"] {
-        let command = Cmd::new("udevadm").args(["trigger", "--action=add"]).arg(format!("--type={kind}")).timeout(limit);
-        sys.run(&command).context("asking the kernel for all devices (udevadm trigger)")?;
+        let command = Cmd::new("udevadm")
+            .args(["trigger", "--action=add"])
+            .arg(format!("--type={kind}"))
+            .timeout(limit);
+        sys.run(&command)
+            .context("asking the kernel for all devices (udevadm trigger)")?;
     }
     // Not fatal: one slow device must not keep the others from being used.
-    if let Err(error) = sys.run(&Cmd::new("udevadm").args(["settle", "--timeout=30"]).timeout(limit)) {
+    if let Err(error) = sys.run(
+        &Cmd::new("udevadm")
+            .args(["settle", "--timeout=30"])
+            .timeout(limit),
+    ) {
         eprintln!("lifeboat-rescue: some devices are still being set up: {error}");
     }
     Ok(())

@@ -28,7 +28,8 @@ pub fn request(ending: Ending) -> Result<()> {
         Ending::Reboot => nix::sys::signal::Signal::SIGTERM,
         Ending::PowerOff => nix::sys::signal::Signal::SIGUSR2,
     };
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), signal).context("asking process 1 to end the machine")?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), signal)
+        .context("asking process 1 to end the machine")?;
     std::thread::sleep(Duration::from_secs(60));
     bail!("process 1 did not end the machine within a minute; use the power button")
 }
@@ -41,7 +42,8 @@ pub fn is_rescue_system() -> bool {
 
 /// Unmounts all that is not a pseudo file system, deactivates volume groups, writes everything out.
 pub fn down(sys: &dyn System) -> Result<()> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    let table =
+        std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
     let mut failed = Vec::new();
     for path in to_unmount(&table) {
         if let Err(error) = sys_mount::unmount(&path, sys_mount::UnmountFlags::empty()) {
@@ -51,25 +53,42 @@ pub fn down(sys: &dyn System) -> Result<()> {
     nix::unistd::sync();
     // udevd is gone by now: without these settings vgchange would wait for it for ever.
     let settings = "activation { udev_sync = 0 udev_rules = 0 }";
-    let command = Cmd::new("vgchange").args(["-an", "--config", settings]).timeout(Duration::from_secs(20));
+    let command = Cmd::new("vgchange")
+        .args(["-an", "--config", settings])
+        .timeout(Duration::from_secs(20));
     if let Err(error) = sys.run(&command) {
         failed.push(format!("deactivating volume groups: {error}"));
     }
     nix::unistd::sync();
-    if failed.is_empty() { Ok(()) } else { bail!(failed.join("; ")) }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!(failed.join("; "))
+    }
 }
 
 /// Mount points of file systems on devices, the last mounted first.
 fn to_unmount(mountinfo: &str) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(at) = left.split(' ').nth(4) else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(at) = left.split(' ').nth(4) else {
+            continue;
+        };
         let mut right = right.split(' ');
         let (kind, source) = (right.next().unwrap_or(""), right.next().unwrap_or(""));
-        let under = |top: &str| at == top || at.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'));
+        let under = |top: &str| {
+            at == top
+                || at
+                    .strip_prefix(top)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
         // Below /target the pseudo file systems too: they keep the restored root busy.
-        if at != "/" && (source.starts_with("/dev/") || under("/target") || kind.starts_with("fuse")) {
+        if at != "/"
+            && (source.starts_with("/dev/") || under("/target") || kind.starts_with("fuse"))
+        {
             paths.push(PathBuf::from(unescape(at)));
         }
     }
@@ -82,7 +101,9 @@ fn unescape(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])
-        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
+        .fold(text.to_owned(), |text, (escape, plain)| {
+            text.replace(escape, plain)
+        })
 }
 
 /// Ends the machine. Only returns (into sleep) when the kernel refused.
@@ -116,7 +137,10 @@ mod tests {
 43 1 0:99 / /targets rw - tmpfs tmpfs rw
 44 1 8:33 / /run/lifeboat/with\\040space ro - ext4 /dev/sdc1 ro
 ";
-        let paths: Vec<String> = to_unmount(table).iter().map(|p| p.display().to_string()).collect();
+        let paths: Vec<String> = to_unmount(table)
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect();
         assert_eq!(
             paths,
             [

@@ -24,7 +24,14 @@ impl Signals {
         unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut set);
-            for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPWR] {
+            for signal in [
+                libc::SIGCHLD,
+                libc::SIGTERM,
+                libc::SIGINT,
+                libc::SIGUSR1,
+                libc::SIGUSR2,
+                libc::SIGPWR,
+            ] {
                 libc::sigaddset(&mut set, signal);
             }
             libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
@@ -79,7 +86,14 @@ pub fn stop_everyone(limit: Duration) {
         unsafe {
             libc::kill(-1, signal);
             // bash ignores SIGTERM but obeys SIGHUP.
-            libc::kill(-1, if signal == libc::SIGTERM { libc::SIGHUP } else { signal });
+            libc::kill(
+                -1,
+                if signal == libc::SIGTERM {
+                    libc::SIGHUP
+                } else {
+                    signal
+                },
+            );
         }
         let started = Instant::now();
         while started.elapsed() < limit {

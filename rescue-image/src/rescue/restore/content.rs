@@ -36,8 +36,19 @@ pub(super) struct StoreContent<'a> {
 }
 
 impl<'a> StoreContent<'a> {
-    pub(super) fn new(parts: &'a dyn Parts, snapshot: &'a Snapshot, accept_loss: bool, ui: &'a dyn Ui) -> Self {
-        Self { parts, snapshot, accept_loss, ui, trees: Vec::new() }
+    pub(super) fn new(
+        parts: &'a dyn Parts,
+        snapshot: &'a Snapshot,
+        accept_loss: bool,
+        ui: &'a dyn Ui,
+    ) -> Self {
+        Self {
+            parts,
+            snapshot,
+            accept_loss,
+            ui,
+            trees: Vec::new(),
+        }
     }
 
     pub(super) fn losses(self) -> Losses {
@@ -50,25 +61,40 @@ impl<'a> StoreContent<'a> {
     }
 
     fn judge(&mut self, mount_point: &Path, report: ExtractReport) -> Result<(), ContentError> {
-        let host_path = |p: FileProblem| FileProblem { path: mount_point.join(p.path), reason: p.reason };
+        let host_path = |p: FileProblem| FileProblem {
+            path: mount_point.join(p.path),
+            reason: p.reason,
+        };
         let losses = Losses {
             missing: report.missing.into_iter().map(host_path).collect(),
-            incomplete_metadata: report.incomplete_metadata.into_iter().map(host_path).collect(),
+            incomplete_metadata: report
+                .incomplete_metadata
+                .into_iter()
+                .map(host_path)
+                .collect(),
         };
         if report.healed > 0 {
-            self.ui.warn(&format!("{} damaged parts were taken from another bundle", report.healed));
+            self.ui.warn(&format!(
+                "{} damaged parts were taken from another bundle",
+                report.healed
+            ));
         }
         for problem in losses.missing.iter().chain(&losses.incomplete_metadata) {
-            self.ui.warn(&format!("{}: {}", problem.path.display(), problem.reason));
+            self.ui
+                .warn(&format!("{}: {}", problem.path.display(), problem.reason));
         }
-        let first = losses.missing.first().map(|p| format!("{}: {}", p.path.display(), p.reason));
+        let first = losses
+            .missing
+            .first()
+            .map(|p| format!("{}: {}", p.path.display(), p.reason));
         let count = losses.missing.len();
         self.trees.retain(|(at, _)| at != mount_point);
         self.trees.push((mount_point.to_owned(), losses));
         match first {
-            Some(first) if !self.accept_loss => {
-                Err(ContentError::new(format!("{count} files of {} could not be restored, the first: {first}", mount_point.display())))
-            }
+            Some(first) if !self.accept_loss => Err(ContentError::new(format!(
+                "{count} files of {} could not be restored, the first: {first}",
+                mount_point.display()
+            ))),
             _ => Ok(()),
         }
     }
@@ -76,23 +102,47 @@ impl<'a> StoreContent<'a> {
 
 impl Content for StoreContent<'_> {
     fn restore_tree(&mut self, mount_point: &Path, into: &Path) -> Result<(), ContentError> {
-        let tree = self.snapshot.trees.iter().find(|t| Path::new(&t.mount_point) == mount_point);
+        let tree = self
+            .snapshot
+            .trees
+            .iter()
+            .find(|t| Path::new(&t.mount_point) == mount_point);
         let tree = tree.ok_or_else(|| {
-            ContentError::new(format!("the restore point holds no files of {}: it is not complete", mount_point.display()))
+            ContentError::new(format!(
+                "the restore point holds no files of {}: it is not complete",
+                mount_point.display()
+            ))
         })?;
         let report = self
             .parts
             .extract(self.snapshot, tree, into, &Reading(self.ui))
-            .map_err(|e| ContentError::new(format!("restoring the files of {}: {e:#}", mount_point.display())))?;
+            .map_err(|e| {
+                ContentError::new(format!(
+                    "restoring the files of {}: {e:#}",
+                    mount_point.display()
+                ))
+            })?;
         self.judge(mount_point, report)
     }
 
     fn restore_image(&mut self, node: &NodeId, device: &Path) -> Result<(), ContentError> {
-        let image = self.snapshot.images.iter().find(|i| i.node == node.as_str());
-        let image = image
-            .ok_or_else(|| ContentError::new(format!("the restore point holds no image of {node}: it is not complete")))?;
+        let image = self
+            .snapshot
+            .images
+            .iter()
+            .find(|i| i.node == node.as_str());
+        let image = image.ok_or_else(|| {
+            ContentError::new(format!(
+                "the restore point holds no image of {node}: it is not complete"
+            ))
+        })?;
         self.parts
             .image_to(image, device, &Reading(self.ui))
-            .map_err(|e| ContentError::new(format!("writing the image of {node} to {}: {e:#}", device.display())))
+            .map_err(|e| {
+                ContentError::new(format!(
+                    "writing the image of {node} to {}: {e:#}",
+                    device.display()
+                ))
+            })
     }
 }

@@ -120,7 +120,10 @@ pub struct Fake {
 impl Fake {
     /// All is well: a blank disk of 2 GiB, and the stick.
     pub fn good() -> Self {
-        let disks = vec![disk("/dev/sdb", Some("NEW-1"), Bytes(2 << 30)), disk("/dev/sdc", Some("STICK"), Bytes(8 << 30))];
+        let disks = vec![
+            disk("/dev/sdb", Some("NEW-1"), Bytes(2 << 30)),
+            disk("/dev/sdc", Some("STICK"), Bytes(8 << 30)),
+        ];
         Self {
             id: Id::from_bytes([0xab; 32]),
             disks: Mutex::new(disks),
@@ -155,13 +158,19 @@ impl Fake {
     }
 
     fn call(&self, what: &str) {
-        self.calls.lock().expect("not poisoned").push(what.to_owned());
+        self.calls
+            .lock()
+            .expect("not poisoned")
+            .push(what.to_owned());
     }
 }
 
 impl Parts for Fake {
     fn snapshot(&self, wanted: &str) -> anyhow::Result<(Id, Snapshot)> {
-        anyhow::ensure!(wanted == "latest" || self.id.to_string().starts_with(wanted), "no restore point {wanted}");
+        anyhow::ensure!(
+            wanted == "latest" || self.id.to_string().starts_with(wanted),
+            "no restore point {wanted}"
+        );
         let layout = serde_json::to_value(saved())?;
         let tree = Tree {
             mount_point: "/".to_owned(),
@@ -174,7 +183,10 @@ impl Parts for Fake {
         };
         let snapshot = Snapshot {
             format: SNAPSHOT_FORMAT,
-            host: HostIdentity { machine_id: "m".to_owned(), hostname: "pve1".to_owned() },
+            host: HostIdentity {
+                machine_id: "m".to_owned(),
+                hostname: "pve1".to_owned(),
+            },
             time: "2026-11-20T02:00:00Z".to_owned(),
             tool_version: "test".to_owned(),
             kind: "host".to_owned(),
@@ -190,26 +202,48 @@ impl Parts for Fake {
 
     fn inventory(&self) -> anyhow::Result<Inventory> {
         let disks = self.disks.lock().expect("not poisoned").clone();
-        Ok(Inventory { firmware: Firmware::Bios, disks, memory: Bytes::GIB })
+        Ok(Inventory {
+            firmware: Firmware::Bios,
+            disks,
+            memory: Bytes::GIB,
+        })
     }
 
     fn media_disks(&self) -> Vec<PathBuf> {
         self.media.clone()
     }
 
-    fn check_readable(&self, _: &Snapshot, events: &dyn bundle::events::Events) -> anyhow::Result<VerifyReport> {
+    fn check_readable(
+        &self,
+        _: &Snapshot,
+        events: &dyn bundle::events::Events,
+    ) -> anyhow::Result<VerifyReport> {
         self.call("check");
         events.phase("reading", Some(10));
         events.bytes(10);
-        Ok(VerifyReport { damaged: self.damaged.clone(), ..VerifyReport::default() })
+        Ok(VerifyReport {
+            damaged: self.damaged.clone(),
+            ..VerifyReport::default()
+        })
     }
 
-    fn extract(&self, _: &Snapshot, tree: &Tree, _: &Path, _: &dyn bundle::events::Events) -> anyhow::Result<ExtractReport> {
+    fn extract(
+        &self,
+        _: &Snapshot,
+        tree: &Tree,
+        _: &Path,
+        _: &dyn bundle::events::Events,
+    ) -> anyhow::Result<ExtractReport> {
         self.call(&format!("extract {}", tree.mount_point));
         Ok(self.extracted.clone())
     }
 
-    fn image_to(&self, image: &Image, _: &Path, _: &dyn bundle::events::Events) -> anyhow::Result<()> {
+    fn image_to(
+        &self,
+        image: &Image,
+        _: &Path,
+        _: &dyn bundle::events::Events,
+    ) -> anyhow::Result<()> {
         self.call(&format!("image {}", image.node));
         Ok(())
     }
@@ -232,12 +266,19 @@ impl Parts for Fake {
         let total = plan.steps.len();
         for (index, step) in plan.steps.iter().enumerate() {
             events.step_started(index, total, step);
-            let fail = |source| ApplyError::Step { index, total, step: Box::new(step.clone()), source };
+            let fail = |source| ApplyError::Step {
+                index,
+                total,
+                step: Box::new(step.clone()),
+                source,
+            };
             if self.fails_at == Some(index) {
                 return Err(fail(StepError::Refused("broken on purpose".to_owned())));
             }
             if let Step::RestoreTree { mount_point } = step {
-                content.restore_tree(mount_point, root).map_err(|e| fail(e.into()))?;
+                content
+                    .restore_tree(mount_point, root)
+                    .map_err(|e| fail(e.into()))?;
             }
         }
         Ok(())
@@ -245,7 +286,10 @@ impl Parts for Fake {
 
     fn recapture(&self, plan: &Plan, _: &Layout, _: &Path) -> anyhow::Result<Layout> {
         self.call("recapture");
-        let mut now = self.after.clone().ok_or_else(|| anyhow::anyhow!("nothing to see"))?;
+        let mut now = self
+            .after
+            .clone()
+            .ok_or_else(|| anyhow::anyhow!("nothing to see"))?;
         // The restored machine's disk is the assigned one.
         for (_, node) in &mut now.nodes {
             if let Node::Disk(disk) = node {
@@ -256,7 +300,10 @@ impl Parts for Fake {
         Ok(now)
     }
 
-    fn keep_on_media(&self, copy: &dyn Fn(&Path) -> anyhow::Result<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    fn keep_on_media(
+        &self,
+        copy: &dyn Fn(&Path) -> anyhow::Result<PathBuf>,
+    ) -> anyhow::Result<Vec<PathBuf>> {
         self.call("keep");
         anyhow::ensure!(self.media_writable, "the stick is write-protected");
         let dir = tempfile::tempdir()?;

@@ -39,32 +39,41 @@ impl Logs {
         let path = dir.join("journal.jsonl");
         let journal = File::options().append(true).create(true).open(&path);
         let journal = journal.with_context(|| format!("opening {}", path.display()))?;
-        let logs = Self { dir: dir.to_owned(), journal: Journal(BufWriter::new(journal)) };
+        let logs = Self {
+            dir: dir.to_owned(),
+            journal: Journal(BufWriter::new(journal)),
+        };
         logs.keep("plan.json", &prepared.plan)?;
         logs.keep("saved.json", &prepared.saved)?;
         logs.keep("inventory.json", &prepared.inventory)?;
         let text = dir.join("plan.txt");
-        fs::write(&text, prepared.plan.render()).with_context(|| format!("writing {}", text.display()))?;
+        fs::write(&text, prepared.plan.render())
+            .with_context(|| format!("writing {}", text.display()))?;
         Ok(logs)
     }
 
     pub(super) fn keep(&self, name: &str, document: &impl Serialize) -> Result<()> {
         let path = self.dir.join(name);
-        let json = serde_json::to_vec_pretty(document).with_context(|| format!("writing {}", path.display()))?;
+        let json = serde_json::to_vec_pretty(document)
+            .with_context(|| format!("writing {}", path.display()))?;
         fs::write(&path, json).with_context(|| format!("writing {}", path.display()))
     }
 }
 
 /// Copies the logs to `/var/log/lifeboat/restore-<time>` of the restored system, which is mounted at `root`.
 pub(super) fn copy_into(logs: &Path, root: &Path) -> Result<PathBuf> {
-    let dir = root.join("var/log/lifeboat").join(format!("restore-{}", timestamp()));
+    let dir = root
+        .join("var/log/lifeboat")
+        .join(format!("restore-{}", timestamp()));
     copy_flat(logs, &dir)?;
     Ok(dir)
 }
 
 /// Copies the logs to `lifeboat/reports/restore-<time>` of a bundle.
 pub(super) fn copy_onto_bundle(logs: &Path, store_dir: &Path) -> Result<PathBuf> {
-    let dir = store_dir.join("lifeboat/reports").join(format!("restore-{}", timestamp()));
+    let dir = store_dir
+        .join("lifeboat/reports")
+        .join(format!("restore-{}", timestamp()));
     copy_flat(logs, &dir)?;
     Ok(dir)
 }
@@ -76,7 +85,8 @@ fn copy_flat(from: &Path, to: &Path) -> Result<()> {
         let entry = entry.with_context(|| format!("reading {}", from.display()))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().is_ok_and(|t| t.is_file()) {
-            fs::copy(&source, &target).with_context(|| format!("copying {} to {}", source.display(), target.display()))?;
+            fs::copy(&source, &target)
+                .with_context(|| format!("copying {} to {}", source.display(), target.display()))?;
         }
     }
     Ok(())
@@ -89,7 +99,9 @@ pub(in crate::rescue) fn timestamp() -> String {
 
 /// `2026-11-20T20:33:11Z`: RFC 3339 in UTC.
 pub(in crate::rescue) fn now() -> String {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     format_utc(seconds)
 }
 
@@ -98,13 +110,19 @@ fn format_utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 #[cfg(test)]
@@ -127,7 +145,10 @@ mod tests {
         fs::write(logs.join("plan.txt"), "the plan").expect("written");
         let place = copy_into(&logs, &target).expect("copied");
         assert!(place.starts_with(target.join("var/log/lifeboat")));
-        assert_eq!(fs::read_to_string(place.join("plan.txt")).expect("there"), "the plan");
+        assert_eq!(
+            fs::read_to_string(place.join("plan.txt")).expect("there"),
+            "the plan"
+        );
         let place = copy_onto_bundle(&logs, dir.path()).expect("copied");
         assert!(place.starts_with(dir.path().join("lifeboat/reports")));
         assert!(place.join("plan.txt").is_file());

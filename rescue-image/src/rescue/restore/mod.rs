@@ -26,8 +26,8 @@ use super::events::{Announce, Line};
 use content::{Losses, StoreContent};
 use logs::Logs;
 pub(in crate::rescue) use logs::{now, timestamp};
-pub(in crate::rescue) use parts::{is_locked, wait_for_lock};
 pub use parts::{Parts, Real};
+pub(in crate::rescue) use parts::{is_locked, wait_for_lock};
 use ui::Ui;
 
 /// What is to be restored, and how.
@@ -111,17 +111,25 @@ fn damages(report: &VerifyReport) -> String {
 }
 
 fn step_text(step: &Option<String>) -> String {
-    step.as_ref().map(|s| format!("\"{s}\" failed: ")).unwrap_or_default()
+    step.as_ref()
+        .map(|s| format!("\"{s}\" failed: "))
+        .unwrap_or_default()
 }
 
 impl Stop {
     /// A refusal.
     pub fn refused(reason: impl std::fmt::Display) -> Self {
-        Self::Refused { reason: reason.to_string(), missing_bytes: None }
+        Self::Refused {
+            reason: reason.to_string(),
+            missing_bytes: None,
+        }
     }
 
     fn failed(reason: impl std::fmt::Display) -> Self {
-        Self::Failed { step: None, reason: reason.to_string() }
+        Self::Failed {
+            step: None,
+            reason: reason.to_string(),
+        }
     }
 
     /// Exit status: 2 nothing was written, 1 the target disks are incomplete.
@@ -135,7 +143,10 @@ impl Stop {
     /// The lines that tell it to log readers.
     pub fn announce(&self, to: &dyn Announce) {
         match self {
-            Self::Refused { reason, missing_bytes } => {
+            Self::Refused {
+                reason,
+                missing_bytes,
+            } => {
                 let mut line = Line::new("refused").with("reason", reason);
                 if let Some(missing) = missing_bytes {
                     line = line.with("missing_bytes", missing);
@@ -148,7 +159,11 @@ impl Stop {
             }
             Self::Failed { step, reason } => {
                 let step = step.as_deref().unwrap_or("");
-                to.line(&Line::new("failed").with("step", step).with("reason", reason));
+                to.line(
+                    &Line::new("failed")
+                        .with("step", step)
+                        .with("reason", reason),
+                );
             }
         }
     }
@@ -160,13 +175,18 @@ impl From<PlanError> for Stop {
             PlanError::TooSmall { missing, .. } => Some(missing.get()),
             _ => None,
         };
-        Self::Refused { reason: error.to_string(), missing_bytes }
+        Self::Refused {
+            reason: error.to_string(),
+            missing_bytes,
+        }
     }
 }
 
 /// One line per affected file, or one for the damage when it affects no file.
 fn announce_damage(damage: &Damage, to: &dyn Announce) {
-    let pack = damage.pack.map_or_else(|| damage.file.clone(), |id| id.to_string());
+    let pack = damage
+        .pack
+        .map_or_else(|| damage.file.clone(), |id| id.to_string());
     let mut line = Line::new("damaged").with("pack", pack);
     if let Some(blob) = &damage.blob {
         line = line.with("blob", blob);
@@ -214,23 +234,42 @@ impl Outcome {
     fn announce(&self, to: &dyn Announce) {
         for d in &self.differences {
             let value = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
-            let line = Line::new("difference").with("node", &d.node).with("what", &d.what);
-            to.line(&line.with("saved", value(&d.saved)).with("now", value(&d.now)).with("accepted", d.accepted));
+            let line = Line::new("difference")
+                .with("node", &d.node)
+                .with("what", &d.what);
+            to.line(
+                &line
+                    .with("saved", value(&d.saved))
+                    .with("now", value(&d.now))
+                    .with("accepted", d.accepted),
+            );
         }
         for warning in &self.warnings {
             to.line(&Line::new("warning").with("text", warning));
         }
         let line = Line::new("restored").with("differences", self.unexplained().count());
-        to.line(&line.with("lost", self.losses.missing.len()).with("seconds", self.seconds));
+        to.line(
+            &line
+                .with("lost", self.losses.missing.len())
+                .with("seconds", self.seconds),
+        );
     }
 }
 
 /// Reads the restore point and the machine, and computes the plan. Writes nothing.
 pub fn prepare(parts: &dyn Parts, request: &Request) -> Result<Prepared, Stop> {
-    let (id, snapshot) = parts.snapshot(&request.snapshot).map_err(|e| Stop::refused(format!("{e:#}")))?;
-    let saved = Layout::from_value(snapshot.layout.clone())
-        .map_err(|e| Stop::refused(format!("the layout in restore point {} cannot be used: {e}", id.short())))?;
-    let inventory = parts.inventory().map_err(|e| Stop::refused(format!("looking at this machine's disks: {e:#}")))?;
+    let (id, snapshot) = parts
+        .snapshot(&request.snapshot)
+        .map_err(|e| Stop::refused(format!("{e:#}")))?;
+    let saved = Layout::from_value(snapshot.layout.clone()).map_err(|e| {
+        Stop::refused(format!(
+            "the layout in restore point {} cannot be used: {e}",
+            id.short()
+        ))
+    })?;
+    let inventory = parts
+        .inventory()
+        .map_err(|e| Stop::refused(format!("looking at this machine's disks: {e:#}")))?;
     let mut request = request.clone();
     for disk in parts.media_disks() {
         if !request.choices.never.contains(&disk) {
@@ -239,24 +278,44 @@ pub fn prepare(parts: &dyn Parts, request: &Request) -> Result<Prepared, Stop> {
     }
     let plan = layout::plan::plan(&saved, &inventory, &request.choices)?;
     never_on_media(&plan, &request.choices.never)?;
-    Ok(Prepared { id, snapshot, saved, inventory, plan, request })
+    Ok(Prepared {
+        id,
+        snapshot,
+        saved,
+        inventory,
+        plan,
+        request,
+    })
 }
 
 /// The planner honours `never`; losing the only bundle is bad enough to look a second time.
 fn never_on_media(plan: &Plan, never: &[PathBuf]) -> Result<(), Stop> {
     match plan.disks.iter().find(|d| never.contains(&d.device)) {
-        Some(disk) => Err(Stop::refused(format!("{} holds the bundle and must not be erased", disk.device.display()))),
+        Some(disk) => Err(Stop::refused(format!(
+            "{} holds the bundle and must not be erased",
+            disk.device.display()
+        ))),
         None => Ok(()),
     }
 }
 
 /// Reads everything that the restore needs, from all stores as one. Writes nothing.
-pub fn check(parts: &dyn Parts, prepared: &Prepared, ui: &dyn Ui, to: &dyn Announce) -> Result<VerifyReport, Stop> {
+pub fn check(
+    parts: &dyn Parts,
+    prepared: &Prepared,
+    ui: &dyn Ui,
+    to: &dyn Announce,
+) -> Result<VerifyReport, Stop> {
     to.line(&Line::new("checking").with("snapshot", prepared.id));
     let started = Instant::now();
     let report = parts
         .check_readable(&prepared.snapshot, &ui::Reading(ui))
-        .map_err(|e| Stop::refused(format!("restore point {} cannot be read: {e:#}", prepared.id.short())))?;
+        .map_err(|e| {
+            Stop::refused(format!(
+                "restore point {} cannot be read: {e:#}",
+                prepared.id.short()
+            ))
+        })?;
     if report.ok() {
         let line = Line::new("readable").with("snapshot", prepared.id);
         to.line(&line.with("seconds", started.elapsed().as_secs()));
@@ -288,25 +347,48 @@ pub fn run(
         ));
     }
     let _only_one = parts.lock().map_err(|e| Stop::refused(format!("{e:#}")))?;
-    let mut logs = Logs::start(&request.log_dir, prepared)
-        .map_err(|e| Stop::refused(format!("keeping a journal in {}: {e:#}", request.log_dir.display())))?;
+    let mut logs = Logs::start(&request.log_dir, prepared).map_err(|e| {
+        Stop::refused(format!(
+            "keeping a journal in {}: {e:#}",
+            request.log_dir.display()
+        ))
+    })?;
     before_first_write().map_err(|e| Stop::refused(format!("{e:#}")))?;
     for disk in &prepared.plan.disks {
         let serial = disk.identity.serial.as_deref().unwrap_or("-");
-        to.line(&Line::new("erasing").with("disk", disk.device.display()).with("serial", serial));
+        to.line(
+            &Line::new("erasing")
+                .with("disk", disk.device.display())
+                .with("serial", serial),
+        );
     }
     for disk in &prepared.plan.fence {
         to.line(&Line::new("fenced").with("disk", disk.device.display()));
     }
     let mut content = StoreContent::new(parts, &prepared.snapshot, request.accept_loss, ui);
-    let events = ui::Steps { ui, to, into_target: &|| logs::copy_into(&request.log_dir, &request.root) };
-    let applied = parts.apply(&prepared.plan, &prepared.saved, &request.root, &mut content, &events, &mut logs.journal);
+    let events = ui::Steps {
+        ui,
+        to,
+        into_target: &|| logs::copy_into(&request.log_dir, &request.root),
+    };
+    let applied = parts.apply(
+        &prepared.plan,
+        &prepared.saved,
+        &request.root,
+        &mut content,
+        &events,
+        &mut logs.journal,
+    );
     let losses = content.losses();
-    let finished = applied.map_err(stop_of).and_then(|()| compare(parts, prepared));
+    let finished = applied
+        .map_err(stop_of)
+        .and_then(|()| compare(parts, prepared));
     let mut warnings = Vec::new();
     let result = finished.map(|(differences, now)| {
         if let Err(error) = logs.keep("after.json", &now) {
-            warnings.push(format!("the layout after the restore could not be kept: {error:#}"));
+            warnings.push(format!(
+                "the layout after the restore could not be kept: {error:#}"
+            ));
         }
         if let Err(error) = logs.keep("differences.json", &differences) {
             warnings.push(format!("the differences could not be kept: {error:#}"));
@@ -316,7 +398,13 @@ pub fn run(
     let places = kept_on_media(parts, &request.log_dir, &mut warnings);
     let differences = result?;
     let seconds = started.elapsed().as_secs();
-    let outcome = Outcome { differences, losses, warnings, seconds, logs: places };
+    let outcome = Outcome {
+        differences,
+        losses,
+        warnings,
+        seconds,
+        logs: places,
+    };
     outcome.announce(to);
     Ok(outcome)
 }
@@ -324,9 +412,14 @@ pub fn run(
 fn stop_of(error: ApplyError) -> Stop {
     match error {
         // The fence is the first step: when it refuses, no disk was written to.
-        ApplyError::Step { index: 0, source, .. } => Stop::refused(source),
+        ApplyError::Step {
+            index: 0, source, ..
+        } => Stop::refused(source),
         ApplyError::Unsafe(reason) => Stop::refused(format!("the plan is not safe: {reason}")),
-        ApplyError::Step { step, source, .. } => Stop::Failed { step: Some(step.to_string()), reason: source.to_string() },
+        ApplyError::Step { step, source, .. } => Stop::Failed {
+            step: Some(step.to_string()),
+            reason: source.to_string(),
+        },
     }
 }
 
@@ -334,8 +427,15 @@ fn stop_of(error: ApplyError) -> Stop {
 fn compare(parts: &dyn Parts, prepared: &Prepared) -> Result<(Vec<Difference>, Layout), Stop> {
     let now = parts
         .recapture(&prepared.plan, &prepared.saved, &prepared.request.root)
-        .map_err(|e| Stop::failed(format!("everything was written, but looking at the result failed: {e:#}")))?;
-    Ok((layout::diff::diff(&prepared.saved, &now, &prepared.plan), now))
+        .map_err(|e| {
+            Stop::failed(format!(
+                "everything was written, but looking at the result failed: {e:#}"
+            ))
+        })?;
+    Ok((
+        layout::diff::diff(&prepared.saved, &now, &prepared.plan),
+        now,
+    ))
 }
 
 /// Copies the logs onto the media that hold bundles; that one cannot be written to is only a warning.
@@ -343,7 +443,9 @@ fn kept_on_media(parts: &dyn Parts, log_dir: &Path, warnings: &mut Vec<String>) 
     let mut places = vec![log_dir.to_owned()];
     match parts.keep_on_media(&|store_dir| logs::copy_onto_bundle(log_dir, store_dir)) {
         Ok(kept) => places.extend(kept),
-        Err(error) => warnings.push(format!("the logs could not be kept on the bundle: {error:#}")),
+        Err(error) => warnings.push(format!(
+            "the logs could not be kept on the bundle: {error:#}"
+        )),
     }
     places
 }

@@ -28,11 +28,26 @@ pub trait Parts: Sync {
     /// Disks that hold bundles.
     fn media_disks(&self) -> Vec<PathBuf>;
     /// Reads everything that a restore of this snapshot needs, cold.
-    fn check_readable(&self, snapshot: &Snapshot, events: &dyn bundle::events::Events) -> Result<VerifyReport>;
+    fn check_readable(
+        &self,
+        snapshot: &Snapshot,
+        events: &dyn bundle::events::Events,
+    ) -> Result<VerifyReport>;
     /// Restores the files of a tree.
-    fn extract(&self, snapshot: &Snapshot, tree: &Tree, into: &Path, events: &dyn bundle::events::Events) -> Result<ExtractReport>;
+    fn extract(
+        &self,
+        snapshot: &Snapshot,
+        tree: &Tree,
+        into: &Path,
+        events: &dyn bundle::events::Events,
+    ) -> Result<ExtractReport>;
     /// Writes an image to a device.
-    fn image_to(&self, image: &Image, device: &Path, events: &dyn bundle::events::Events) -> Result<()>;
+    fn image_to(
+        &self,
+        image: &Image,
+        device: &Path,
+        events: &dyn bundle::events::Events,
+    ) -> Result<()>;
     /// Makes sure that nobody else restores at the same time; for as long as the result lives.
     fn lock(&self) -> Result<Box<dyn std::any::Any>>;
     /// Carries the plan out.
@@ -73,19 +88,50 @@ impl Parts for Real<'_> {
         self.found.media_disks()
     }
 
-    fn check_readable(&self, snapshot: &Snapshot, events: &dyn bundle::events::Events) -> Result<VerifyReport> {
-        Ok(bundle::verify::check_readable(&self.found.readers(), snapshot, events)?)
+    fn check_readable(
+        &self,
+        snapshot: &Snapshot,
+        events: &dyn bundle::events::Events,
+    ) -> Result<VerifyReport> {
+        Ok(bundle::verify::check_readable(
+            &self.found.readers(),
+            snapshot,
+            events,
+        )?)
     }
 
-    fn extract(&self, snapshot: &Snapshot, tree: &Tree, into: &Path, events: &dyn bundle::events::Events) -> Result<ExtractReport> {
+    fn extract(
+        &self,
+        snapshot: &Snapshot,
+        tree: &Tree,
+        into: &Path,
+        events: &dyn bundle::events::Events,
+    ) -> Result<ExtractReport> {
         let options = ExtractOptions::default();
-        Ok(bundle::extract::extract(&self.found.readers(), snapshot, tree, &Selection::All, into, &options, events)?)
+        Ok(bundle::extract::extract(
+            &self.found.readers(),
+            snapshot,
+            tree,
+            &Selection::All,
+            into,
+            &options,
+            events,
+        )?)
     }
 
-    fn image_to(&self, image: &Image, device: &Path, events: &dyn bundle::events::Events) -> Result<()> {
-        let out = OpenOptions::new().write(true).open(device).with_context(|| format!("opening {}", device.display()))?;
+    fn image_to(
+        &self,
+        image: &Image,
+        device: &Path,
+        events: &dyn bundle::events::Events,
+    ) -> Result<()> {
+        let out = OpenOptions::new()
+            .write(true)
+            .open(device)
+            .with_context(|| format!("opening {}", device.display()))?;
         bundle::extract::image_to(&self.found.readers(), image, &out, events)?;
-        out.sync_all().with_context(|| format!("writing {} out", device.display()))
+        out.sync_all()
+            .with_context(|| format!("writing {} out", device.display()))
     }
 
     fn lock(&self) -> Result<Box<dyn std::any::Any>> {
@@ -113,8 +159,13 @@ impl Parts for Real<'_> {
         let mut failed = Vec::new();
         for attached in &self.found.stores {
             // A directory that the operator named is written to by nobody but the operator.
-            let Some(medium) = &attached.medium else { continue };
-            let lifted = medium.disks.iter().try_for_each(|disk| layout::apply::lift_fence(self.sys, disk));
+            let Some(medium) = &attached.medium else {
+                continue;
+            };
+            let lifted = medium
+                .disks
+                .iter()
+                .try_for_each(|disk| layout::apply::lift_fence(self.sys, disk));
             let outcome = lifted.context("lifting its fence").and_then(|()| {
                 writable(medium, |_| {
                     kept.push(copy(attached.store.dir())?);
@@ -125,7 +176,11 @@ impl Parts for Real<'_> {
                 failed.push(format!("{}: {error:#}", attached.place()));
             }
         }
-        if failed.is_empty() { Ok(kept) } else { bail!(failed.join("; ")) }
+        if failed.is_empty() {
+            Ok(kept)
+        } else {
+            bail!(failed.join("; "))
+        }
     }
 }
 
@@ -145,19 +200,29 @@ pub(in crate::rescue) fn lock(dir: &Path) -> Result<Flock<File>> {
 
 /// Whether somebody holds the lock.
 pub(in crate::rescue) fn is_locked(dir: &Path) -> bool {
-    dir.join("restore.lock").exists() && matches!(try_lock(dir, FlockArg::LockSharedNonblock), Ok(None))
+    dir.join("restore.lock").exists()
+        && matches!(try_lock(dir, FlockArg::LockSharedNonblock), Ok(None))
 }
 
 /// Waits for a lock of another name; nothing when it cannot be made, such as for a user who is not root.
 pub(in crate::rescue) fn wait_for_lock(dir: &Path, name: &str) -> Option<Flock<File>> {
     fs::create_dir_all(dir).ok()?;
-    let file = File::options().write(true).create(true).truncate(false).open(dir.join(name)).ok()?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(name))
+        .ok()?;
     Flock::lock(file, FlockArg::LockExclusive).ok()
 }
 
 fn try_lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
     let path = dir.join("restore.lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
     match Flock::lock(file, how) {
         Ok(lock) => Ok(Some(lock)),
@@ -175,7 +240,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let first = lock(dir.path()).expect("free");
         let error = lock(dir.path()).expect_err("taken");
-        assert!(error.to_string().contains("under way on another console"), "{error}");
+        assert!(
+            error.to_string().contains("under way on another console"),
+            "{error}"
+        );
         assert!(is_locked(dir.path()));
         drop(first);
         assert!(!is_locked(dir.path()));

@@ -1,6 +1,6 @@
 use bundle::extract::{ExtractReport, FileProblem};
-use layout::plan::{DiskChoice, Step};
 use layout::model::NodeId;
+use layout::plan::{DiskChoice, Step};
 use layout::units::Bytes;
 
 use super::fakes::{Fake, disk, saved};
@@ -21,7 +21,10 @@ fn all(fake: &Fake, request: &Request, to: &Kept) -> Result<Outcome, Stop> {
     let outcome = prepare(fake, request).and_then(|prepared| {
         check(fake, &prepared, &Quiet, to)?;
         run(fake, &prepared, &Quiet, to, &mut || {
-            fake.calls.lock().expect("not poisoned").push("token".to_owned());
+            fake.calls
+                .lock()
+                .expect("not poisoned")
+                .push("token".to_owned());
             Ok(())
         })
     });
@@ -34,16 +37,40 @@ fn all(fake: &Fake, request: &Request, to: &Kept) -> Result<Outcome, Stop> {
 #[test]
 fn everything_in_the_right_order() {
     let (request, _dir) = request();
-    let fake = Fake { after: Some(saved()), ..Fake::good() };
+    let fake = Fake {
+        after: Some(saved()),
+        ..Fake::good()
+    };
     let to = Kept::default();
     let outcome = all(&fake, &request, &to).expect("restored");
-    assert_eq!(fake.calls(), ["check", "lock", "token", "apply", "extract /", "recapture", "keep"]);
+    assert_eq!(
+        fake.calls(),
+        [
+            "check",
+            "lock",
+            "token",
+            "apply",
+            "extract /",
+            "recapture",
+            "keep"
+        ]
+    );
     assert_eq!(to.of("erasing")[0].get("serial"), Some("NEW-1"));
     assert_eq!(to.of("fenced")[0].get("disk"), Some("/dev/sdc"));
     assert!(!to.of("step").is_empty());
     let restored = &to.of("restored")[0];
-    assert_eq!(restored.get("differences"), Some(outcome.unexplained().count().to_string().as_str()));
-    for name in ["plan.json", "plan.txt", "saved.json", "after.json", "differences.json", "journal.jsonl"] {
+    assert_eq!(
+        restored.get("differences"),
+        Some(outcome.unexplained().count().to_string().as_str())
+    );
+    for name in [
+        "plan.json",
+        "plan.txt",
+        "saved.json",
+        "after.json",
+        "differences.json",
+        "journal.jsonl",
+    ] {
         assert!(request.log_dir.join(name).is_file(), "{name}");
     }
     // The logs went into the restored system while it was mounted.
@@ -60,7 +87,10 @@ fn a_disk_that_is_too_small_is_refused_with_the_missing_bytes() {
     let stop = all(&fake, &request, &to).expect_err("too small");
     // The saved partition ends at 1 GiB, after which the backup of the table takes 33 sectors.
     let missing = (1u64 << 30) + 33 * 512 - (1000 << 20);
-    assert_eq!(to.of("refused")[0].get("missing_bytes"), Some(missing.to_string().as_str()));
+    assert_eq!(
+        to.of("refused")[0].get("missing_bytes"),
+        Some(missing.to_string().as_str())
+    );
     assert_eq!(stop.exit_code(), 2);
     assert!(!fake.wrote() && !fake.calls().contains(&"token".to_owned()));
 }
@@ -68,12 +98,25 @@ fn a_disk_that_is_too_small_is_refused_with_the_missing_bytes() {
 #[test]
 fn damage_is_named_and_refused_before_anything_is_erased() {
     let (request, _dir) = request();
-    let fake = Fake { damaged: vec![Fake::damage()], ..Fake::good() };
+    let fake = Fake {
+        damaged: vec![Fake::damage()],
+        ..Fake::good()
+    };
     let to = Kept::default();
     let stop = all(&fake, &request, &to).expect_err("damaged");
     assert!(matches!(stop, Stop::Damaged(_)));
-    let files: Vec<_> = to.of("damaged").iter().map(|l| l.get("file").map(str::to_owned)).collect();
-    assert_eq!(files, [Some("/etc/fstab".to_owned()), Some("/etc/passwd".to_owned())]);
+    let files: Vec<_> = to
+        .of("damaged")
+        .iter()
+        .map(|l| l.get("file").map(str::to_owned))
+        .collect();
+    assert_eq!(
+        files,
+        [
+            Some("/etc/fstab".to_owned()),
+            Some("/etc/passwd".to_owned())
+        ]
+    );
     assert_eq!(to.of("refused").len(), 1);
     assert!(!fake.wrote() && !fake.calls().contains(&"token".to_owned()));
 }
@@ -82,9 +125,20 @@ fn damage_is_named_and_refused_before_anything_is_erased() {
 fn an_accepted_loss_is_restored_but_never_called_complete() {
     let (mut request, _dir) = request();
     request.accept_loss = true;
-    let missing = vec![FileProblem { path: "etc/fstab".into(), reason: "damaged".to_owned() }];
-    let extracted = ExtractReport { missing, ..ExtractReport::default() };
-    let fake = Fake { damaged: vec![Fake::damage()], extracted, after: Some(saved()), ..Fake::good() };
+    let missing = vec![FileProblem {
+        path: "etc/fstab".into(),
+        reason: "damaged".to_owned(),
+    }];
+    let extracted = ExtractReport {
+        missing,
+        ..ExtractReport::default()
+    };
+    let fake = Fake {
+        damaged: vec![Fake::damage()],
+        extracted,
+        after: Some(saved()),
+        ..Fake::good()
+    };
     let outcome = all(&fake, &request, &Kept::default()).expect("restored with losses");
     assert!(!outcome.complete());
     assert_eq!(outcome.exit_code(), 3);
@@ -94,12 +148,25 @@ fn an_accepted_loss_is_restored_but_never_called_complete() {
 #[test]
 fn a_file_that_gets_lost_on_the_way_fails_the_restore() {
     let (request, _dir) = request();
-    let missing = vec![FileProblem { path: "etc/fstab".into(), reason: "damaged".to_owned() }];
-    let extracted = ExtractReport { missing, ..ExtractReport::default() };
-    let fake = Fake { extracted, after: Some(saved()), ..Fake::good() };
+    let missing = vec![FileProblem {
+        path: "etc/fstab".into(),
+        reason: "damaged".to_owned(),
+    }];
+    let extracted = ExtractReport {
+        missing,
+        ..ExtractReport::default()
+    };
+    let fake = Fake {
+        extracted,
+        after: Some(saved()),
+        ..Fake::good()
+    };
     let to = Kept::default();
     let stop = all(&fake, &request, &to).expect_err("partial data");
-    assert!(matches!(&stop, Stop::Failed { reason, .. } if reason.contains("/etc/fstab")), "{stop}");
+    assert!(
+        matches!(&stop, Stop::Failed { reason, .. } if reason.contains("/etc/fstab")),
+        "{stop}"
+    );
     assert!(to.of("restored").is_empty());
     assert_eq!(stop.exit_code(), 1);
     // The logs are kept all the same.
@@ -110,7 +177,10 @@ fn a_file_that_gets_lost_on_the_way_fails_the_restore() {
 fn a_refused_fence_wrote_nothing_and_a_later_step_did() {
     for (index, code) in [(0, 2), (2, 1)] {
         let (request, _dir) = request();
-        let fake = Fake { fails_at: Some(index), ..Fake::good() };
+        let fake = Fake {
+            fails_at: Some(index),
+            ..Fake::good()
+        };
         let stop = all(&fake, &request, &Kept::default()).expect_err("fails");
         assert_eq!(stop.exit_code(), code, "{stop}");
     }
@@ -122,12 +192,19 @@ fn differences_make_the_status() {
     let mut after = saved();
     after.nodes.remove(&NodeId::fs("f1"));
     after.mounts.clear();
-    let fake = Fake { after: Some(after), ..Fake::good() };
+    let fake = Fake {
+        after: Some(after),
+        ..Fake::good()
+    };
     let to = Kept::default();
     let outcome = all(&fake, &request, &to).expect("ran to its end");
     assert_eq!(outcome.exit_code(), 3);
     assert_ne!(to.of("restored")[0].get("differences"), Some("0"));
-    assert!(to.of("difference").iter().any(|l| l.get("node") == Some("fs:f1")));
+    assert!(
+        to.of("difference")
+            .iter()
+            .any(|l| l.get("node") == Some("fs:f1"))
+    );
 }
 
 #[test]
@@ -140,24 +217,47 @@ fn a_result_that_cannot_be_looked_at_is_no_success() {
 #[test]
 fn logs_that_cannot_be_kept_are_a_warning() {
     let (request, _dir) = request();
-    let fake = Fake { after: Some(saved()), media_writable: false, ..Fake::good() };
+    let fake = Fake {
+        after: Some(saved()),
+        media_writable: false,
+        ..Fake::good()
+    };
     let outcome = all(&fake, &request, &Kept::default()).expect("restored");
-    assert!(outcome.warnings.iter().any(|w| w.contains("write-protected")), "{:?}", outcome.warnings);
+    assert!(
+        outcome
+            .warnings
+            .iter()
+            .any(|w| w.contains("write-protected")),
+        "{:?}",
+        outcome.warnings
+    );
 }
 
 #[test]
 fn the_bundle_is_never_erased_even_if_asked_for() {
     let (mut request, _dir) = request();
-    request.choices.disks.insert(NodeId::disk("d0"), DiskChoice::Serial("STICK".to_owned()));
-    assert!(matches!(prepare(&Fake::good(), &request), Err(Stop::Refused { .. })));
+    request
+        .choices
+        .disks
+        .insert(NodeId::disk("d0"), DiskChoice::Serial("STICK".to_owned()));
+    assert!(matches!(
+        prepare(&Fake::good(), &request),
+        Err(Stop::Refused { .. })
+    ));
 }
 
 #[test]
 fn disks_that_change_after_the_plan_was_shown_stop_it() {
     let (request, _dir) = request();
-    let fake = Fake { after: Some(saved()), ..Fake::good() };
+    let fake = Fake {
+        after: Some(saved()),
+        ..Fake::good()
+    };
     let prepared = prepare(&fake, &request).expect("planned");
-    fake.disks.lock().expect("not poisoned").push(disk("/dev/sdd", Some("LATE"), Bytes::mib(10)));
+    fake.disks
+        .lock()
+        .expect("not poisoned")
+        .push(disk("/dev/sdd", Some("LATE"), Bytes::mib(10)));
     let outcome = run(&fake, &prepared, &Quiet, &Kept::default(), &mut || Ok(()));
     assert!(matches!(outcome, Err(Stop::Refused { .. })));
     assert!(!fake.wrote());
@@ -166,9 +266,14 @@ fn disks_that_change_after_the_plan_was_shown_stop_it() {
 #[test]
 fn a_token_that_cannot_be_used_up_stops_it() {
     let (request, _dir) = request();
-    let fake = Fake { after: Some(saved()), ..Fake::good() };
+    let fake = Fake {
+        after: Some(saved()),
+        ..Fake::good()
+    };
     let prepared = prepare(&fake, &request).expect("planned");
-    let outcome = run(&fake, &prepared, &Quiet, &Kept::default(), &mut || anyhow::bail!("the stick is write-protected"));
+    let outcome = run(&fake, &prepared, &Quiet, &Kept::default(), &mut || {
+        anyhow::bail!("the stick is write-protected")
+    });
     assert!(matches!(outcome, Err(Stop::Refused { .. })));
     assert!(!fake.wrote());
 }
@@ -177,5 +282,8 @@ fn a_token_that_cannot_be_used_up_stops_it() {
 fn the_fence_is_the_first_step() {
     let (request, _dir) = request();
     let prepared = prepare(&Fake::good(), &request).expect("planned");
-    assert!(matches!(prepared.plan.steps.first(), Some(Step::Fence { .. })));
+    assert!(matches!(
+        prepared.plan.steps.first(),
+        Some(Step::Fence { .. })
+    ));
 }

@@ -55,11 +55,18 @@ pub(super) struct Steps<'a> {
 impl layout::apply::Events for Steps<'_> {
     fn step_started(&self, index: usize, total: usize, step: &Step) {
         let text = step.to_string();
-        self.to.line(&Line::new("step").with("index", index + 1).with("total", total).with("text", &text));
+        self.to.line(
+            &Line::new("step")
+                .with("index", index + 1)
+                .with("total", total)
+                .with("text", &text),
+        );
         self.ui.step(index + 1, total, &text);
         if matches!(step, Step::Unmount) {
             if let Err(error) = (self.into_target)() {
-                self.note(&format!("the logs could not be copied into the restored system: {error:#}"));
+                self.note(&format!(
+                    "the logs could not be copied into the restored system: {error:#}"
+                ));
             }
         }
     }
@@ -85,7 +92,12 @@ pub struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// At most one `progress` line in `every`.
     pub fn new(to: &'a dyn Announce, every: Duration) -> Self {
-        Self { to, every, bytes: AtomicU64::new(0), last: Mutex::new(Instant::now()) }
+        Self {
+            to,
+            every,
+            bytes: AtomicU64::new(0),
+            last: Mutex::new(Instant::now()),
+        }
     }
 }
 
@@ -141,7 +153,18 @@ mod tests {
         lines.bytes(4);
         lines.phase("image", None);
         lines.bytes(1);
-        let bytes: Vec<_> = kept.of("progress").iter().map(|l| l.get("bytes").map(str::to_owned)).collect();
-        assert_eq!(bytes, [Some("3".to_owned()), Some("7".to_owned()), Some("1".to_owned())]);
+        let bytes: Vec<_> = kept
+            .of("progress")
+            .iter()
+            .map(|l| l.get("bytes").map(str::to_owned))
+            .collect();
+        assert_eq!(
+            bytes,
+            [
+                Some("3".to_owned()),
+                Some("7".to_owned()),
+                Some("1".to_owned())
+            ]
+        );
     }
 }

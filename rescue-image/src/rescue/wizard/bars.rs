@@ -30,7 +30,11 @@ impl Bars {
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(style(false));
         bar.enable_steady_tick(Duration::from_secs(1));
-        Self { bar, step: Mutex::new(String::new()), files: AtomicU64::new(0) }
+        Self {
+            bar,
+            step: Mutex::new(String::new()),
+            files: AtomicU64::new(0),
+        }
     }
 
     fn message(&self, text: &str) {
@@ -108,7 +112,11 @@ mod tests {
         bars.bytes(30);
         bars.bytes(12);
         assert_eq!((bars.bar.position(), bars.bar.length()), (42, Some(100)));
-        assert!(bars.bar.message().starts_with("2/9 "), "{}", bars.bar.message());
+        assert!(
+            bars.bar.message().starts_with("2/9 "),
+            "{}",
+            bars.bar.message()
+        );
         bars.phase("image", None);
         assert_eq!((bars.bar.position(), bars.bar.length()), (0, None));
     }

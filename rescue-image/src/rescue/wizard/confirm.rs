@@ -10,7 +10,9 @@ const TRIES: usize = 3;
 
 /// Names what is erased, and asks for the serial number of each disk.
 pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
-    let Some(prepared) = &answers.prepared else { return Ok(Screen::Disks) };
+    let Some(prepared) = &answers.prepared else {
+        return Ok(Screen::Disks);
+    };
     terminal.say("\nTHIS ERASES:");
     for disk in &prepared.plan.disks {
         terminal.say(&describe(disk));
@@ -26,7 +28,11 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
 }
 
 fn describe(disk: &DiskAssignment) -> String {
-    let now = if disk.erased.is_empty() { "nothing known".to_owned() } else { disk.erased.join(", ") };
+    let now = if disk.erased.is_empty() {
+        "nothing known".to_owned()
+    } else {
+        disk.erased.join(", ")
+    };
     format!(
         "  {}  {}  serial {}  {}\n      on it now: {now}",
         disk.device.display(),
@@ -38,7 +44,12 @@ fn describe(disk: &DiskAssignment) -> String {
 
 fn confirmed(disk: &DiskAssignment, terminal: &mut dyn Terminal) -> Result<bool, Gone> {
     let device = disk.device.display().to_string();
-    let serial = disk.identity.serial.as_deref().map(str::trim).filter(|s| !s.is_empty());
+    let serial = disk
+        .identity
+        .serial
+        .as_deref()
+        .map(str::trim)
+        .filter(|s| !s.is_empty());
     let question = match serial {
         Some(_) => format!("Serial number of {device}, to erase it"),
         None => format!("ERASE and the device name, to erase {device}"),

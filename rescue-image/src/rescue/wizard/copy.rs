@@ -10,8 +10,14 @@ use super::world::World;
 use super::{Answers, Screen};
 
 /// Asks for paths and for a place, and copies.
-pub fn show(answers: &Answers, world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
-    let Some(point) = &answers.point else { return Ok(Screen::Points) };
+pub fn show(
+    answers: &Answers,
+    world: &mut dyn World,
+    terminal: &mut dyn Terminal,
+) -> Result<Screen, Gone> {
+    let Some(point) = &answers.point else {
+        return Ok(Screen::Points);
+    };
     terminal.say("\nPaths as they were on the host, such as /etc/network or /root. Directories are copied with all in them.");
     let mut paths: Vec<PathBuf> = Vec::new();
     loop {
@@ -28,22 +34,46 @@ pub fn show(answers: &Answers, world: &mut dyn World, terminal: &mut dyn Termina
         return Ok(Screen::Action);
     }
     let destinations = world.destinations();
-    let mut items: Vec<Item> = destinations.iter().enumerate().map(|(n, d)| Item::new(n + 1, d.text.clone())).collect();
+    let mut items: Vec<Item> = destinations
+        .iter()
+        .enumerate()
+        .map(|(n, d)| Item::new(n + 1, d.text.clone()))
+        .collect();
     items.push(Item::new("b", "Back: copy nothing"));
-    let chosen = menu(terminal, "Where to? A new directory is made there; nothing is overwritten.", &items, "Copy to", None)?;
-    let Some(destination) = destinations.get(chosen) else { return Ok(Screen::Action) };
+    let chosen = menu(
+        terminal,
+        "Where to? A new directory is made there; nothing is overwritten.",
+        &items,
+        "Copy to",
+        None,
+    )?;
+    let Some(destination) = destinations.get(chosen) else {
+        return Ok(Screen::Action);
+    };
     let ui = terminal.ui();
     let outcome = world.copy_out(point, &paths, destination, &*ui);
     ui.finish();
     match outcome {
         Ok((dir, report)) => {
             let place = destination.medium.device.display();
-            let mut text = format!("\n{} files and directories, {}, are in {} on {place}.", report.entries, Bytes(report.bytes), dir.display());
+            let mut text = format!(
+                "\n{} files and directories, {}, are in {} on {place}.",
+                report.entries,
+                Bytes(report.bytes),
+                dir.display()
+            );
             for problem in report.missing.iter().chain(&report.incomplete_metadata) {
-                text.push_str(&format!("\n  {}: {}", problem.path.display(), problem.reason));
+                text.push_str(&format!(
+                    "\n  {}: {}",
+                    problem.path.display(),
+                    problem.reason
+                ));
             }
             for path in &report.not_found {
-                text.push_str(&format!("\n  {}: not in this restore point", path.display()));
+                text.push_str(&format!(
+                    "\n  {}: not in this restore point",
+                    path.display()
+                ));
             }
             terminal.say(&text);
         }
@@ -54,7 +84,9 @@ pub fn show(answers: &Answers, world: &mut dyn World, terminal: &mut dyn Termina
 
 fn normal(text: &str) -> Option<PathBuf> {
     let path = Path::new(text);
-    let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    let plain = path
+        .components()
+        .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
     (path.is_absolute() && plain).then(|| path.components().collect())
 }
 
@@ -62,7 +94,11 @@ fn normal(text: &str) -> Option<PathBuf> {
 /// that has other trees below it takes those whole.
 pub(super) fn paths_in_tree(paths: &[PathBuf], at: &Path, trees: &[Tree]) -> Vec<PathBuf> {
     let deepest = |path: &Path| {
-        trees.iter().map(|t| Path::new(&t.mount_point)).filter(|m| path.starts_with(m)).max_by_key(|m| m.components().count())
+        trees
+            .iter()
+            .map(|t| Path::new(&t.mount_point))
+            .filter(|m| path.starts_with(m))
+            .max_by_key(|m| m.components().count())
     };
     let mut inside = Vec::new();
     for path in paths {
@@ -104,7 +140,10 @@ mod tests {
             paths_in_tree(&paths, Path::new(at), &trees)
         };
         assert_eq!(inside(&["/etc", "/boot/grub"], "/"), [PathBuf::from("etc")]);
-        assert_eq!(inside(&["/etc", "/boot/grub"], "/boot"), [PathBuf::from("grub")]);
+        assert_eq!(
+            inside(&["/etc", "/boot/grub"], "/boot"),
+            [PathBuf::from("grub")]
+        );
         assert!(inside(&["/etc", "/boot/grub"], "/boot/efi").is_empty());
         assert_eq!(inside(&["/boot"], "/boot/efi"), [PathBuf::from(".")]);
         assert!(inside(&["/boot"], "/").is_empty());
@@ -112,7 +151,10 @@ mod tests {
 
     #[test]
     fn only_absolute_paths_without_detours() {
-        assert_eq!(normal("/etc//network/"), Some(PathBuf::from("/etc/network")));
+        assert_eq!(
+            normal("/etc//network/"),
+            Some(PathBuf::from("/etc/network"))
+        );
         assert_eq!(normal("etc"), None);
         assert_eq!(normal("/etc/../root"), None);
     }

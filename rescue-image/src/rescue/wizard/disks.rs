@@ -10,8 +10,14 @@ use super::{Answers, Screen};
 use crate::rescue::restore::{self, Parts, Prepared, Stop};
 
 /// Shows what the planner would take, and lets the operator change it.
-pub fn show(answers: &mut Answers, world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
-    let Some(request) = answers.request() else { return Ok(Screen::Points) };
+pub fn show(
+    answers: &mut Answers,
+    world: &mut dyn World,
+    terminal: &mut dyn Terminal,
+) -> Result<Screen, Gone> {
+    let Some(request) = answers.request() else {
+        return Ok(Screen::Points);
+    };
     let mut outcome: Result<Prepared, Stop> = Err(Stop::refused("the bundle cannot be read"));
     let mut machine: Option<(Layout, Inventory, Vec<std::path::PathBuf>)> = None;
     world.with_parts(&mut |parts| {
@@ -38,9 +44,19 @@ pub fn show(answers: &mut Answers, world: &mut dyn World, terminal: &mut dyn Ter
         }
     };
     let answer = if possible {
-        words(terminal, "Use these disks", &["yes", "change", "back"], "yes")?
+        words(
+            terminal,
+            "Use these disks",
+            &["yes", "change", "back"],
+            "yes",
+        )?
     } else {
-        words(terminal, "Assign disks by hand", &["change", "back"], "back")?
+        words(
+            terminal,
+            "Assign disks by hand",
+            &["change", "back"],
+            "back",
+        )?
     };
     match (answer, outcome) {
         ("yes", Ok(prepared)) => {
@@ -69,7 +85,11 @@ fn table(inventory: &Inventory, media: &[std::path::PathBuf]) -> String {
     let mut text = String::from("\nDisks of this machine:\n");
     for (n, disk) in inventory.disks.iter().enumerate() {
         text.push_str(&format!("{:>4}) {}\n", n + 1, describe(disk)));
-        let now = if disk.contents.is_empty() { "nothing known".to_owned() } else { disk.contents.join(", ") };
+        let now = if disk.contents.is_empty() {
+            "nothing known".to_owned()
+        } else {
+            disk.contents.join(", ")
+        };
         text.push_str(&format!("      on it now: {now}\n"));
         if media.contains(&disk.device) {
             text.push_str("      holds the bundle: will not be touched\n");
@@ -130,17 +150,28 @@ fn change(
 ) -> Result<(), Gone> {
     // Only disks that carry the system are made anew; the others stay as they are.
     let system: Vec<NodeId> = saved.system_disks().into_iter().collect();
-    let Some(wanted) = pick_saved(&system, saved, terminal)? else { return Ok(()) };
+    let Some(wanted) = pick_saved(&system, saved, terminal)? else {
+        return Ok(());
+    };
     loop {
         let answer = terminal.ask("Number of the disk to erase for it", None)?;
         let answer = answer.trim();
-        if answer.is_empty() || answer.eq_ignore_ascii_case("b") || answer.eq_ignore_ascii_case("back") {
+        if answer.is_empty()
+            || answer.eq_ignore_ascii_case("b")
+            || answer.eq_ignore_ascii_case("back")
+        {
             return Ok(());
         }
-        let disk = answer.parse::<usize>().ok().and_then(|n| inventory.disks.get(n.checked_sub(1)?));
+        let disk = answer
+            .parse::<usize>()
+            .ok()
+            .and_then(|n| inventory.disks.get(n.checked_sub(1)?));
         match disk {
             Some(disk) if media.contains(&disk.device) => {
-                terminal.say(&format!("{} holds the bundle and must not be erased.", disk.device.display()));
+                terminal.say(&format!(
+                    "{} holds the bundle and must not be erased.",
+                    disk.device.display()
+                ));
             }
             Some(disk) => {
                 answers.disks.insert(wanted, choice(disk, inventory));
@@ -151,7 +182,11 @@ fn change(
     }
 }
 
-fn pick_saved(system: &[NodeId], saved: &Layout, terminal: &mut dyn Terminal) -> Result<Option<NodeId>, Gone> {
+fn pick_saved(
+    system: &[NodeId],
+    saved: &Layout,
+    terminal: &mut dyn Terminal,
+) -> Result<Option<NodeId>, Gone> {
     if system.len() < 2 {
         return Ok(system.first().cloned());
     }
@@ -162,7 +197,12 @@ fn pick_saved(system: &[NodeId], saved: &Layout, terminal: &mut dyn Terminal) ->
     terminal.say(text.trim_end());
     loop {
         let answer = terminal.ask("Saved disk to assign", Some("1"))?;
-        match answer.trim().parse::<usize>().ok().and_then(|n| system.get(n.checked_sub(1)?)) {
+        match answer
+            .trim()
+            .parse::<usize>()
+            .ok()
+            .and_then(|n| system.get(n.checked_sub(1)?))
+        {
             Some(id) => return Ok(Some(id.clone())),
             None => terminal.say("Please answer with the number of a saved disk."),
         }
@@ -171,8 +211,20 @@ fn pick_saved(system: &[NodeId], saved: &Layout, terminal: &mut dyn Terminal) ->
 
 /// By what identifies it best; a serial number that two disks share identifies neither.
 fn choice(disk: &InventoryDisk, inventory: &Inventory) -> DiskChoice {
-    let unique = |serial: &&String| inventory.disks.iter().filter(|d| d.serial.as_ref() == Some(*serial)).count() == 1;
-    match disk.serial.as_ref().filter(|s| !s.is_empty()).filter(unique) {
+    let unique = |serial: &&String| {
+        inventory
+            .disks
+            .iter()
+            .filter(|d| d.serial.as_ref() == Some(*serial))
+            .count()
+            == 1
+    };
+    match disk
+        .serial
+        .as_ref()
+        .filter(|s| !s.is_empty())
+        .filter(unique)
+    {
         Some(serial) => DiskChoice::Serial(serial.clone()),
         None => DiskChoice::Device(disk.device.clone()),
     }

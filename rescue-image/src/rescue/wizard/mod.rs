@@ -110,14 +110,20 @@ impl Answers {
     pub fn request(&self) -> Option<Request> {
         let point = self.point.as_ref()?;
         let mut request = Request::new(point.header.id.to_string());
-        request.choices = Choices { disks: self.disks.clone(), ..Choices::default() };
+        request.choices = Choices {
+            disks: self.disks.clone(),
+            ..Choices::default()
+        };
         request.accept_loss = self.accept_loss;
         Some(request)
     }
 
     /// Everything after the choice of a restore point is undone.
     fn with_point(point: Point) -> Self {
-        Self { point: Some(point), ..Self::default() }
+        Self {
+            point: Some(point),
+            ..Self::default()
+        }
     }
 }
 

@@ -8,21 +8,46 @@ use super::{Answers, Return, Screen};
 use crate::rescue::bundles::Point;
 
 /// Shows the restore points of all bundles.
-pub fn show(answers: &mut Answers, world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
+pub fn show(
+    answers: &mut Answers,
+    world: &mut dyn World,
+    terminal: &mut dyn Terminal,
+) -> Result<Screen, Gone> {
     let (points, warnings) = world.points();
     for warning in warnings {
         terminal.say(&format!("Warning: {warning}"));
     }
-    let mut items: Vec<Item> = points.iter().enumerate().map(|(n, p)| Item::new(n + 1, describe(p, world))).collect();
+    let mut items: Vec<Item> = points
+        .iter()
+        .enumerate()
+        .map(|(n, p)| Item::new(n + 1, describe(p, world)))
+        .collect();
     let numbered = items.len();
-    let others = [("s", "Search for bundles again"), ("x", "Shell"), ("r", "Reboot"), ("p", "Power off")];
+    let others = [
+        ("s", "Search for bundles again"),
+        ("x", "Shell"),
+        ("r", "Reboot"),
+        ("p", "Power off"),
+    ];
     items.extend(others.map(|(key, text)| Item::new(key, text)));
     let chosen = if points.is_empty() {
         let title = "No restore point was found on any attached disk or stick.\n\
                      Attach the stick or drive that holds the bundle, then search again.";
-        menu(terminal, title, &items, "No bundle found. Choose", Some("s"))?
+        menu(
+            terminal,
+            title,
+            &items,
+            "No bundle found. Choose",
+            Some("s"),
+        )?
     } else {
-        menu(terminal, "Restore points, the newest first:", &items, "Restore point", Some("1"))?
+        menu(
+            terminal,
+            "Restore points, the newest first:",
+            &items,
+            "Restore point",
+            Some("1"),
+        )?
     };
     match points.into_iter().nth(chosen) {
         Some(point) => {

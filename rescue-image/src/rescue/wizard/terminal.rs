@@ -38,7 +38,10 @@ pub struct Item {
 impl Item {
     /// An entry.
     pub fn new(key: impl ToString, text: impl Into<String>) -> Self {
-        Self { key: key.to_string(), text: text.into() }
+        Self {
+            key: key.to_string(),
+            text: text.into(),
+        }
     }
 }
 
@@ -57,7 +60,10 @@ pub fn menu(
     terminal.say(text.trim_end_matches('\n'));
     loop {
         let answer = terminal.ask(question, default)?;
-        match items.iter().position(|i| i.key.eq_ignore_ascii_case(answer.trim())) {
+        match items
+            .iter()
+            .position(|i| i.key.eq_ignore_ascii_case(answer.trim()))
+        {
             Some(position) => return Ok(position),
             None => {
                 let keys: Vec<&str> = items.iter().map(|i| i.key.as_str()).collect();
@@ -76,8 +82,12 @@ pub fn words<'w>(
 ) -> Result<&'w str, Gone> {
     let question = format!("{question} ({})", words.join(", "));
     loop {
-        let answer = terminal.ask(&question, Some(default))?.trim().to_ascii_lowercase();
-        let fits = |word: &&&str| **word == answer || (answer.len() == 1 && word.starts_with(&answer));
+        let answer = terminal
+            .ask(&question, Some(default))?
+            .trim()
+            .to_ascii_lowercase();
+        let fits =
+            |word: &&&str| **word == answer || (answer.len() == 1 && word.starts_with(&answer));
         match words.iter().find(fits) {
             Some(word) => return Ok(word),
             None => terminal.say(&format!("Please answer one of: {}", words.join(", "))),
@@ -108,12 +118,18 @@ impl Dialog {
     /// The terminal on the standard streams.
     pub fn on_stdio(paged: bool) -> Result<Self, Gone> {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return Err(Gone("the wizard needs a terminal; without one use `lifeboat-rescue restore`".to_owned()));
+            return Err(Gone(
+                "the wizard needs a terminal; without one use `lifeboat-rescue restore`".to_owned(),
+            ));
         }
         give_size();
         let term = Term::stdout();
         let page = paged.then(|| usize::from(term.size().0).saturating_sub(3).max(10));
-        let mut dialog = Self { term, page, modes: None };
+        let mut dialog = Self {
+            term,
+            page,
+            modes: None,
+        };
         dialog.take();
         Ok(dialog)
     }
@@ -157,7 +173,9 @@ fn give_size() {
     // SAFETY: `winsize` is plain data; the ioctls read and write it only.
     unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
-        if libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) == 0 && (size.ws_row == 0 || size.ws_col == 0) {
+        if libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) == 0
+            && (size.ws_row == 0 || size.ws_col == 0)
+        {
             (size.ws_row, size.ws_col) = (24, 80);
             libc::ioctl(fd, libc::TIOCSWINSZ, &size);
         }
@@ -168,7 +186,11 @@ impl Terminal for Dialog {
     fn say(&mut self, text: &str) {
         let text = plain(text);
         for (number, line) in text.lines().enumerate() {
-            if self.page.is_some_and(|page| number > 0 && number % page == 0) && self.ask("Enter for more", Some("")).is_err() {
+            if self
+                .page
+                .is_some_and(|page| number > 0 && number % page == 0)
+                && self.ask("Enter for more", Some("")).is_err()
+            {
                 return;
             }
             // A console that is gone shows at the next question.
@@ -178,11 +200,18 @@ impl Terminal for Dialog {
 
     fn ask(&mut self, question: &str, default: Option<&str>) -> Result<String, Gone> {
         let theme = SimpleTheme;
-        let mut input = Input::<String>::with_theme(&theme).with_prompt(plain(question)).allow_empty(true).report(false);
+        let mut input = Input::<String>::with_theme(&theme)
+            .with_prompt(plain(question))
+            .allow_empty(true)
+            .report(false);
         if let Some(default) = default {
-            input = input.default(default.to_owned()).show_default(!default.is_empty());
+            input = input
+                .default(default.to_owned())
+                .show_default(!default.is_empty());
         }
-        let answer = input.interact_on(&self.term).map_err(|e| Gone(e.to_string()))?;
+        let answer = input
+            .interact_on(&self.term)
+            .map_err(|e| Gone(e.to_string()))?;
         // `dialoguer` takes the question off the screen; what was answered stays to be seen.
         if !answer.is_empty() {
             let _ = self.term.write_line(&format!("> {}", plain(&answer)));

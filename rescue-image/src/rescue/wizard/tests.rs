@@ -22,7 +22,10 @@ struct Script {
 
 impl Script {
     fn new(answers: &[(&'static str, &'static str)]) -> Self {
-        Self { answers: answers.iter().copied().collect(), shown: String::new() }
+        Self {
+            answers: answers.iter().copied().collect(),
+            shown: String::new(),
+        }
     }
 }
 
@@ -36,9 +39,15 @@ impl Terminal for Script {
             Some(default) => format!("{question} [{default}]: "),
             None => format!("{question}: "),
         };
-        let Some((expected, answer)) = self.answers.pop_front() else { return Err(Gone("no answers left".to_owned())) };
+        let Some((expected, answer)) = self.answers.pop_front() else {
+            return Err(Gone("no answers left".to_owned()));
+        };
         assert_eq!(prompt, expected, "shown so far:\n{}", self.shown);
-        Ok(if answer.is_empty() { default.unwrap_or("").to_owned() } else { answer.to_owned() })
+        Ok(if answer.is_empty() {
+            default.unwrap_or("").to_owned()
+        } else {
+            answer.to_owned()
+        })
     }
     fn ui(&self) -> Box<dyn Ui> {
         Box::new(Quiet)
@@ -80,14 +89,24 @@ impl World for Test {
         let header = SnapshotHeader {
             id: self.fake.id,
             time: "2026-11-20T02:00:00Z".to_owned(),
-            host: HostIdentity { machine_id: "m".to_owned(), hostname: "pve1".to_owned() },
+            host: HostIdentity {
+                machine_id: "m".to_owned(),
+                hostname: "pve1".to_owned(),
+            },
             kind: "host".to_owned(),
             trees: vec!["/".to_owned()],
             files: 2,
             bytes: 1 << 30,
             summary: Summary::default(),
         };
-        (vec![Point { header, stores: vec![0], verified: Verified::Good }], Vec::new())
+        (
+            vec![Point {
+                header,
+                stores: vec![0],
+                verified: Verified::Good,
+            }],
+            Vec::new(),
+        )
     }
     fn place(&self, _: usize) -> String {
         "/dev/sdc3 (ext4)".to_owned()
@@ -104,7 +123,13 @@ impl World for Test {
     fn destinations(&self) -> Vec<Destination> {
         Vec::new()
     }
-    fn copy_out(&self, _: &Point, paths: &[PathBuf], _: &Destination, _: &dyn Ui) -> Anyhow<(PathBuf, ExtractReport)> {
+    fn copy_out(
+        &self,
+        _: &Point,
+        paths: &[PathBuf],
+        _: &Destination,
+        _: &dyn Ui,
+    ) -> Anyhow<(PathBuf, ExtractReport)> {
         self.copied.borrow_mut().extend(paths.iter().cloned());
         Ok((PathBuf::from("x"), ExtractReport::default()))
     }
@@ -134,7 +159,10 @@ const SERIAL: &str = "Serial number of /dev/sdb, to erase it: ";
 
 #[test]
 fn up_to_the_confirmation_and_back_writes_nothing() {
-    let mut world = Test::new(Fake { after: Some(saved()), ..Fake::good() });
+    let mut world = Test::new(Fake {
+        after: Some(saved()),
+        ..Fake::good()
+    });
     let mut script = Script::new(&[
         POINT,
         ACTION,
@@ -151,10 +179,20 @@ fn up_to_the_confirmation_and_back_writes_nothing() {
     assert_eq!(world.ended.get(), Some(true));
     assert!(!world.fake.wrote());
     let shown = &script.shown;
-    for text in ["pve1 2026-11-20 02:00:00 UTC", "verified", "serial NEW-1", "THIS ERASES", "ext4 \"old\"", "not armed"] {
+    for text in [
+        "pve1 2026-11-20 02:00:00 UTC",
+        "verified",
+        "serial NEW-1",
+        "THIS ERASES",
+        "ext4 \"old\"",
+        "not armed",
+    ] {
         assert!(shown.contains(text), "{text} is not shown:\n{shown}");
     }
-    assert!(shown.contains("holds the bundle: will not be touched"), "{shown}");
+    assert!(
+        shown.contains("holds the bundle: will not be touched"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -163,23 +201,41 @@ fn the_answers_become_the_request() {
     let mut answers = Answers::default();
     assert!(answers.request().is_none());
     let mut script = Script::new(&[POINT]);
-    assert_eq!(points::show(&mut answers, &mut world, &mut script).expect("shown"), Screen::Action);
+    assert_eq!(
+        points::show(&mut answers, &mut world, &mut script).expect("shown"),
+        Screen::Action
+    );
     let mut script = Script::new(&[
         ("Use these disks (yes, change, back) [yes]: ", "change"),
         ("Number of the disk to erase for it: ", "2"),
         ("Number of the disk to erase for it: ", "9"),
         ("Number of the disk to erase for it: ", "1"),
     ]);
-    assert_eq!(disks::show(&mut answers, &mut world, &mut script).expect("shown"), Screen::Disks);
-    assert!(script.shown.contains("/dev/sdc holds the bundle and must not be erased"), "{}", script.shown);
+    assert_eq!(
+        disks::show(&mut answers, &mut world, &mut script).expect("shown"),
+        Screen::Disks
+    );
+    assert!(
+        script
+            .shown
+            .contains("/dev/sdc holds the bundle and must not be erased"),
+        "{}",
+        script.shown
+    );
     let request = answers.request().expect("a point was chosen");
     assert_eq!(request.snapshot, world.fake.id.to_string());
-    assert_eq!(request.choices.disks[&NodeId::disk("d0")], DiskChoice::Serial("NEW-1".to_owned()));
+    assert_eq!(
+        request.choices.disks[&NodeId::disk("d0")],
+        DiskChoice::Serial("NEW-1".to_owned())
+    );
 }
 
 #[test]
 fn a_disk_without_a_serial_is_confirmed_by_name() {
-    let fake = Fake { after: Some(saved()), ..Fake::good() };
+    let fake = Fake {
+        after: Some(saved()),
+        ..Fake::good()
+    };
     fake.disks.lock().expect("not poisoned")[0].serial = None;
     let mut world = Test::new(fake);
     let question = "ERASE and the device name, to erase /dev/sdb: ";
@@ -199,26 +255,51 @@ fn a_disk_without_a_serial_is_confirmed_by_name() {
     let prepared = {
         let mut prepared = None;
         let request = Request::new("latest");
-        world.with_parts(&mut |parts| prepared = crate::rescue::restore::prepare(parts, &request).ok());
+        world.with_parts(&mut |parts| {
+            prepared = crate::rescue::restore::prepare(parts, &request).ok()
+        });
         prepared
     };
-    let answers = Answers { prepared, ..Answers::default() };
+    let answers = Answers {
+        prepared,
+        ..Answers::default()
+    };
     let mut script = Script::new(&[(question, "ERASE sdb")]);
-    assert_eq!(confirm::show(&answers, &mut script).expect("shown"), Screen::Work);
+    assert_eq!(
+        confirm::show(&answers, &mut script).expect("shown"),
+        Screen::Work
+    );
 }
 
 #[test]
 fn damage_needs_the_word_accept() {
-    let mut world = Test::new(Fake { damaged: vec![Fake::damage()], ..Fake::good() });
+    let mut world = Test::new(Fake {
+        damaged: vec![Fake::damage()],
+        ..Fake::good()
+    });
     let question = "Restore without these files (accept, back) [back]: ";
-    let mut script = Script::new(&[POINT, ACTION, DISKS, PLAN, (question, ""), ("What to do [1]: ", "5")]);
+    let mut script = Script::new(&[
+        POINT,
+        ACTION,
+        DISKS,
+        PLAN,
+        (question, ""),
+        ("What to do [1]: ", "5"),
+    ]);
     run(&mut world, &mut script).expect("rebooted");
     assert_eq!(world.ended.get(), Some(false));
     assert!(script.shown.contains("/etc/passwd"), "{}", script.shown);
     assert_eq!(world.kept.of("damaged").len(), 2);
     assert!(!world.fake.wrote());
 
-    let mut script = Script::new(&[POINT, ACTION, DISKS, PLAN, (question, "accept"), (SERIAL, "back")]);
+    let mut script = Script::new(&[
+        POINT,
+        ACTION,
+        DISKS,
+        PLAN,
+        (question, "accept"),
+        (SERIAL, "back"),
+    ]);
     assert!(run(&mut world, &mut script).is_err(), "no answers left");
     assert!(script.shown.contains("THIS ERASES"));
 }
@@ -229,7 +310,14 @@ fn too_small_is_said_and_assigning_by_hand_is_offered() {
     fake.disks.lock().expect("not poisoned")[0].size = layout::units::Bytes::mib(100);
     let mut world = Test::new(fake);
     let hand = "Assign disks by hand (change, back) [back]: ";
-    let mut script = Script::new(&[POINT, ACTION, (hand, ""), ("What to do [1]: ", "3"), ("What to do [1]: ", "4"), ("What to do [1]: ", "6")]);
+    let mut script = Script::new(&[
+        POINT,
+        ACTION,
+        (hand, ""),
+        ("What to do [1]: ", "3"),
+        ("What to do [1]: ", "4"),
+        ("What to do [1]: ", "6"),
+    ]);
     run(&mut world, &mut script).expect("powered off");
     assert!(world.kept.of("refused")[0].get("missing_bytes").is_some());
     // Verifying and the shell work without a plan.
@@ -239,27 +327,61 @@ fn too_small_is_said_and_assigning_by_hand_is_offered() {
 
 #[test]
 fn without_a_bundle_it_searches_again() {
-    let mut world = Test { empty: true, ..Test::new(Fake::good()) };
+    let mut world = Test {
+        empty: true,
+        ..Test::new(Fake::good())
+    };
     let question = "No bundle found. Choose [s]: ";
-    let mut script = Script::new(&[(question, ""), (question, "nonsense"), (question, "x"), (question, "p")]);
+    let mut script = Script::new(&[
+        (question, ""),
+        (question, "nonsense"),
+        (question, "x"),
+        (question, "p"),
+    ]);
     run(&mut world, &mut script).expect("powered off");
-    assert_eq!((world.searched.get(), world.shells.get(), world.ended.get()), (1, 1, Some(true)));
+    assert_eq!(
+        (world.searched.get(), world.shells.get(), world.ended.get()),
+        (1, 1, Some(true))
+    );
     assert!(script.shown.contains("Warning: a stick cannot be read"));
 }
 
 #[test]
 fn the_result_says_failure_and_does_not_offer_to_boot_it() {
-    let stop = Stop::Failed { step: Some("Erase /dev/sdb".to_owned()), reason: "I/O error".to_owned() };
-    let answers = Answers { result: Some(Err(stop)), ..Answers::default() };
+    let stop = Stop::Failed {
+        step: Some("Erase /dev/sdb".to_owned()),
+        reason: "I/O error".to_owned(),
+    };
+    let answers = Answers {
+        result: Some(Err(stop)),
+        ..Answers::default()
+    };
     let mut script = Script::new(&[("What now [4]: ", "")]);
-    assert_eq!(result::show(&answers, &mut script).expect("shown"), Screen::Points);
-    assert!(script.shown.contains("THE RESTORE FAILED") && script.shown.contains("incomplete"), "{}", script.shown);
+    assert_eq!(
+        result::show(&answers, &mut script).expect("shown"),
+        Screen::Points
+    );
+    assert!(
+        script.shown.contains("THE RESTORE FAILED") && script.shown.contains("incomplete"),
+        "{}",
+        script.shown
+    );
 }
 
 #[test]
 fn texts_are_plain_and_fit_the_screen() {
-    let mut world = Test::new(Fake { after: Some(saved()), ..Fake::good() });
-    let mut script = Script::new(&[POINT, ACTION, DISKS, PLAN, (SERIAL, "back"), ("Go on with this plan (yes, back) [yes]: ", "b")]);
+    let mut world = Test::new(Fake {
+        after: Some(saved()),
+        ..Fake::good()
+    });
+    let mut script = Script::new(&[
+        POINT,
+        ACTION,
+        DISKS,
+        PLAN,
+        (SERIAL, "back"),
+        ("Go on with this plan (yes, back) [yes]: ", "b"),
+    ]);
     assert!(run(&mut world, &mut script).is_err(), "no answers left");
     assert!(script.shown.is_ascii());
     for line in script.shown.lines() {

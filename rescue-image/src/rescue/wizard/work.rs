@@ -7,7 +7,9 @@ use crate::rescue::restore::{self, Stop};
 
 /// Does it, with progress. From here on there is no way back.
 pub fn show(answers: &mut Answers, world: &mut dyn World, terminal: &mut dyn Terminal) -> Screen {
-    let Some(prepared) = answers.prepared.take() else { return Screen::Disks };
+    let Some(prepared) = answers.prepared.take() else {
+        return Screen::Disks;
+    };
     terminal.say("\nRestoring. Do not pull the stick, do not switch off.");
     let ui = terminal.ui();
     let mut outcome = Err(Stop::refused("the bundle cannot be read"));

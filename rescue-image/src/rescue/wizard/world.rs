@@ -29,7 +29,13 @@ pub trait World {
     /// Places that files can be copied to.
     fn destinations(&self) -> Vec<Destination>;
     /// Copies paths of the host out of a restore point, and says where to.
-    fn copy_out(&self, point: &Point, paths: &[PathBuf], to: &Destination, ui: &dyn ui::Ui) -> Result<(PathBuf, ExtractReport)>;
+    fn copy_out(
+        &self,
+        point: &Point,
+        paths: &[PathBuf],
+        to: &Destination,
+        ui: &dyn ui::Ui,
+    ) -> Result<(PathBuf, ExtractReport)>;
     /// A shell on this console.
     fn shell(&mut self, terminal: &mut dyn Terminal);
     /// Ends the machine.
@@ -97,7 +103,12 @@ impl Machine {
 
     /// A running system: looks at all media.
     pub fn running_system() -> Self {
-        Self { rescue: false, announce: Broadcast::to_stdout(), denied: None, ..Self::rescue_system(Search::default()) }
+        Self {
+            rescue: false,
+            announce: Broadcast::to_stdout(),
+            denied: None,
+            ..Self::rescue_system(Search::default())
+        }
     }
 }
 
@@ -109,7 +120,11 @@ impl World for Machine {
     }
 
     fn place(&self, store: usize) -> String {
-        self.found.stores.get(store).map(bundles::Attached::place).unwrap_or_default()
+        self.found
+            .stores
+            .get(store)
+            .map(bundles::Attached::place)
+            .unwrap_or_default()
     }
 
     fn search_again(&mut self) {
@@ -125,7 +140,10 @@ impl World for Machine {
     }
 
     fn with_parts(&self, run: &mut dyn FnMut(&dyn Parts)) {
-        run(&Real { sys: &self.sys, found: &self.found });
+        run(&Real {
+            sys: &self.sys,
+            found: &self.found,
+        });
     }
 
     fn announce(&self) -> &dyn Announce {
@@ -139,7 +157,13 @@ impl World for Machine {
             .collect()
     }
 
-    fn copy_out(&self, point: &Point, paths: &[PathBuf], to: &Destination, ui: &dyn ui::Ui) -> Result<(PathBuf, ExtractReport)> {
+    fn copy_out(
+        &self,
+        point: &Point,
+        paths: &[PathBuf],
+        to: &Destination,
+        ui: &dyn ui::Ui,
+    ) -> Result<(PathBuf, ExtractReport)> {
         let (_, snapshot) = self.found.snapshot(&point.header.id.to_string())?;
         let name = format!("lifeboat-files-{}", restore::timestamp());
         let mut report = ExtractReport::default();
@@ -147,9 +171,13 @@ impl World for Machine {
         bundles::writable(&to.medium, |mounted| {
             let dir = mounted.join(&name);
             let known = |path: &&PathBuf| {
-                snapshot.trees.iter().any(|t| path.starts_with(&t.mount_point) || Path::new(&t.mount_point).starts_with(path))
+                snapshot.trees.iter().any(|t| {
+                    path.starts_with(&t.mount_point) || Path::new(&t.mount_point).starts_with(path)
+                })
             };
-            report.not_found.extend(paths.iter().filter(|path| !known(path)).cloned());
+            report
+                .not_found
+                .extend(paths.iter().filter(|path| !known(path)).cloned());
             for tree in &snapshot.trees {
                 let at = Path::new(&tree.mount_point);
                 let inside = super::copy::paths_in_tree(paths, at, &snapshot.trees);
@@ -157,18 +185,33 @@ impl World for Machine {
                     continue;
                 }
                 let into = dir.join(at.strip_prefix("/").unwrap_or(at));
-                std::fs::create_dir_all(&into).with_context(|| format!("creating {}", into.display()))?;
+                std::fs::create_dir_all(&into)
+                    .with_context(|| format!("creating {}", into.display()))?;
                 // A path above the mount point takes the whole tree.
                 let all = inside.iter().any(|p| p == Path::new("."));
-                let some = if all { Selection::All } else { Selection::Paths(inside) };
+                let some = if all {
+                    Selection::All
+                } else {
+                    Selection::Paths(inside)
+                };
                 let events = ui::Reading(ui);
-                let part = extract(&readers, &snapshot, tree, &some, &into, &ExtractOptions::default(), &events)?;
+                let part = extract(
+                    &readers,
+                    &snapshot,
+                    tree,
+                    &some,
+                    &into,
+                    &ExtractOptions::default(),
+                    &events,
+                )?;
                 report.entries += part.entries;
                 report.bytes += part.bytes;
                 report.missing.extend(part.missing);
                 report.incomplete_metadata.extend(part.incomplete_metadata);
                 report.doubtful.extend(part.doubtful);
-                report.not_found.extend(part.not_found.into_iter().map(|p| at.join(p)));
+                report
+                    .not_found
+                    .extend(part.not_found.into_iter().map(|p| at.join(p)));
             }
             Ok(())
         })?;
@@ -177,14 +220,20 @@ impl World for Machine {
 
     fn shell(&mut self, terminal: &mut dyn Terminal) {
         let mut outcome = Ok(());
-        terminal.lend(&mut || outcome = spawn::shell("Bundles are mounted read-only below /run/lifeboat/media."));
+        terminal.lend(&mut || {
+            outcome = spawn::shell("Bundles are mounted read-only below /run/lifeboat/media.")
+        });
         if let Err(error) = outcome {
             terminal.say(&format!("{error:#}"));
         }
     }
 
     fn end(&mut self, power_off: bool) -> Result<()> {
-        shutdown::request(if power_off { Ending::PowerOff } else { Ending::Reboot })
+        shutdown::request(if power_off {
+            Ending::PowerOff
+        } else {
+            Ending::Reboot
+        })
     }
 
     fn in_rescue_system(&self) -> bool {
