@@ -291,7 +291,7 @@ impl Parts for Fake {
             .clone()
             .ok_or_else(|| anyhow::anyhow!("nothing to see"))?;
         // The restored machine's disk is the assigned one.
-        for (_, node) in &mut now.nodes {
+        for node in now.nodes.values_mut() {
             if let Node::Disk(disk) = node {
                 disk.device = plan.disks[0].device.clone();
                 disk.serial = plan.disks[0].identity.serial.clone();
