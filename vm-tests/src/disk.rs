@@ -201,7 +201,14 @@ pub fn guid_text(on_disk: &str) -> Result<String> {
     bytes[4..6].reverse();
     bytes[6..8].reverse();
     let text = hex::encode(bytes);
-    Ok(format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]))
+    Ok(format!(
+        "{}-{}-{}-{}-{}",
+        &text[..8],
+        &text[8..12],
+        &text[12..16],
+        &text[16..20],
+        &text[20..]
+    ))
 }
 
 /// A little-endian number.

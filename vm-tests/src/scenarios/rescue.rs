@@ -96,7 +96,10 @@ pub fn copy_stick(saved: &Saved, log: &Artefacts) -> Result<std::path::PathBuf> 
 /// Arms a stick: the next boot restores onto the disk [`TARGET_SERIAL`] and powers off.
 pub fn arm(saved: &Saved, stick: &Path, log: &Artefacts) -> Result<()> {
     // Layouts name a disk by the GUID of its partition table.
-    let disk = format!("disk:{}", disk::guid_text(&disk::gpt(&saved.golden.disk())?.id)?);
+    let disk = format!(
+        "disk:{}",
+        disk::guid_text(&disk::gpt(&saved.golden.disk())?.id)?
+    );
     let cmd = Cmd::new(saved.product.lifeboat())
         .args(["arm", "--on"])
         .arg(stick)
