@@ -66,10 +66,14 @@ impl Golden {
     }
 
     fn build(&self, cache: &Path, suite: &str, log: &Artefacts) -> Result<()> {
-        let work = self.dir.with_extension("partial");
-        if work.exists() {
-            fs::remove_dir_all(&work)?;
+        // What builds that failed have left, whatever their recipe was.
+        for entry in fs::read_dir(cache)? {
+            let path = entry?.path();
+            if is_partial(&path) {
+                fs::remove_dir_all(path)?;
+            }
         }
+        let work = self.dir.with_extension("partial");
         fs::create_dir_all(&work)?;
         let (tree, tar) = (work.join("tree"), work.join("tree.tar"));
         let build_log = log.path("build-tree.log");
@@ -102,6 +106,11 @@ impl Golden {
         fs::rename(&work, &self.dir)?;
         Ok(())
     }
+}
+
+fn is_partial(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("golden-") && name.ends_with(".partial")
 }
 
 /// Runs one of the recipe's scripts as process 1 of a User Mode Linux with `disk` as `/dev/ubda`.

@@ -172,6 +172,11 @@ impl Executor<'_> {
         if per_cluster > 0 {
             command = command.args(["-s".to_owned(), per_cluster.to_string()]);
         }
+        let sectors = fs.size.0 / sector.0.max(1) as u64;
+        command = command.args([
+            "-g".to_owned(),
+            format!("255/{}", sectors_per_track(sectors)),
+        ]);
         // mkfs.vfat counts in KiB.
         self.sys
             .run(&command.path(device).arg((fs.size.0 / 1024).to_string()))?;
@@ -196,10 +201,23 @@ impl Executor<'_> {
     }
 }
 
+/// A geometry that divides a filesystem of `sectors` evenly. Left alone, mkfs.vfat takes the geometry of the disk at hand
+/// and rounds the size down to whole tracks of it, so that the same size gives another one on another controller.
+fn sectors_per_track(sectors: u64) -> u64 {
+    [63, 32].into_iter().find(|n| sectors % n == 0).unwrap_or(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::NodeId;
+
+    #[test]
+    fn tracks_divide_the_filesystem() {
+        assert_eq!(sectors_per_track(1_048_572), 63);
+        assert_eq!(sectors_per_track(1_048_576), 32);
+        assert_eq!(sectors_per_track(1_048_573), 1);
+    }
 
     fn xfs(features: &[&str]) -> Xfs {
         Xfs {
