@@ -387,6 +387,14 @@ impl Store {
         self.root.join(pack::pack_name(&pack.id))
     }
 
+    /// Closes the pack files that reading keeps open, so that the medium can be unmounted. Reading opens them again.
+    pub fn close_packs(&self) {
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     pub(crate) fn pack_file(&self, pack: u32) -> Result<Arc<File>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, file)) = open.iter().find(|(p, _)| *p == pack) {

@@ -44,7 +44,9 @@ pub fn permission(line: &CommandLine, tokens: &dyn Tokens, now: &str) -> Permiss
     let armed = match tokens.read() {
         Ok(Some(armed)) => armed,
         Ok(None) => {
-            return Permission::Denied("the stick is not armed, or its token is used up".to_owned());
+            return Permission::Denied(
+                "the stick is not armed, or its token is used up".to_owned(),
+            );
         }
         Err(error) => {
             return Permission::Denied(format!("the token on the stick cannot be read: {error:#}"));
