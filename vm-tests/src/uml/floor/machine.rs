@@ -22,7 +22,8 @@ const MODULES: [&str; 8] = [
 
 /// Every LVM command touches and locks its reserve before it suspends a volume: in this machine, page by page through
 /// ptrace.
-const LVM_CONF: &str = "activation {\n  reserved_memory = 64\n  reserved_stack = 16\n  monitoring = 0\n}\n";
+const LVM_CONF: &str =
+    "activation {\n  reserved_memory = 64\n  reserved_stack = 16\n  monitoring = 0\n}\n";
 
 /// Runs a tool that has to succeed.
 pub fn tool(argv: &[&str]) -> Result<Output> {
