@@ -10,7 +10,6 @@ use super::rescue;
 use crate::artefacts::Artefacts;
 use crate::disk;
 use crate::golden::DISK_BYTES;
-use crate::process::{Cmd, run as run_command};
 use crate::qemu::{Bus, Drive, Firmware};
 use crate::runner::Scenario;
 use crate::saved::{PROBE_FILE, Saved};
@@ -87,29 +86,9 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
 
 /// Flips a byte in the pack that holds `probe`; returns the pack's path.
 fn flip(stick: &Path, probe: &[u8], log: &Artefacts) -> Result<PathBuf> {
-    let minute = Duration::from_secs(60);
-    let gpt = disk::gpt(stick)?;
-    let data = gpt
-        .partitions
-        .last()
-        .context("the stick has no partitions")?;
-    let mount = tempfile::tempdir()?;
-    let options = format!(
-        "loop,offset={},sizelimit={}",
-        data.start * 512,
-        data.size * 512
-    );
-    run_command(
-        &Cmd::new("mount")
-            .args(["-t", "ext4", "-o", &options])
-            .arg(stick)
-            .arg(mount.path()),
-        log,
-        minute,
-    )?;
-    let result = flip_below(&mount.path().join("lifeboat/packs"), probe);
-    run_command(&Cmd::new("umount").arg(mount.path()), log, minute)?;
-    result
+    rescue::on_data_partition(stick, log, |dir| {
+        flip_below(&dir.join("lifeboat/packs"), probe)
+    })
 }
 
 fn flip_below(dir: &Path, probe: &[u8]) -> Result<PathBuf> {

@@ -109,6 +109,31 @@ pub fn arm(saved: &Saved, stick: &Path, log: &Artefacts) -> Result<()> {
     Ok(())
 }
 
+/// Mounts the stick's last partition on this machine and does something with its files.
+pub fn on_data_partition<T>(
+    stick: &Path,
+    log: &Artefacts,
+    then: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
+    let minute = Duration::from_secs(60);
+    let gpt = disk::gpt(stick)?;
+    let data = gpt
+        .partitions
+        .last()
+        .context("the stick has no partitions")?;
+    let mount = tempfile::tempdir()?;
+    let options = format!(
+        "loop,offset={},sizelimit={}",
+        data.start * 512,
+        data.size * 512
+    );
+    let cmd = Cmd::new("mount").args(["-t", "ext4", "-o", &options]);
+    run(&cmd.arg(stick).arg(mount.path()), log, minute)?;
+    let result = then(mount.path());
+    run(&Cmd::new("umount").arg(mount.path()), log, minute)?;
+    result
+}
+
 /// A machine with the stick, and the disks of the scenario behind it.
 pub fn machine(firmware: Firmware, stick: &Path) -> Machine {
     // 1536 MiB: the initramfs, and what the restore keeps in memory.

@@ -45,7 +45,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
 }
 
 /// The questions; see the head of the wizard's code.
-const QUESTIONS: [&str; 8] = [
+const QUESTIONS: [&str; 9] = [
     "Restore point [1]: ",
     "What to do [1]: ",
     "Use these disks (yes, change, back) [yes]: ",
@@ -54,6 +54,7 @@ const QUESTIONS: [&str; 8] = [
     "Go on with this plan (yes, back) [yes]: ",
     "Serial number of ",
     "What now [1]: ",
+    "Assign disks by hand (change, back) [back]: ",
 ];
 
 fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
@@ -70,7 +71,7 @@ fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
             0 | 1 | 3 | 5 => String::new(),
             // Whatever the wizard proposes, the operator looks at the list once.
             2 if chosen => String::new(),
-            2 => "change".to_owned(),
+            2 | 8 => "change".to_owned(),
             4 => {
                 chosen = true;
                 number_of(rescue::TARGET_SERIAL, &text)?
