@@ -11,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     if std::process::id() != 1 {
         eprintln!(
-            "uml-floor is process 1 of a test machine: run `cargo test -p vm-tests --test uml`"
+            "uml-floor is process 1 of a test machine: run `scripts/test --list`"
         );
         return ExitCode::from(2);
     }
