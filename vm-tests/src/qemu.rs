@@ -149,11 +149,10 @@ impl Machine {
         let qemu_log = log.path(&format!("{}.qemu.log", self.name));
         let cmd = self.command(log, sockets.path())?.output_to(&qemu_log);
         let mut guard = ChildGuard(process::spawn(&cmd, log)?);
-        let serial = Serial::new(connect(
-            &sockets.path().join("serial"),
-            &mut guard.0,
-            &qemu_log,
-        )?)?;
+        let serial = Serial::new(
+            connect(&sockets.path().join("serial"), &mut guard.0, &qemu_log)?,
+            &log.path(&format!("{}.serial.log", self.name)),
+        )?;
         let channel = Channel::new(connect(
             &sockets.path().join("channel"),
             &mut guard.0,
@@ -228,14 +227,10 @@ impl Machine {
             ("channel", Some("virtserialport")),
             ("qmp", None),
         ] {
-            let mut chardev = format!(
-                "socket,id={name},server=on,wait=off,path={}",
-                option_value(&sockets.join(name))
-            );
-            if name == "serial" {
-                let file = log.path(&format!("{}.serial.log", self.name));
-                chardev += &format!(",logfile={},logappend=off", option_value(&file));
-            }
+            // QEMU waits for the serial line to be connected, so that no byte of it is lost.
+            let wait = if name == "serial" { "on" } else { "off" };
+            let path = option_value(&sockets.join(name));
+            let chardev = format!("socket,id={name},server=on,wait={wait},path={path}");
             cmd = cmd.args(["-chardev", &chardev]);
             if let Some(device) = device {
                 cmd = cmd.args([

@@ -1,7 +1,9 @@
 //! A machine's serial line: everything it prints is kept, tests wait for texts and type answers.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,8 +38,10 @@ const FATAL: [&str; 3] = [
 ];
 
 impl Serial {
-    /// Takes over a connected socket; a thread reads it until the machine ends.
-    pub fn new(stream: UnixStream) -> Result<Self> {
+    /// Takes over a connected socket; a thread reads it until the machine ends, and writes all of it to the file `log`.
+    /// (QEMU's own `logfile=` repeats bytes whenever the socket is full for a moment.)
+    pub fn new(stream: UnixStream, log: &Path) -> Result<Self> {
+        let mut log = File::create(log)?;
         let state = Arc::new((Mutex::new(State::default()), Condvar::new()));
         let mut reader = stream.try_clone()?;
         let shared = Arc::clone(&state);
@@ -52,6 +56,8 @@ impl Serial {
                     changed.notify_all();
                     return;
                 }
+                // A full disk must not end the test; the text is in memory, too.
+                let _ = log.write_all(&buffer[..n]);
                 let State { text, plain, .. } = &mut *state;
                 plain.push(&buffer[..n], text);
                 changed.notify_all();
@@ -207,7 +213,7 @@ mod tests {
     #[test]
     fn expect_takes_the_first_text_and_goes_on_after_it() {
         let (a, mut b) = UnixStream::pair().unwrap();
-        let serial = Serial::new(a).unwrap();
+        let serial = Serial::new(a, Path::new("/dev/null")).unwrap();
         b.write_all(b"one two three").unwrap();
         let (which, upto) = serial
             .expect_any(&["three", "two"], Duration::from_secs(60))
@@ -220,7 +226,7 @@ mod tests {
     #[test]
     fn panic_and_end_of_machine_are_failures_at_once() {
         let (a, mut b) = UnixStream::pair().unwrap();
-        let serial = Serial::new(a).unwrap();
+        let serial = Serial::new(a, Path::new("/dev/null")).unwrap();
         b.write_all(b"Kernel panic - not syncing: VFS").unwrap();
         let error = serial
             .expect("login:", Duration::from_secs(3600))
@@ -228,7 +234,7 @@ mod tests {
             .to_string();
         assert!(error.contains("saw \"Kernel panic"), "{error}");
         let (a, b) = UnixStream::pair().unwrap();
-        let serial = Serial::new(a).unwrap();
+        let serial = Serial::new(a, Path::new("/dev/null")).unwrap();
         drop(b);
         assert!(serial.expect("login:", Duration::from_secs(3600)).is_err());
     }

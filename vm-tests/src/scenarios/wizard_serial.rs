@@ -45,7 +45,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
 }
 
 /// The questions; see the head of the wizard's code.
-const QUESTIONS: [&str; 9] = [
+const QUESTIONS: [&str; 10] = [
     "Restore point [1]: ",
     "What to do [1]: ",
     "Use these disks (yes, change, back) [yes]: ",
@@ -55,6 +55,7 @@ const QUESTIONS: [&str; 9] = [
     "Serial number of ",
     "What now [1]: ",
     "Assign disks by hand (change, back) [back]: ",
+    "What now [4]: ",
 ];
 
 fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
@@ -74,7 +75,7 @@ fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
             2 | 8 => "change".to_owned(),
             4 => {
                 chosen = true;
-                number_of(rescue::TARGET_SERIAL, &text)?
+                number_of(rescue::TARGET_SERIAL, &machine.serial.text())?
             }
             6 => {
                 // Nothing may have been written so far.
@@ -107,6 +108,16 @@ fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
                 );
                 machine.serial.send("2\r")?;
                 return machine.wait_powered_off(Duration::from_secs(120));
+            }
+            // The restore failed: what the rescue system can tell goes into the serial log.
+            9 => {
+                machine.serial.send("3\r")?;
+                std::thread::sleep(Duration::from_secs(5));
+                machine.serial.send("dmesg | tail -n 40; ps ax; cat /proc/meminfo; ls -l /run/lifeboat/log; echo END-OF-TEXT\r")?;
+                machine
+                    .serial
+                    .expect("\nEND-OF-TEXT", Duration::from_secs(60))?;
+                bail!("the restore failed:\n{text}")
             }
             _ => bail!("question {which} has no answer here"),
         };
