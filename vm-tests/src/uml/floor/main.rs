@@ -10,9 +10,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        eprintln!(
-            "uml-floor is process 1 of a test machine: run `scripts/test --list`"
-        );
+        eprintln!("uml-floor is process 1 of a test machine: run `scripts/test --list`");
         return ExitCode::from(2);
     }
     // A panic of process 1 would take the kernel down before the text is out.
