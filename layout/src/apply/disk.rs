@@ -11,7 +11,7 @@ use nix::libc::c_int;
 use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::devices::Devices;
 use crate::inventory::inventory;
-use crate::system::{BlockDevice, Cmd, System};
+use crate::system::{BlockDevice, Cmd, System, SystemError};
 use crate::units::Bytes;
 
 // linux/fs.h: BLKROSET _IO(0x12,93), BLKROGET _IO(0x12,94), BLKRRPART _IO(0x12,95), BLKFLSBUF _IO(0x12,97).
@@ -116,11 +116,21 @@ pub(super) fn zero_edges(device: &Path) -> Result<(), StepError> {
 
 impl Executor<'_> {
     /// Waits until udev has dealt with everything, where there is udev.
+    ///
+    /// udevd now and then closes the connection that it is asked over ("Broken pipe"): that says nothing of the devices,
+    /// so it is asked again before a restore is given up for it.
     pub(super) fn settle(&self) -> Result<(), StepError> {
-        if self.sys.exists(Path::new("/run/udev/control")) {
-            self.sys
-                .run(&Cmd::new("udevadm").args(["settle", "--timeout=60"]))?;
+        if !self.sys.exists(Path::new("/run/udev/control")) {
+            return Ok(());
         }
+        let command = Cmd::new("udevadm").args(["settle", "--timeout=60"]);
+        for _ in 0..2 {
+            match self.sys.run(&command) {
+                Err(SystemError::Failed { .. }) => std::thread::sleep(Duration::from_secs(1)),
+                other => return Ok(other.map(drop)?),
+            }
+        }
+        self.sys.run(&command)?;
         Ok(())
     }
 
