@@ -117,8 +117,8 @@ pub(super) fn zero_edges(device: &Path) -> Result<(), StepError> {
 impl Executor<'_> {
     /// Waits until udev has dealt with everything, where there is udev.
     ///
-    /// udevd now and then closes the connection that it is asked over ("Broken pipe"): that says nothing of the devices,
-    /// so it is asked again before a restore is given up for it.
+    /// It was seen to fail once with "Failed to wait for daemon to reply: Broken pipe", for a reason not yet found, when
+    /// everything was written: so it is asked again, and only then is the restore given up.
     pub(super) fn settle(&self) -> Result<(), StepError> {
         if !self.sys.exists(Path::new("/run/udev/control")) {
             return Ok(());

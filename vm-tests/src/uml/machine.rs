@@ -48,8 +48,8 @@ pub fn missing() -> Option<String> {
 /// The limit is for a machine that hangs, on a busy computer: each step is told on the console, and takes seconds.
 const SILENCE: Duration = Duration::from_secs(100);
 
-/// User Mode Linux itself now and then spins for ever in the middle of a program (seen in mkfs.xfs, once in some thirty
-/// machines). A machine that fell silent is started anew, once, and that is said; one that ended is never.
+/// A machine was seen to spin for ever in the middle of a program (mkfs.xfs, once; the cause is not known, User Mode
+/// Linux itself is suspected). A machine that fell silent is started anew, once, and that is said; one that ended is never.
 const ATTEMPTS: u32 = 2;
 
 /// Kills a machine with the processes that it made for its own: stopped under ptrace, they would outlive it.
