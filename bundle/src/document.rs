@@ -184,6 +184,11 @@ pub struct SnapshotHeader {
 }
 
 impl SnapshotHeader {
+    /// The time for people: `2026-11-20 20:31:36 UTC`.
+    pub fn shown_time(&self) -> String {
+        crate::time::shown(&self.time)
+    }
+
     pub(crate) fn new(id: Id, snapshot: &Snapshot) -> SnapshotHeader {
         let trees = snapshot.trees.iter();
         SnapshotHeader {

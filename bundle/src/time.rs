@@ -2,11 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds since 1970 now; 0 when the clock stands before that.
+/// Milliseconds since 1970 now; 0 when the clock stands before that.
 pub(crate) fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Year, month, day, hour, minute, second in UTC of seconds since 1970.
@@ -34,13 +34,23 @@ fn civil(seconds: i64) -> (i64, u32, u32, u32, u32, u32) {
     )
 }
 
-/// `2026-11-20T20:31:36Z`.
-pub(crate) fn rfc3339(seconds: i64) -> String {
-    let (y, mo, d, h, mi, s) = civil(seconds);
-    format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}Z")
+/// `2026-11-20T20:31:36.250Z` of milliseconds since 1970. Always three decimals, so that the texts sort by time: two
+/// restore points of one second must not be in any order.
+pub(crate) fn rfc3339(milliseconds: i64) -> String {
+    let (y, mo, d, h, mi, s) = civil(milliseconds.div_euclid(1000));
+    let ms = milliseconds.rem_euclid(1000);
+    format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}.{ms:03}Z")
 }
 
-/// `20261120T203136Z`: the same without characters that some file systems refuse; sorts by time.
+/// `2026-11-20 20:31:36 UTC`, for people, of such a text; another text as it is.
+pub(crate) fn shown(rfc3339: &str) -> String {
+    match rfc3339.get(..19).filter(|_| rfc3339.ends_with('Z')) {
+        Some(seconds) => format!("{} UTC", seconds.replace('T', " ")),
+        None => rfc3339.to_string(),
+    }
+}
+
+/// `20261120T203136250Z`: the same without characters that some file systems refuse; sorts by time.
 pub(crate) fn compact(rfc3339: &str) -> String {
     rfc3339
         .chars()
@@ -55,10 +65,12 @@ mod tests {
 
     #[test]
     fn known_dates() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_795_206_696), "2026-11-20T20:31:36Z");
-        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
-        assert_eq!(compact("2026-11-20T20:31:36Z"), "20261120T203136Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_009), "2000-02-29T00:00:00.009Z");
+        assert_eq!(rfc3339(1_795_206_696_250), "2026-11-20T20:31:36.250Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(compact("2026-11-20T20:31:36.250Z"), "20261120T203136250Z");
+        assert_eq!(shown("2026-11-20T20:31:36.250Z"), "2026-11-20 20:31:36 UTC");
+        assert_eq!(shown("yesterday"), "yesterday");
     }
 }

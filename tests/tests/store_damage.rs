@@ -37,6 +37,12 @@ fn footer(pack: &Path) -> serde_json::Value {
     serde_json::from_slice(&sh(Path::new("/"), &script)).unwrap()
 }
 
+fn holds_kind(pack: &Path, kind: &str) -> bool {
+    let footer = footer(pack);
+    let blobs = footer["blobs"].as_array().unwrap();
+    blobs.iter().any(|b| b["kind"] == kind)
+}
+
 /// Flips a byte in the middle of the first blob of a kind; returns the pack's file.
 fn flip(store: &Path, kind: &str) -> PathBuf {
     for pack in files(store, "packs", ".pack") {
@@ -159,7 +165,9 @@ fn a_damaged_catalogue_is_not_a_complete_extraction() {
 fn truncated_and_missing_packs() {
     let dir = scratch();
     let (tree, one, two) = two_stores(dir.path());
-    let packs = files(&one, "packs", ".pack");
+    // What refers to other blobs stays: without it no files can be named.
+    let mut packs = files(&one, "packs", ".pack");
+    packs.retain(|pack| !holds_kind(pack, "catalogue") && !holds_kind(pack, "content"));
     let size = fs::metadata(&packs[0]).unwrap().len();
     fs::File::options()
         .write(true)
@@ -389,4 +397,48 @@ fn one_snapshot_of_several_is_verified_alone() {
     };
     assert!(verify(&first.to_string()[..12]).ok());
     assert!(!verify("latest").ok());
+}
+
+#[test]
+fn a_lost_catalogue_is_said_to_hide_what_else_is_lost() {
+    let dir = scratch();
+    let (_, one, _) = two_stores(dir.path());
+    flip(&one, "catalogue");
+    let report = check(&one);
+    let lost = report.damaged.iter().find(|d| d.blob.is_some()).unwrap();
+    assert_eq!(lost.snapshots.len(), 1, "{report:#?}");
+    assert!(lost.files[0].contains("catalogue"), "{report:#?}");
+    assert!(
+        report.notes.iter().any(|n| n.contains("may cost it more")),
+        "{report:#?}"
+    );
+}
+
+/// Keeps the warnings.
+#[derive(Debug, Default)]
+struct Heard(std::sync::Mutex<Vec<String>>);
+
+impl bundle::events::Events for Heard {
+    fn warn(&self, text: &str) {
+        self.0.lock().unwrap().push(text.into());
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_said() {
+    let dir = scratch();
+    let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
+    fs::create_dir(&tree).unwrap();
+    backup(&tree, &store);
+    let document = files(&store, "snapshots", ".json").pop().unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&document).unwrap()).unwrap();
+    json["time"] = "2999-01-01T00:00:00.000Z".into();
+    let json = serde_json::to_vec(&json).unwrap();
+    let name = format!("29990101T000000000Z-{}.json", Id::of(&json));
+    fs::write(document.with_file_name(name), json).unwrap();
+    let heard = Heard::default();
+    drop(Backup::start(vec![open(&store)], options(), &heard).unwrap());
+    let heard = heard.0.into_inner().unwrap();
+    assert!(heard.iter().any(|t| t.contains("the clock")), "{heard:?}");
 }

@@ -88,7 +88,7 @@ fn text(listing: &Listing) -> String {
             .map(|s| {
                 vec![
                     s.id.short(),
-                    s.time.clone(),
+                    s.shown_time(),
                     s.host.hostname.clone(),
                     s.kind.clone(),
                     values::count(s.files),
@@ -99,15 +99,7 @@ fn text(listing: &Listing) -> String {
             .collect();
         if !rows.is_empty() {
             out.push_str(&table(
-                &[
-                    "id",
-                    "time (UTC)",
-                    "host",
-                    "kind",
-                    ">files",
-                    ">size",
-                    "trees",
-                ],
+                &["id", "time", "host", "kind", ">files", ">size", "trees"],
                 &rows,
             ));
         }

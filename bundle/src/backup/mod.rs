@@ -103,6 +103,23 @@ pub struct TargetResult {
 #[cfg(test)]
 type Hook<'h> = &'h (dyn Fn(&[u8]) + Sync);
 
+/// The newest restore point is the one with the greatest time: with a clock set back, that is not the one made last.
+fn warn_of_future(targets: &[Store], time: &str, events: &dyn Events) -> Result<()> {
+    for target in targets {
+        let newest = target.snapshots()?.pop();
+        if let Some(newest) = newest.filter(|newest| newest.time.as_str() > time) {
+            events.warn(&format!(
+                "the clock of this machine is set before the newest restore point on {} ({} of {}): that one stays \
+                 the latest; set the clock and make another backup",
+                target.dir().display(),
+                newest.id.short(),
+                newest.shown_time()
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A backup under way. Dropped without [`Backup::commit`], it leaves complete packs that the next one reuses.
 pub struct Backup<'e> {
     events: &'e dyn Events,
@@ -141,6 +158,8 @@ impl<'e> Backup<'e> {
             workers: options.workers.clamp(1, 64),
             ..options
         };
+        let time = time::rfc3339(time::now());
+        warn_of_future(&targets, &time, events)?;
         let shared = Arc::new(Shared::new(targets));
         let (jobs, queue) = bounded(options.workers * 2);
         let mut to_writers = Vec::new();
@@ -168,7 +187,7 @@ impl<'e> Backup<'e> {
             shared,
             compressors,
             writers,
-            time: time::rfc3339(time::now()),
+            time,
             started: Instant::now(),
             bytes_read: 0,
             #[cfg(test)]

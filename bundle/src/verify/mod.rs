@@ -18,6 +18,7 @@ use crate::read::Readers;
 use crate::store::Store;
 use crate::{Error, Id, Result, fsutil, time};
 use packs::PackCheck;
+use refs::Owner;
 
 /// What is verified.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +69,7 @@ pub struct VerifyReport {
     pub cold: bool,
     /// Everything that is wrong.
     pub damaged: Vec<Damage>,
-    /// What was seen that is harmless.
+    /// What else the reader should know; nothing here is a damage.
     pub notes: Vec<String>,
 }
 
@@ -111,10 +112,13 @@ impl Findings {
         self.open.len() - 1
     }
 
-    /// Names the files and snapshots that need lost blobs, and the references that lead nowhere.
-    fn attribute(&mut self, stores: &[&Store], snapshots: &[(Id, Snapshot)]) {
+    /// Names the files and snapshots that need lost blobs, and the references that lead nowhere. Returns notes on
+    /// what could not be named.
+    fn attribute(&mut self, stores: &[&Store], snapshots: &[(Id, Snapshot)]) -> Vec<String> {
+        let mut notes = Vec::new();
         for (snapshot_id, snapshot) in snapshots {
             let mut readers = Readers::new(stores);
+            let mut catalogue_lost = false;
             let malformed = refs::follow(&mut readers, snapshot, &mut |id, owner| {
                 if !self.lost.contains_key(&id) {
                     if Readers::place(stores, &id).is_some() {
@@ -127,12 +131,20 @@ impl Findings {
                 let open = &mut self.open[self.lost[&id]];
                 open.files.extend(owner.files());
                 open.snapshots.insert(*snapshot_id);
+                catalogue_lost |= matches!(owner, Owner::Catalogue { .. });
             });
+            if catalogue_lost {
+                notes.push(format!(
+                    "a part of the catalogue of {} is lost: other damage may cost it more files than are named",
+                    snapshot_id.short()
+                ));
+            }
             for (id, reason) in malformed {
                 let number = self.add(String::new(), None, Some(id), reason);
                 self.open[number].snapshots.insert(*snapshot_id);
             }
         }
+        notes
     }
 
     fn finish(self) -> Vec<Damage> {
@@ -200,7 +212,9 @@ pub fn verify(store: &Store, options: &VerifyOptions, events: &dyn Events) -> Re
         report.bytes += check.bytes;
         pack_findings(store, number, check, &bad_places, &mut findings);
     }
-    findings.attribute(&[store], &snapshots);
+    report
+        .notes
+        .extend(findings.attribute(&[store], &snapshots));
     report.damaged = findings.finish();
     Ok(report)
 }
@@ -387,7 +401,7 @@ fn needed(
         let number = findings.add(pack_name(&pack.id), Some(pack.id), Some(place.id), reason);
         findings.lost.insert(place.id, number);
     }
-    findings.attribute(stores, snapshots);
+    report.notes.extend(findings.attribute(stores, snapshots));
     if healed > 0 {
         report.notes.push(format!(
             "{healed} blobs are bad or missing in one place and whole in another"

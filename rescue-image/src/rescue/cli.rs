@@ -220,7 +220,7 @@ fn find(from: &[PathBuf], json: bool) -> Result<u8> {
         println!(
             "{}  {}  {}  {size}  {}",
             header.id.short(),
-            header.time,
+            header.shown_time(),
             header.host.hostname,
             point.verified
         );

@@ -12,7 +12,7 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
         "Restore point {} of {} at {}:",
         point.header.id.short(),
         point.header.host.hostname,
-        point.header.time
+        point.header.shown_time()
     );
     let items = [
         Item::new(

@@ -70,7 +70,7 @@ pub fn show(
 /// One point in two lines of at most 79 columns.
 fn describe(point: &Point, world: &dyn World) -> String {
     let header = &point.header;
-    let time = header.time.replace('T', " ").replace('Z', " UTC");
+    let time = header.shown_time();
     let places: Vec<String> = point.stores.iter().map(|s| world.place(*s)).collect();
     format!(
         "{} {time}  {} in {} files  {}\n      {}  on {}",
