@@ -201,3 +201,69 @@ pub fn assert_same(one: &Path, other: &Path) {
         assert_eq!(left.lines().count(), right.lines().count(), "{script}");
     }
 }
+
+/// Every kind of file and metadata that the format keeps.
+pub fn make_everything(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    sh(
+        dir,
+        r#"
+        mkdir -p plain/empty.d 'with space' deep/er
+        echo hello > plain/file; : > plain/empty; printf 'x\0y' > 'with space/new
+line'
+        chmod 4711 plain/file; chmod 1777 plain/empty.d; chmod 0 plain/empty
+        ln plain/file plain/link; ln plain/file zz-link
+        ln -s ../plain/file deep/symlink; ln -s nowhere deep/dangling
+        ln plain/empty deep/er/empty-link
+        mkfifo deep/fifo; chmod 620 deep/fifo
+        printf bytes > "$(printf 'deep/not-utf8-\377\376')"
+        ln -s "$(printf 'to-\377')" "$(printf 'deep/link-\377')"
+        long=$(printf 'n%.0s' $(seq 200)); mkdir -p "long/$long/$long/$long"
+        echo deep > "long/$long/$long/$long/$long"
+        ln "long/$long/$long/$long/$long" "long/$long/second"
+        ln -s "$long/$long/$long" long/symlink
+        setfattr -n user.plain -v value plain/file
+        setfattr -n user.binary -v 0x000a0d3d00ff plain/file
+        setfattr -n 'user.odd=%name' -v 1 plain/empty.d
+        setfacl -m u:1234:rw,g:99:r plain/file; setfacl -d -m u:1234:rwx plain; setfacl -m u:77:x deep
+        dd if=/dev/urandom of=big bs=1M count=7 status=none
+        truncate -s 40M sparse; printf middle | dd of=sparse bs=1 seek=20000000 conv=notrunc status=none
+        truncate -s 200M all-hole; printf short > short-sparse; truncate -s 100000 short-sparse
+        ln sparse sparse-link
+        touch -d '1960-02-03 04:05:06.789012345Z' plain/empty
+        touch -d '2106-02-08 01:02:03.000000001Z' big
+        touch -h -d '2001-01-01 00:00:00.5Z' deep/dangling
+        touch -d '1999-12-31 23:59:59.999999999Z' plain/empty.d deep/er
+        "#,
+    );
+    // Many small files, so that there are several segments.
+    std::fs::create_dir(dir.join("many")).unwrap();
+    for n in 0..600 {
+        std::fs::write(dir.join(format!("many/{n:04}")), noise(9000)).unwrap();
+    }
+    if is_root() {
+        sh(
+            dir,
+            r"
+            mknod deep/null c 1 3; mknod deep/disk b 259 70000; chmod 666 deep/null
+            chown 12345:54321 plain/link; chmod 4711 plain/link; chown -h 7:8 deep/dangling; chown 3000000000:4000000000 big
+            chown 33:33 deep/fifo
+            cp /bin/true capable; setcap cap_net_bind_service,cap_net_raw=ep capable
+            setfattr -n trusted.secret -v 1 plain; setfattr -h -n trusted.link -v 2 deep/symlink
+            echo fixed > immutable; echo log > append; mkdir frozen; echo in > frozen/inside
+            touch -d '2010-10-10 10:10:10.123456789Z' immutable
+            chattr +i immutable frozen; chattr +a append; chattr +d plain/empty.d; chattr +A many
+            ",
+        );
+    }
+}
+
+/// Flags would keep the scratch directory from being removed.
+pub fn release(dir: &Path) {
+    if is_root() {
+        sh(
+            dir,
+            "find . -name 'immutable' -o -name append -o -name frozen | xargs -r chattr -ia",
+        );
+    }
+}
