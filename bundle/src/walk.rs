@@ -35,6 +35,8 @@ pub(crate) struct Stat {
     pub blocks: u64,
     pub mtime: (i64, u32),
     pub ctime: (i64, u32),
+    /// When the inode was made; zero where the file system does not know.
+    pub btime: (i64, u32),
     /// Something is mounted here.
     pub mount_root: bool,
 }
@@ -69,7 +71,7 @@ pub(crate) fn stat(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Stat, E
             dir.as_raw_fd(),
             name.as_ptr(),
             flags,
-            libc::STATX_BASIC_STATS,
+            libc::STATX_BASIC_STATS | libc::STATX_BTIME,
             &raw mut buffer,
         )
     };
@@ -87,6 +89,7 @@ pub(crate) fn stat(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Stat, E
         blocks: buffer.stx_blocks,
         mtime: (buffer.stx_mtime.tv_sec, buffer.stx_mtime.tv_nsec),
         ctime: (buffer.stx_ctime.tv_sec, buffer.stx_ctime.tv_nsec),
+        btime: (buffer.stx_btime.tv_sec, buffer.stx_btime.tv_nsec),
         mount_root: buffer.stx_attributes & buffer.stx_attributes_mask & mount_root != 0,
     })
 }

@@ -4,6 +4,7 @@
 //! writer per target. Every stage waits only for the one after it, so that they cannot block each other in a circle.
 
 mod chunks;
+mod links;
 mod reader;
 mod sink;
 mod target;

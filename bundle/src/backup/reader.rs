@@ -4,12 +4,12 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
 
 use super::chunks::{Chunker, advise_once, has_holes};
+use super::links::Role;
 use super::sink::Sink;
 use super::tree::{INLINE_MAX, Run};
 use crate::document::{Problem, Summary};
@@ -28,8 +28,7 @@ const XATTR_MAX: usize = 4 << 20;
 pub(super) struct Item {
     pub path: Vec<u8>,
     pub stat: Stat,
-    /// The first path of an inode met before.
-    pub link: Option<Arc<[u8]>>,
+    pub role: Role,
 }
 
 /// A finished segment: its id and its line of the catalogue.
@@ -131,17 +130,24 @@ impl<'r> Reader<'r> {
         if self.run.events.cancelled() {
             return Err(Error::Cancelled);
         }
-        let Item { path, stat, link } = item;
+        let Item { path, stat, role } = item;
         let start = self.segment.len();
         let mut entry = describe(&path, &stat);
-        let stored = match &link {
-            Some(first) => {
+        let stored = match role.resolve() {
+            Err(first) => {
                 entry.kind = EntryKind::Hardlink;
-                entry.target = Some(bytes::path(first));
+                entry.target = Some(bytes::path(&first));
                 member::push_header(&mut self.segment, &entry, &Extra::default(), 0);
                 Ok(())
             }
-            None => self.member(&path, &stat, &mut entry),
+            Ok(first) => {
+                let stored = self.member(&path, &stat, &mut entry);
+                // Another file that took the name is not what the further names stand for.
+                if let Some(first) = first.filter(|_| stored.is_ok() && entry.ino == stat.ino) {
+                    first.kept(&path);
+                }
+                stored
+            }
         };
         match stored {
             Ok(()) => {}

@@ -1,6 +1,7 @@
 //! Files that change while they are read, and archives that no writer makes.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -194,6 +195,69 @@ fn files_that_vanish_or_are_exchanged_are_recorded() {
         "{report:#?}"
     );
     assert_eq!(fs::read(dir.path().join("out/e")).unwrap(), b"e");
+}
+
+#[test]
+fn a_file_is_kept_under_its_second_name_when_the_first_vanishes() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    for name in ["0", "a"] {
+        fs::write(root.join(name), name).unwrap();
+    }
+    for link in ["b", "c"] {
+        fs::hard_link(root.join("a"), root.join(link)).unwrap();
+    }
+    let (summary, entries, report) = with_hook(&root, &|path| {
+        if path == b"0" {
+            fs::remove_file(root.join("a")).unwrap();
+        }
+    });
+    assert_eq!(summary.vanished, 1, "{summary:?}");
+    assert_eq!(state_of(&entries, "a"), Some(EntryState::Vanished));
+    assert!(report.complete(), "{report:#?}");
+    let out = dir.path().join("out");
+    assert_eq!(fs::read(out.join("b")).unwrap(), b"a");
+    use std::os::unix::fs::MetadataExt;
+    let inode = |name| fs::metadata(out.join(name)).unwrap().ino();
+    assert_eq!(inode("b"), inode("c"));
+}
+
+#[test]
+fn further_names_are_not_links_to_a_file_that_took_the_first_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    for name in ["0", "a"] {
+        fs::write(root.join(name), name).unwrap();
+    }
+    fs::hard_link(root.join("a"), root.join("b")).unwrap();
+    let (summary, _, _) = with_hook(&root, &|path| {
+        if path == b"0" {
+            fs::write(root.join("new"), "new").unwrap();
+            fs::rename(root.join("new"), root.join("a")).unwrap();
+        }
+    });
+    assert_eq!(summary.changed, 1, "{summary:?}");
+    let out = |name| fs::read(dir.path().join("out").join(name)).unwrap();
+    assert_eq!((out("a"), out("b")), (b"new".to_vec(), b"a".to_vec()));
+}
+
+#[test]
+fn an_inode_number_that_is_used_again_is_another_inode() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a");
+    fs::write(&file, "a").unwrap();
+    fs::hard_link(&file, dir.path().join("b")).unwrap();
+    let stat = crate::walk::stat_fd(fs::File::open(&file).unwrap().as_fd()).unwrap();
+    let later = crate::walk::Stat {
+        btime: (stat.btime.0 + 1, 0),
+        ..stat
+    };
+    let mut links = links::Links::default();
+    assert!(matches!(links.role(&stat), links::Role::First(_)));
+    assert!(matches!(links.role(&stat), links::Role::Later(_)));
+    assert!(matches!(links.role(&later), links::Role::First(_)));
 }
 
 fn entry(path: &str, kind: EntryKind, target: Option<&str>) -> Entry {

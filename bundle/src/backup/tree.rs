@@ -1,13 +1,13 @@
 //! One tree through the pipeline: walker, readers, and the collector that keeps the catalogue in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::TreeSource;
+use super::links::{Links, Role};
 use super::reader::{Batch, Item, Reader};
 use super::sink::Sink;
 use crate::catalogue::{self, boundary};
@@ -114,7 +114,7 @@ fn walk(
     stop: &AtomicBool,
 ) -> Result<Summary> {
     let mut summary = Summary::default();
-    let mut linked: HashMap<u64, Arc<[u8]>> = HashMap::new();
+    let mut links = Links::default();
     let (mut items, mut size, mut number) = (Vec::new(), 0, 0);
     let mut send = |items: Vec<Item>| {
         let sent = permits.send(()).is_ok() && jobs.send(Job { number, items }).is_ok();
@@ -133,8 +133,8 @@ fn walk(
             true
         }
         Visit::Entry { path, stat } => {
-            let link = known_link(&mut linked, path, stat);
-            let weight = weight(path, stat, link.is_some());
+            let role = links.role(stat);
+            let weight = weight(path, stat, matches!(role, Role::Later(_)));
             let mut goes_on = true;
             if size + weight > SEGMENT_MAX && !items.is_empty() {
                 goes_on = send(std::mem::take(&mut items));
@@ -143,7 +143,7 @@ fn walk(
             items.push(Item {
                 path: path.to_vec(),
                 stat: *stat,
-                link,
+                role,
             });
             size += weight;
             if boundary(Id::of(path).leading(), weight, SEGMENT_TARGET) {
@@ -176,19 +176,6 @@ fn walk(
         send(items);
     }
     Ok(summary)
-}
-
-/// The first path of an inode that was met before.
-fn known_link(linked: &mut HashMap<u64, Arc<[u8]>>, path: &[u8], stat: &Stat) -> Option<Arc<[u8]>> {
-    // A file that something is mounted on has the other file system's inode number.
-    if stat.nlink < 2 || stat.is_dir() || stat.mount_root {
-        return None;
-    }
-    let first = linked.get(&stat.ino).cloned();
-    if first.is_none() {
-        linked.insert(stat.ino, path.into());
-    }
-    first
 }
 
 /// About how many bytes an entry takes in its segment.
