@@ -365,8 +365,12 @@ impl<'r> Reader<'r> {
     fn xattrs(&mut self, path: &std::path::Path, source: &XattrSource) -> Vec<(Vec<u8>, Vec<u8>)> {
         let listed = match source.list(&mut self.names) {
             Ok(n) => n,
-            // Not every file system has them, and not every one lets them be listed.
-            Err(_) => return Vec::new(),
+            // Not every file system has them.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Vec::new(),
+            Err(error) => {
+                self.lost_xattrs(path, "they cannot be listed", error.desc());
+                return Vec::new();
+            }
         };
         let mut xattrs = Vec::new();
         let mut total = 0;
@@ -400,10 +404,11 @@ impl<'r> Reader<'r> {
     }
 
     fn lost_xattr(&mut self, path: &std::path::Path, name: &[u8], reason: &str) {
-        let detail = format!(
-            "extended attribute {}: {reason}",
-            String::from_utf8_lossy(name)
-        );
+        self.lost_xattrs(path, &String::from_utf8_lossy(name), reason);
+    }
+
+    fn lost_xattrs(&mut self, path: &std::path::Path, what: &str, reason: &str) {
+        let detail = format!("extended attributes: {what}: {reason}");
         self.problem(bytes::of(path), EntryState::Partial, detail);
     }
 }

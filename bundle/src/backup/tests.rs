@@ -260,6 +260,54 @@ fn an_inode_number_that_is_used_again_is_another_inode() {
     assert!(matches!(links.role(&later), links::Role::First(_)));
 }
 
+#[test]
+fn attributes_that_cannot_be_listed_are_reported() {
+    // More names than the system lists at once; ext4 has no room for so many.
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+        return eprintln!("ignored: needs /dev/shm");
+    };
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("file"), "content").unwrap();
+    for n in 0..300 {
+        let name = format!("user.{n}{}", "x".repeat(240));
+        if let Err(error) = xattr::set(root.join("file"), name, b"") {
+            return eprintln!("ignored: no extended attributes on /dev/shm: {error}");
+        }
+    }
+    let (summary, ..) = with_hook(&root, &|_| ());
+    assert_eq!(summary.unreadable, 1, "{summary:?}");
+    assert_eq!(summary.problems[0].path, "/file");
+}
+
+#[test]
+fn a_reader_that_panics_ends_the_backup_with_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, store) = (dir.path().join("root"), dir.path().join("store"));
+    fs::create_dir(&store).unwrap();
+    // More batches than may be on their way at once, and names enough for some of them to wait for one that never comes.
+    for n in 0..400 {
+        let sub = root.join(format!("{n:03}"));
+        fs::create_dir_all(&sub).unwrap();
+        for m in 0..40 {
+            let large = fs::File::create(sub.join(m.to_string())).unwrap();
+            large.set_len(1 << 20).unwrap();
+        }
+    }
+    let mut backup = start(&store);
+    backup.hook = Some(&|path| assert_ne!(path, b"000/3", "a defect"));
+    let source = TreeSource {
+        root,
+        mount_point: "/".into(),
+        exclude: Exclusions::none(),
+    };
+    let error = backup.tree(&source).unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    drop(backup);
+    let store = Store::open(&store).unwrap();
+    assert!(store.snapshots().unwrap().is_empty());
+}
+
 fn entry(path: &str, kind: EntryKind, target: Option<&str>) -> Entry {
     Entry {
         path: path.into(),

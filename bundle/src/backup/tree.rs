@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -79,7 +80,9 @@ pub(super) fn store(
                     if stop.load(Ordering::Relaxed) {
                         continue;
                     }
-                    let batch = reader.read(job.items);
+                    // A batch that never comes would let the others wait for it: a defect is an error like others.
+                    let batch = catch_unwind(AssertUnwindSafe(|| reader.read(job.items)))
+                        .unwrap_or(Err(Error::Internal("a reader panicked")));
                     if done.send((job.number, batch)).is_err() {
                         return;
                     }
