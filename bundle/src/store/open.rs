@@ -1,0 +1,207 @@
+//! Making and opening a store.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::{DamagedDocument, PackInfo, ROOT, Store, StoreOptions};
+use crate::format::{FORMAT, Versioned, parse};
+use crate::index::{self, Map};
+use crate::pack::{self, PackEntry};
+use crate::{Error, Id, Result, fsutil, time};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreFile {
+    format: u32,
+    id: String,
+    created: String,
+    /// Key slots in a later version. The field is there so that this version refuses what it cannot decrypt.
+    encryption: Option<serde_json::Value>,
+}
+
+impl Versioned for StoreFile {
+    fn format(&self) -> u32 {
+        self.format
+    }
+}
+
+impl Store {
+    /// Makes an empty store in `<dir>/lifeboat` and opens it for writing.
+    pub fn create(dir: &Path, _options: &StoreOptions) -> Result<Store> {
+        let root = dir.join(ROOT);
+        let file = root.join("store.json");
+        if file.exists() {
+            return Err(Error::StoreExists {
+                dir: dir.to_path_buf(),
+            });
+        }
+        fsutil::make_dir(&root)?;
+        for name in ["tmp", "packs", "index", "snapshots", "reports"] {
+            fsutil::make_dir(&root.join(name))?;
+        }
+        let document = StoreFile {
+            format: FORMAT,
+            id: uuid::Uuid::new_v4().to_string(),
+            created: time::rfc3339(time::now()),
+            encryption: None,
+        };
+        let mut json =
+            serde_json::to_vec(&document).map_err(|e| Error::malformed(file.display(), e))?;
+        json.push(b'\n');
+        fsutil::write_file(&root, &file, &json)?;
+        Store::open(dir)
+    }
+
+    /// Opens for writing: takes the store's lock until dropped, removes what a killed writer left unfinished.
+    pub fn open(dir: &Path) -> Result<Store> {
+        let id = read_store_file(dir)?;
+        let root = dir.join(ROOT);
+        let path = root.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
+                    nix::Error::EWOULDBLOCK => Error::Locked {
+                        dir: dir.to_path_buf(),
+                    },
+                    other => Error::sys("lock", &path)(other),
+                },
+            )?;
+        // Under the lock nobody else writes: what lies here is of a writer that was killed.
+        let unfinished = root.join("tmp");
+        fsutil::make_dir(&unfinished)?;
+        for name in fsutil::names(&unfinished)? {
+            let path = unfinished.join(name);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        Store::load(dir, id, Some(lock))
+    }
+
+    /// Opens for reading; needs no write permission and no lock.
+    pub fn open_read_only(dir: &Path) -> Result<Store> {
+        let id = read_store_file(dir)?;
+        Store::load(dir, id, None)
+    }
+
+    fn load(dir: &Path, id: String, lock: Option<Flock<File>>) -> Result<Store> {
+        let root = dir.join(ROOT);
+        let mut store = Store {
+            dir: dir.to_path_buf(),
+            root,
+            id,
+            lock,
+            packs: Vec::new(),
+            map: Map::default(),
+            problems: Vec::new(),
+            open: Mutex::default(),
+        };
+        let mut known = HashMap::new();
+        for (path, id) in index::files(&store.root)? {
+            let read = match id {
+                Some(id) => index::read(&path, &id),
+                None => Err(Error::malformed(path.display(), "its name is not a hash")),
+            };
+            match read {
+                Ok(packs) => packs.into_iter().for_each(|pack| {
+                    known.entry(pack.id).or_insert((pack, false));
+                }),
+                // An index of a newer format may list what must not be read as if it were of this one.
+                Err(error @ Error::UnknownFormat { .. }) => return Err(error),
+                Err(error) => store.problem(path, error),
+            }
+        }
+        let mut present = HashMap::new();
+        for prefix in fsutil::names(&store.root.join("packs"))? {
+            let sub = store.root.join("packs").join(prefix);
+            if !sub.is_dir() {
+                continue;
+            }
+            for name in fsutil::names(&sub)? {
+                let path = sub.join(&name);
+                let Some(id) = name
+                    .strip_suffix(".pack")
+                    .and_then(|stem| stem.parse::<Id>().ok())
+                else {
+                    continue;
+                };
+                if known.contains_key(&id) {
+                    present.insert(
+                        id,
+                        fs::metadata(&path)
+                            .map_err(Error::io("examine", &path))?
+                            .len(),
+                    );
+                    continue;
+                }
+                match pack::read_footer(&path) {
+                    Ok((size, blobs)) => {
+                        present.insert(id, size);
+                        known.insert(id, (PackEntry { id, size, blobs }, true));
+                    }
+                    Err(error) => store.problem(path, error),
+                }
+            }
+        }
+        let mut packs: Vec<_> = known.into_values().collect();
+        packs.sort_unstable_by_key(|(pack, _)| pack.id);
+        for (pack, unindexed) in packs {
+            let problem = match present.get(&pack.id) {
+                None => Some("the pack is missing".to_string()),
+                Some(size) if *size != pack.size => Some(format!(
+                    "the pack has {size} bytes instead of {}",
+                    pack.size
+                )),
+                Some(_) => None,
+            };
+            store.map.push_pack(store.packs.len() as u32, &pack.blobs);
+            store.packs.push(PackInfo {
+                id: pack.id,
+                size: pack.size,
+                problem,
+                unindexed,
+            });
+        }
+        store.map.sort();
+        Ok(store)
+    }
+
+    fn problem(&mut self, file: PathBuf, error: Error) {
+        let reason = match error {
+            Error::Malformed { reason, .. } => reason,
+            other => other.to_string(),
+        };
+        tracing::warn!(file = %file.display(), reason, "unusable file in store");
+        self.problems.push(DamagedDocument { file, reason });
+    }
+}
+
+fn read_store_file(dir: &Path) -> Result<String> {
+    let path = dir.join(ROOT).join("store.json");
+    let json = match fs::read(&path) {
+        Ok(json) => json,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NoStore {
+                dir: dir.to_path_buf(),
+            });
+        }
+        Err(e) => return Err(Error::io("read", &path)(e)),
+    };
+    // Before anything else, as an encrypted store may have further fields.
+    let encrypted = serde_json::from_slice::<serde_json::Value>(&json).is_ok_and(|v| {
+        v.get("format") == Some(&FORMAT.into()) && v.get("encryption").is_some_and(|e| !e.is_null())
+    });
+    if encrypted {
+        return Err(Error::Encrypted { path });
+    }
+    Ok(parse::<StoreFile>(&path, &json, FORMAT)?.id)
+}
