@@ -1,7 +1,7 @@
 //! Files that appear complete or not at all.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -29,35 +29,58 @@ pub(crate) fn make_dir(dir: &Path) -> Result<()> {
     }
 }
 
-/// A fresh name in the store's directory of unfinished files.
-pub(crate) fn temporary(store_root: &Path) -> PathBuf {
-    store_root
-        .join("tmp")
-        .join(format!("{}.tmp", uuid::Uuid::new_v4().simple()))
+/// An unfinished file. Dropped without a name of its own, it is removed: on a full disk it would be in the way.
+pub(crate) struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new file with a fresh name in the store's directory of unfinished files.
+    pub(crate) fn create(store_root: &Path) -> Result<(Temporary, File)> {
+        let name = format!("tmp/{}.tmp", uuid::Uuid::new_v4().simple());
+        let path = store_root.join(name);
+        let file = File::create_new(&path).map_err(Error::io("create", &path))?;
+        Ok((Temporary(path), file))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It is gone when it was given its name; what stays behind is removed by the next writer.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// Gives a complete, synced file its name.
-pub(crate) fn publish(temporary: &Path, name: &Path) -> Result<()> {
+pub(crate) fn publish(temporary: &Temporary, name: &Path) -> Result<()> {
     let dir = name.parent().unwrap_or(Path::new("."));
     make_dir(dir)?;
-    fs::rename(temporary, name).map_err(Error::io("create", name))?;
+    fs::rename(&temporary.0, name).map_err(Error::io("create", name))?;
     sync_dir(dir)
 }
 
 /// Writes a whole file: temporary name, sync, rename, sync of the directory.
 pub(crate) fn write_file(store_root: &Path, name: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = temporary(store_root);
-    let written = (|| {
-        let mut file = File::create_new(&temporary).map_err(Error::io("create", &temporary))?;
-        file.write_all(bytes).map_err(Error::io("write", name))?;
-        file.sync_all().map_err(Error::io("sync", name))?;
-        publish(&temporary, name)
-    })();
-    if written.is_err() {
-        // The next writer removes it in any case.
-        let _ = fs::remove_file(&temporary);
+    let (temporary, mut file) = Temporary::create(store_root)?;
+    file.write_all(bytes).map_err(Error::io("write", name))?;
+    file.sync_all().map_err(Error::io("sync", name))?;
+    publish(&temporary, name)
+}
+
+/// Reads a whole file of at most `limit` bytes from the medium: what was just written, or read by another program,
+/// must not be taken from the page cache for what the medium holds.
+pub(crate) fn read_cold(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    forget_cached(&file);
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::malformed(
+            path.display(),
+            format!("it is larger than any writer makes it ({limit} bytes)"),
+        ));
     }
-    written
+    Ok(bytes)
 }
 
 /// Drops a file's clean pages from the page cache, so that the next read comes from the medium.

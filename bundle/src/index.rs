@@ -1,6 +1,5 @@
 //! Which blob is in which pack: index files, and the compact map in memory.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +46,7 @@ pub(crate) fn write(root: &Path, packs: &[PackEntry]) -> Result<u64> {
 
 /// Reads an index file whose name is its hash.
 pub(crate) fn read(path: &Path, id: &Id) -> Result<Vec<PackEntry>> {
-    let stored = fs::read(path).map_err(Error::io("read", path))?;
+    let stored = fsutil::read_cold(path, MAX_INDEX)?;
     if Id::of(&stored) != *id {
         return Err(Error::malformed(
             path.display(),

@@ -1,6 +1,6 @@
 //! Packs: blobs one after the other, a footer that lists them, a trailer that finds the footer.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::codec::{Encoding, MAX_BLOB, pack_json, unpack_json};
 use crate::format::{BlobEntry, FORMAT, Kind, Versioned, parse};
-use crate::{Error, Id, Result, fsutil};
+use crate::fsutil::{self, Temporary};
+use crate::{Error, Id, Result};
 
 /// The first line of every pack.
 pub(crate) const MAGIC: &[u8] = b"LIFEBOAT-PACK 1\n";
@@ -54,7 +55,7 @@ pub(crate) fn pack_name(id: &Id) -> String {
 /// A pack that is being written, under a temporary name.
 pub(crate) struct PackWriter {
     root: PathBuf,
-    temporary: PathBuf,
+    temporary: Temporary,
     file: File,
     hasher: Sha256,
     size: u64,
@@ -64,8 +65,7 @@ pub(crate) struct PackWriter {
 
 impl PackWriter {
     pub(crate) fn create(root: &Path) -> Result<PackWriter> {
-        let temporary = fsutil::temporary(root);
-        let file = File::create_new(&temporary).map_err(Error::io("create", &temporary))?;
+        let (temporary, file) = Temporary::create(root)?;
         let mut writer = PackWriter {
             root: root.to_path_buf(),
             temporary,
@@ -155,17 +155,12 @@ impl PackWriter {
             entry,
         })
     }
-
-    /// Removes the unfinished file.
-    pub(crate) fn discard(self) {
-        let _ = fs::remove_file(&self.temporary);
-    }
 }
 
 /// A complete pack that has no name yet.
 pub(crate) struct FinishedPack {
     root: PathBuf,
-    temporary: PathBuf,
+    temporary: Temporary,
     file: File,
     entry: PackEntry,
 }
@@ -174,15 +169,8 @@ impl FinishedPack {
     /// Syncs the pack and gives it its name; slow, so it runs beside the writing of the next pack.
     pub(crate) fn seal(self) -> Result<PackEntry> {
         let name = self.root.join(pack_name(&self.entry.id));
-        let sealed = self
-            .file
-            .sync_all()
-            .map_err(Error::io("sync", &name))
-            .and_then(|()| fsutil::publish(&self.temporary, &name));
-        if let Err(error) = sealed {
-            let _ = fs::remove_file(&self.temporary);
-            return Err(error);
-        }
+        self.file.sync_all().map_err(Error::io("sync", &name))?;
+        fsutil::publish(&self.temporary, &name)?;
         // A backup should not push the host's working set out of memory.
         fsutil::forget_cached(&self.file);
         Ok(self.entry)
@@ -247,7 +235,7 @@ pub(crate) fn footer_of(file: &File, path: &Path, size: u64) -> Result<Vec<BlobE
         ));
     };
     let end = size - TRAILER_SIZE;
-    if length > end - magic {
+    if length > (end - magic).min(MAX_FOOTER) {
         return Err(damaged("the trailer gives a footer longer than the pack"));
     }
     let mut stored = vec![0; length as usize];
@@ -276,6 +264,8 @@ pub(crate) fn check_entries(blobs: &[BlobEntry], size: u64) -> Result<(), String
         if end.is_none_or(|end| end > size)
             || blob.offset < MAGIC.len() as u64
             || blob.raw > MAX_BLOB
+            // No writer keeps a compressed form that is not smaller.
+            || blob.stored > MAX_BLOB
         {
             return Err(format!(
                 "blob {} is said to lie where the pack has no room for it",
@@ -288,7 +278,24 @@ pub(crate) fn check_entries(blobs: &[BlobEntry], size: u64) -> Result<(), String
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn entries_that_would_exhaust_memory_are_refused() {
+        let entry = |stored, raw| BlobEntry {
+            id: Id::of(b""),
+            kind: Kind::Chunk,
+            codec: Encoding::Zstd,
+            offset: 16,
+            stored,
+            raw,
+        };
+        assert!(check_entries(&[entry(MAX_BLOB, MAX_BLOB)], 1 << 31).is_ok());
+        assert!(check_entries(&[entry(MAX_BLOB + 1, 5)], 1 << 31).is_err());
+        assert!(check_entries(&[entry(5, MAX_BLOB + 1)], 1 << 31).is_err());
+    }
 
     fn small(root: &Path) -> PackEntry {
         fs::create_dir_all(root.join("tmp")).unwrap();
@@ -331,6 +338,24 @@ mod tests {
             flipped[at] ^= 0x20;
             fs::write(&path, &flipped).unwrap();
             assert!(read_footer(&path).is_err(), "flipped at {at}");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_pack_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        small(dir.path());
+        for finished in [false, true] {
+            let mut writer = PackWriter::create(dir.path()).unwrap();
+            writer
+                .append(Id::of(b"two"), Kind::Chunk, Encoding::Raw, b"two", 3)
+                .unwrap();
+            if finished {
+                drop(writer.finish().unwrap());
+            } else {
+                drop(writer);
+            }
+            assert!(fsutil::names(&dir.path().join("tmp")).unwrap().is_empty());
         }
     }
 

@@ -3,7 +3,7 @@
 mod open;
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,8 @@ use crate::{Error, Id, Result, fsutil, time};
 const ROOT: &str = "lifeboat";
 /// Packs that are kept open for reading.
 const OPEN_PACKS: usize = 16;
+/// The most a snapshot document may have: of a large host it takes a few MB.
+const MAX_DOCUMENT: u64 = 256 << 20;
 
 /// How a store is made.
 #[derive(Debug, Clone, Default)]
@@ -287,7 +289,7 @@ pub(crate) struct Scratch {
 }
 
 fn read_snapshot(path: &Path, name: &str) -> Result<(Id, Snapshot)> {
-    let json = fs::read(path).map_err(Error::io("read", path))?;
+    let json = fsutil::read_cold(path, MAX_DOCUMENT)?;
     let id = Id::of(&json);
     let snapshot: Snapshot = match parse(path, &json, SNAPSHOT_FORMAT) {
         Ok(snapshot) => snapshot,

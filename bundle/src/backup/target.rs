@@ -46,12 +46,7 @@ fn run(
             Some(pack) => pack,
             none => none.insert(PackWriter::create(root)?),
         };
-        if let Err(error) = pack.append(blob.id, blob.kind, blob.codec, &blob.bytes, blob.raw) {
-            if let Some(pack) = open.take() {
-                pack.discard();
-            }
-            return Err(error);
-        }
+        pack.append(blob.id, blob.kind, blob.codec, &blob.bytes, blob.raw)?;
         if pack.size() >= pack_size {
             if let Some(pack) = open.take() {
                 sealing.start(pack, &mut written)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -187,14 +188,14 @@ impl Store {
 
 fn read_store_file(dir: &Path) -> Result<String> {
     let path = dir.join(ROOT).join("store.json");
-    let json = match fs::read(&path) {
+    let json = match fsutil::read_cold(&path, 1 << 20) {
         Ok(json) => json,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Err(Error::NoStore {
                 dir: dir.to_path_buf(),
             });
         }
-        Err(e) => return Err(Error::io("read", &path)(e)),
+        Err(e) => return Err(e),
     };
     // Before anything else, as an encrypted store may have further fields.
     let encrypted = serde_json::from_slice::<serde_json::Value>(&json).is_ok_and(|v| {

@@ -172,8 +172,27 @@ fn worker_count(wanted: usize) -> usize {
 pub fn verify(store: &Store, options: &VerifyOptions, events: &dyn Events) -> Result<VerifyReport> {
     let workers = worker_count(options.workers);
     if let Some(wanted) = &options.snapshot {
-        let found = store.snapshot(wanted)?;
-        return needed(&[store], &[found], options.cold, workers, events);
+        let found = match store.snapshot(wanted) {
+            Ok(found) => found,
+            // The snapshot is there, and is lost.
+            Err(Error::Malformed { what, reason }) => {
+                let mut report = start(&[store], options.cold);
+                let mut findings = Findings::default();
+                findings.add(relative(store, Path::new(&what)), None, None, reason);
+                report.damaged = findings.finish();
+                return Ok(report);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut report = needed(&[store], &[found], options.cold, workers, events)?;
+        // Not needed by this snapshot, or replaced by the packs' footers.
+        report.notes.extend(
+            store
+                .problems()
+                .iter()
+                .map(|problem| format!("{}: {}", relative(store, &problem.file), problem.reason)),
+        );
+        return Ok(report);
     }
     let mut report = start(&[store], options.cold);
     let mut findings = Findings::default();

@@ -1,0 +1,179 @@
+//! Stores on a small disk of their own: full at any point, and changed below the page cache.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod store_support;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bundle::backup::{Backup, TargetResult};
+use bundle::events::Silent;
+use bundle::extract::Selection;
+use bundle::store::Store;
+use bundle::verify::{VerifyOptions, verify};
+use store_support::*;
+
+/// An ext4 file system in a file, mounted; unmounted at the end.
+struct Disk {
+    image: PathBuf,
+    mounted: PathBuf,
+}
+
+impl Disk {
+    /// `None`, with the reason printed, where it cannot be made.
+    fn new(dir: &Path) -> Option<Disk> {
+        if !is_root() || !Path::new("/dev/loop-control").exists() {
+            eprintln!("ignored: needs root and loop devices");
+            return None;
+        }
+        let disk = Disk {
+            image: dir.join("image"),
+            mounted: dir.join("disk"),
+        };
+        fs::create_dir(&disk.mounted).unwrap();
+        sh(
+            dir,
+            "truncate -s 24M image; mkfs.ext4 -q -m 0 -b 1024 image; mount -o loop image disk",
+        );
+        Some(disk)
+    }
+
+    fn free(&self) -> u64 {
+        let fs = nix::sys::statvfs::statvfs(&self.mounted).unwrap();
+        fs.blocks_available() * fs.fragment_size()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        sh(
+            Path::new("/"),
+            &format!("umount {}", self.mounted.display()),
+        );
+    }
+}
+
+fn attempt(tree: &Path, store: &Path) -> Result<TargetResult, bundle::Error> {
+    let mut backup = Backup::start(vec![Store::open(store)?], options(), &Silent)?;
+    let saved = backup.tree(&source(tree))?;
+    Ok(backup.commit(draft(vec![saved])).remove(0))
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_the_next_backup_succeeds() {
+    let dir = scratch();
+    let Some(disk) = Disk::new(dir.path()) else {
+        return;
+    };
+    let (tree, store) = (dir.path().join("tree"), disk.mounted.join("store"));
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(tree.join("first"), noise(200_000)).unwrap();
+    backup(&tree, &store);
+    sh(dir.path(), "cp -a disk/store before");
+    for n in 0..40 {
+        fs::write(tree.join(format!("{n}")), noise(10_000)).unwrap();
+    }
+    fs::write(tree.join("large"), noise(2_500_000)).unwrap();
+    let free = disk.free();
+    backup(&tree, &store);
+    let needed = free - disk.free();
+
+    let coarse = (0..10).map(|n| n * needed / 10);
+    let fine = (0..24).map(|n| needed - n * 3072);
+    let (mut full, mut fitted) = (0, 0);
+    for room in coarse.chain(fine).chain([needed + (64 << 10)]) {
+        sh(
+            dir.path(),
+            "rm -rf disk/store; cp -a before disk/store; sync -f disk",
+        );
+        // The file that fills the disk takes a little more than its own size.
+        let ballast = disk.free().saturating_sub(room + (32 << 10));
+        sh(dir.path(), &format!("fallocate -l {ballast} disk/ballast"));
+        let result = attempt(&tree, &store).and_then(|r| r.snapshot);
+        let report = check(&store);
+        assert!(report.ok(), "room for {room}: {report:#?}");
+        match result {
+            Ok(id) => {
+                assert!(report.snapshots.contains(&id));
+                fitted += 1;
+            }
+            Err(error) => {
+                full += 1;
+                assert_eq!(report.snapshots.len(), 1, "room for {room}: {error}");
+                sh(&store, "test -z \"$(ls lifeboat/tmp)\"");
+            }
+        }
+        fs::remove_file(disk.mounted.join("ballast")).unwrap();
+        let again = attempt(&tree, &store).unwrap();
+        assert!(again.snapshot.is_ok(), "after room for {room}: {again:?}");
+        assert!(check(&store).ok());
+    }
+    assert!(full > 10 && fitted > 0, "{full} full, {fitted} fitted");
+    assert!(extract_from(&[&store], &Selection::All, &dir.path().join("out")).complete());
+    assert_same(&tree, &dir.path().join("out"));
+}
+
+/// Changes a byte of a file where it lies on the disk, so that only the page cache still has the right one.
+fn damage_below(disk: &Disk, file: &Path) {
+    let content = fs::read(file).unwrap();
+    let image = fs::read(&disk.image).unwrap();
+    let part = &content[..content.len().min(1024)];
+    let at = image
+        .chunks(1024)
+        .position(|block| block.starts_with(part))
+        .unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&disk.image)
+        .unwrap()
+        .write_all_at(&[part[20] ^ 1], at as u64 * 1024 + 20)
+        .unwrap();
+    assert_eq!(fs::read(file).unwrap(), content, "not from the cache");
+}
+
+#[test]
+fn a_cold_verification_reads_the_medium() {
+    for (below, suffix) in [
+        ("packs", ".pack"),
+        ("index", ".idx"),
+        ("snapshots", ".json"),
+    ] {
+        let dir = scratch();
+        let Some(disk) = Disk::new(dir.path()) else {
+            return;
+        };
+        let (tree, store) = (dir.path().join("tree"), disk.mounted.join("store"));
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("file"), noise(200_000)).unwrap();
+        let id = backup(&tree, &store);
+        let file = files(&store, below, suffix).remove(0);
+        damage_below(&disk, &file);
+        // Right after a backup: this snapshot alone.
+        let opened = Store::open_read_only(&store).unwrap();
+        let options = VerifyOptions {
+            snapshot: Some(id.to_string()),
+            cold: true,
+            workers: 1,
+        };
+        let report = verify(&opened, &options, &Silent).unwrap();
+        if below == "index" {
+            // The footers replace it.
+            assert!(
+                report.ok() && report.notes[0].contains("index/"),
+                "{report:#?}"
+            );
+        } else {
+            assert!(
+                !report.ok() && file.ends_with(&report.damaged[0].file),
+                "{report:#?}"
+            );
+        }
+        drop(opened);
+        let report = check(&store);
+        assert!(
+            !report.ok() && file.ends_with(&report.damaged[0].file),
+            "{report:#?}"
+        );
+    }
+}
