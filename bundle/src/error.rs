@@ -40,6 +40,12 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
+    /// The store that was opened is no longer at its place.
+    #[error("the store in {} was exchanged or its lock removed while it was written to; no snapshot was made: look whether the target is still mounted, then run the backup again", dir.display())]
+    Exchanged {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file of a format that this version does not know.
     #[error("{} has format {found}, this version reads format {known}; use a newer lifeboat", path.display())]
     UnknownFormat {

@@ -98,6 +98,25 @@ impl Store {
         self.lock.is_some()
     }
 
+    /// Is what lies at the store's path still the store that was opened? A medium can be unmounted by force and leave
+    /// another store at the same place, and another writer may come in when the lock was removed.
+    pub(crate) fn check_in_place(&self) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.root.join("lock");
+        let identity = |m: std::fs::Metadata| (m.dev(), m.ino());
+        let found = std::fs::metadata(&path).map_err(Error::io("examine", &path))?;
+        let held = match &self.lock {
+            Some(lock) => Some(lock.metadata().map_err(Error::io("examine", &path))?),
+            None => None,
+        };
+        if held.map(identity) == Some(identity(found)) {
+            return Ok(());
+        }
+        Err(Error::Exchanged {
+            dir: self.dir.clone(),
+        })
+    }
+
     /// The snapshots, oldest first. Damaged documents are not among them, see [`Store::damaged_documents`].
     pub fn snapshots(&self) -> Result<Vec<SnapshotHeader>> {
         let documents = self.documents()?;

@@ -338,6 +338,7 @@ fn conclude(
     time: &str,
     bytes: &mut u64,
 ) -> Result<Id> {
+    store.check_in_place()?;
     let mut packs = written.packs;
     packs.extend(store.unindexed());
     *bytes += index::write(store.root(), &packs)?;
