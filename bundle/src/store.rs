@@ -63,6 +63,8 @@ pub struct Store {
     root: PathBuf,
     id: String,
     lock: Option<Flock<File>>,
+    /// The names of the snapshots when the store was opened: of later ones, the packs are not known here.
+    documents: std::collections::HashSet<String>,
     packs: Vec<PackInfo>,
     map: Map,
     problems: Vec<DamagedDocument>,
@@ -192,7 +194,7 @@ impl Store {
         let names = fsutil::names(&dir)?;
         let documents = names
             .iter()
-            .filter(|name| name.ends_with(".json"))
+            .filter(|name| name.ends_with(".json") && self.documents.contains(*name))
             .map(|name| {
                 let path = dir.join(name);
                 let document = read_snapshot(&path, name);

@@ -83,7 +83,12 @@ impl Store {
         fsutil::make_dir(&unfinished)?;
         for name in fsutil::names(&unfinished)? {
             let path = unfinished.join(name);
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                // Reports are written without the lock: this one just got its name.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("remove", &path)(e)),
+            }
         }
         Store::load(dir, id, Some(lock))
     }
@@ -101,11 +106,16 @@ impl Store {
             root,
             id,
             lock,
+            documents: Default::default(),
             packs: Vec::new(),
             map: Map::default(),
             problems: Vec::new(),
             open: Mutex::default(),
         };
+        // First, as a backup may be ending meanwhile: its packs come before its snapshot.
+        store.documents = fsutil::names(&store.root.join("snapshots"))?
+            .into_iter()
+            .collect();
         let mut known = HashMap::new();
         for (path, id) in index::files(&store.root)? {
             let read = match id {
