@@ -117,7 +117,12 @@ impl Store {
             .into_iter()
             .collect();
         let mut known = HashMap::new();
-        for (path, id) in index::files(&store.root)? {
+        // What cannot be read costs what is in it, not the store: it is there for the day when media are bad.
+        let indexes = index::files(&store.root).unwrap_or_else(|error| {
+            store.problem(store.root.join("index"), error);
+            Vec::new()
+        });
+        for (path, id) in indexes {
             let read = match id {
                 Some(id) => index::read(&path, &id),
                 None => Err(Error::malformed(path.display(), "its name is not a hash")),
@@ -134,10 +139,17 @@ impl Store {
         let mut present = HashMap::new();
         for prefix in fsutil::names(&store.root.join("packs"))? {
             let sub = store.root.join("packs").join(prefix);
-            if !sub.is_dir() {
-                continue;
-            }
-            for name in fsutil::names(&sub)? {
+            let names = match fsutil::names(&sub) {
+                Ok(names) => names,
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory => {
+                    continue;
+                }
+                Err(error) => {
+                    store.problem(sub, error);
+                    continue;
+                }
+            };
+            for name in names {
                 let path = sub.join(&name);
                 let Some(id) = name
                     .strip_suffix(".pack")
@@ -145,18 +157,19 @@ impl Store {
                 else {
                     continue;
                 };
+                if path != store.root.join(pack::pack_name(&id)) {
+                    let error = Error::malformed(path.display(), "it is in the wrong directory");
+                    store.problem(path, error);
+                    continue;
+                }
                 if known.contains_key(&id) {
-                    present.insert(
-                        id,
-                        fs::metadata(&path)
-                            .map_err(Error::io("examine", &path))?
-                            .len(),
-                    );
+                    let size = fs::metadata(&path).map(|m| m.len());
+                    present.insert(id, size.map_err(|e| e.to_string()));
                     continue;
                 }
                 match pack::read_footer(&path) {
                     Ok((size, blobs)) => {
-                        present.insert(id, size);
+                        present.insert(id, Ok(size));
                         known.insert(id, (PackEntry { id, size, blobs }, true));
                     }
                     Err(error) => store.problem(path, error),
@@ -168,11 +181,12 @@ impl Store {
         for (pack, unindexed) in packs {
             let problem = match present.get(&pack.id) {
                 None => Some("the pack is missing".to_string()),
-                Some(size) if *size != pack.size => Some(format!(
+                Some(Err(error)) => Some(format!("the pack cannot be examined: {error}")),
+                Some(Ok(size)) if *size != pack.size => Some(format!(
                     "the pack has {size} bytes instead of {}",
                     pack.size
                 )),
-                Some(_) => None,
+                Some(Ok(_)) => None,
             };
             store.map.push_pack(store.packs.len() as u32, &pack.blobs);
             store.packs.push(PackInfo {
