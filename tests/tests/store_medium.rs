@@ -1,14 +1,16 @@
-//! Stores on a small disk of their own: full at any point, and changed below the page cache.
+//! Stores on a small disk of their own: full at any point, cut off, and changed below the page cache.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod store_support;
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bundle::backup::{Backup, TargetResult};
-use bundle::events::Silent;
+use bundle::events::{Events, Silent};
 use bundle::extract::Selection;
 use bundle::store::Store;
 use bundle::verify::{VerifyOptions, verify};
@@ -39,6 +41,22 @@ impl Disk {
         Some(disk)
     }
 
+    /// What a power cut, or pulling the stick, does: nothing that is not on the disk by now gets there any more.
+    fn cut(&self) {
+        /// `FS_IOC_SHUTDOWN`, `_IOR('X', 125, u32)`, which ext4 and xfs know.
+        const SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
+        /// Without writing the journal.
+        const NO_LOG_FLUSH: u32 = 2;
+        let root = fs::File::open(&self.mounted).unwrap();
+        // SAFETY: the descriptor is open, and the call reads one u32.
+        let result = unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &NO_LOG_FLUSH) };
+        nix::errno::Errno::result(result).unwrap();
+    }
+
+    fn plug_in_again(&self, dir: &Path) {
+        sh(dir, "umount disk; mount -o loop image disk");
+    }
+
     fn free(&self) -> u64 {
         let fs = nix::sys::statvfs::statvfs(&self.mounted).unwrap();
         fs.blocks_available() * fs.fragment_size()
@@ -50,6 +68,65 @@ impl Drop for Disk {
         sh(
             Path::new("/"),
             &format!("umount {}", self.mounted.display()),
+        );
+    }
+}
+
+/// Cuts the power after so many bytes were read.
+struct CutAfter<'d> {
+    disk: &'d Disk,
+    left: AtomicI64,
+}
+
+impl Events for CutAfter<'_> {
+    fn bytes(&self, n: u64) {
+        let before = self.left.fetch_sub(n as i64, Ordering::Relaxed);
+        if before > 0 && before <= n as i64 {
+            self.disk.cut();
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_loses_no_finished_snapshot_and_the_next_backup_succeeds() {
+    let dir = scratch();
+    let Some(disk) = Disk::new(dir.path()) else {
+        return;
+    };
+    let (tree, store) = (dir.path().join("tree"), disk.mounted.join("store"));
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(tree.join("first"), noise(200_000)).unwrap();
+    let mut made = vec![backup(&tree, &store)];
+    // A snapshot that was said to be made is there, the very first in a new store as well.
+    disk.cut();
+    disk.plug_in_again(dir.path());
+    for round in 0..8u64 {
+        for n in 0..5 {
+            fs::write(tree.join(format!("{n}")), noise(150_000)).unwrap();
+        }
+        let events = CutAfter {
+            disk: &disk,
+            left: AtomicI64::new(1 + round as i64 * 130_000),
+        };
+        let result = Store::open(&store).and_then(|opened| {
+            let mut backup = Backup::start(vec![opened], options(), &events)?;
+            let saved = backup.tree(&source(&tree))?;
+            backup.commit(draft(vec![saved])).remove(0).snapshot
+        });
+        assert!(result.is_err(), "{result:?}");
+        disk.plug_in_again(dir.path());
+        let report = check(&store);
+        assert!(
+            report.ok() && report.snapshots.len() == made.len(),
+            "{report:#?}"
+        );
+        made.push(backup(&tree, &store));
+        disk.cut();
+        disk.plug_in_again(dir.path());
+        let report = check(&store);
+        assert!(
+            report.ok() && made.iter().all(|id| report.snapshots.contains(id)),
+            "{report:#?}"
         );
     }
 }
