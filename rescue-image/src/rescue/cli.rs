@@ -96,8 +96,8 @@ enum Command {
     Down,
 }
 
-/// What the program does. Exit status: 0 done; 1 failed, or the target disks are incomplete; 2 refused, nothing was
-/// written (also for a wrong command line); 3 restored with differences or losses.
+/// What the program does. Exit status: 0 done; 1 failed, the target disks are incomplete or could not be compared; 2
+/// refused, nothing was written (also for a wrong command line); 3 restored with differences or losses.
 pub fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::main();
@@ -291,7 +291,7 @@ fn report_stop(stop: &Stop, json: bool, to: &dyn Announce) -> u8 {
         } else {
             None
         };
-        let written = matches!(stop, Stop::Failed { .. });
+        let written = stop.written();
         let document = serde_json::json!({
             "restored": false, "reason": stop.to_string(), "missing_bytes": missing, "damaged": damaged,
             "disks_were_written_to": written,

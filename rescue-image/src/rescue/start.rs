@@ -10,7 +10,7 @@ use super::bundles::{Found, Search};
 use super::cmdline::CommandLine;
 use super::events::{Announce, Broadcast, Line};
 use super::init::shutdown;
-use super::restore::{Real, Stop};
+use super::restore::Real;
 use super::unattended::{self, Permission, Tokens};
 use super::wizard::world::denied_file;
 use crate::stick::Stick;
@@ -75,7 +75,7 @@ fn restore(
         // Nobody sits there to look at differences: they are in the logs, and the machine was told what to do.
         Ok(_) => {}
         // Rebooting into a half-written disk helps nobody: the wizards tell, and can start again.
-        Err(stop @ Stop::Failed { .. }) => {
+        Err(stop) if stop.written() => {
             return note_denied(&format!("it was started and failed: {stop}"));
         }
         // Neither does refusing the same again and again.

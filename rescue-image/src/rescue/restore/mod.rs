@@ -101,6 +101,12 @@ pub enum Stop {
         /// Why.
         reason: String,
     },
+    /// All of it was written, but what is there now could not be compared with the saved layout.
+    #[error(
+        "everything was written, but the result could not be compared with what was saved: {0}; start the restored \
+         machine and look at it before you rely on it, or start the restore again"
+    )]
+    NotCompared(String),
 }
 
 fn damages(report: &VerifyReport) -> String {
@@ -125,19 +131,14 @@ impl Stop {
         }
     }
 
-    fn failed(reason: impl std::fmt::Display) -> Self {
-        Self::Failed {
-            step: None,
-            reason: reason.to_string(),
-        }
+    /// Whether the target disks are not what they were.
+    pub fn written(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::NotCompared(_))
     }
 
-    /// Exit status: 2 nothing was written, 1 the target disks are incomplete.
+    /// Exit status: 2 nothing was written, 1 the target disks are incomplete, or nobody knows what they are.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Refused { .. } | Self::Damaged(_) => 2,
-            Self::Failed { .. } => 1,
-        }
+        if self.written() { 1 } else { 2 }
     }
 
     /// The lines that tell it to log readers.
@@ -165,6 +166,11 @@ impl Stop {
                         .with("reason", reason),
                 );
             }
+            Self::NotCompared(_) => to.line(
+                &Line::new("failed")
+                    .with("step", "compare")
+                    .with("reason", self),
+            ),
         }
     }
 }
@@ -427,11 +433,7 @@ fn stop_of(error: ApplyError) -> Stop {
 fn compare(parts: &dyn Parts, prepared: &Prepared) -> Result<(Vec<Difference>, Layout), Stop> {
     let now = parts
         .recapture(&prepared.plan, &prepared.saved, &prepared.request.root)
-        .map_err(|e| {
-            Stop::failed(format!(
-                "everything was written, but looking at the result failed: {e:#}"
-            ))
-        })?;
+        .map_err(|e| Stop::NotCompared(format!("{e:#}")))?;
     Ok((
         layout::diff::diff(&prepared.saved, &now, &prepared.plan),
         now,

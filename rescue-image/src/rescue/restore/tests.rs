@@ -210,8 +210,14 @@ fn differences_make_the_status() {
 #[test]
 fn a_result_that_cannot_be_looked_at_is_no_success() {
     let (request, _dir) = request();
-    let stop = all(&Fake::good(), &request, &Kept::default()).expect_err("not seen");
-    assert!(matches!(stop, Stop::Failed { .. }));
+    let to = Kept::default();
+    let stop = all(&Fake::good(), &request, &to).expect_err("not seen");
+    let text = stop.to_string();
+    assert!(text.starts_with("everything was written, but"), "{text}");
+    assert!(text.contains("nothing to see"), "{text}");
+    assert!(!text.contains("incomplete"), "{text}");
+    assert_eq!((stop.exit_code(), stop.written()), (1, true));
+    assert_eq!(to.of("failed")[0].get("step"), Some("compare"));
 }
 
 #[test]

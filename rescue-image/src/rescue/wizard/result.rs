@@ -35,6 +35,9 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
 fn text(result: &Result<Outcome, Stop>) -> String {
     let outcome = match result {
         Ok(outcome) => outcome,
+        Err(stop @ Stop::NotCompared(_)) => {
+            return format!("RESTORED, BUT NOT COMPARED.\n{stop}\nLogs: /run/lifeboat/log");
+        }
         Err(stop @ Stop::Failed { .. }) => {
             return format!("THE RESTORE FAILED.\n{stop}\nLogs: /run/lifeboat/log");
         }

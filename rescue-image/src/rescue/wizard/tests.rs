@@ -369,6 +369,25 @@ fn the_result_says_failure_and_does_not_offer_to_boot_it() {
 }
 
 #[test]
+fn what_was_written_but_not_compared_is_not_called_incomplete() {
+    let answers = Answers {
+        result: Some(Err(Stop::NotCompared("I/O error".to_owned()))),
+        ..Answers::default()
+    };
+    let mut script = Script::new(&[("What now [4]: ", "")]);
+    result::show(&answers, &mut script).expect("shown");
+    let shown = &script.shown;
+    assert!(
+        shown.contains("NOT COMPARED") && shown.contains("everything was written"),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("incomplete") && !shown.contains("nothing was written"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn texts_are_plain_and_fit_the_screen() {
     let mut world = Test::new(Fake {
         after: Some(saved()),
