@@ -182,6 +182,38 @@ fn the_same_disk_is_known_by_its_serial_whatever_its_name() {
 }
 
 #[test]
+fn a_number_that_two_saved_disks_share_identifies_neither() {
+    // Cheap bridges give every disk the same number. The system's disk is gone, the one with the data is there.
+    for wwn in [false, true] {
+        let mut layout = pve();
+        let (_, first) = layout.disks().next().unwrap();
+        let mut first = first.clone();
+        first.serial = Some("0123456789".into());
+        first.wwn = wwn.then(|| "0x1234".into());
+        let id = layout.disks().next().unwrap().0.clone();
+        layout.nodes.insert(id, Node::Disk(first.clone()));
+        first.table = None;
+        layout.nodes.insert(NodeId::disk("data"), Node::Disk(first));
+        let mut data = disk("/dev/sda", "0123456789", 4096);
+        data.wwn = wwn.then(|| "0x1234".into());
+        data.contents = vec!["ext4 'photos'".into()];
+        let unattended = Choices {
+            blank_only: true,
+            ..Choices::default()
+        };
+        for choices in [Choices::default(), unattended] {
+            let error = plan(&layout, &machine(vec![data.clone()]), &choices).unwrap_err();
+            assert!(matches!(error, PlanError::NoDiskFor { .. }), "{error}");
+            let mut blank = disk("/dev/sdb", "NEW", 4096);
+            blank.contents.clear();
+            let both = machine(vec![data.clone(), blank]);
+            let plan = plan(&layout, &both, &choices).unwrap();
+            assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
+        }
+    }
+}
+
+#[test]
 fn disks_that_must_not_be_written_to_are_passed_over() {
     for spoil in [
         (|d| d.read_only = true) as fn(&mut InventoryDisk),

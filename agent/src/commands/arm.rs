@@ -67,11 +67,8 @@ fn choose(
         let (id, disk) = disks::split(saved, arg)?;
         chosen.insert(id.to_string(), disk);
     }
-    if any_disk {
-        return Ok(chosen);
-    }
     for id in saved.system_disks() {
-        if chosen.contains_key(id.as_str()) {
+        if any_disk || chosen.contains_key(id.as_str()) {
             continue;
         }
         let serial = saved
@@ -86,6 +83,16 @@ fn choose(
             .into());
         };
         chosen.insert(id.to_string(), serial);
+    }
+    for (id, serial) in &chosen {
+        let of = |d: &layout::model::Disk| d.serial.as_deref() == Some(serial.as_str());
+        if saved.disks().filter(|(_, d)| of(d)).count() > 1 {
+            return Err(Refused(format!(
+                "several disks of the host have the serial {serial}, so that it does not tell which one is erased: say \
+                 where {id} goes with --disk {id}=/dev/... or another serial"
+            ))
+            .into());
+        }
     }
     Ok(chosen)
 }
@@ -136,6 +143,26 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_serial_that_two_saved_disks_share_is_refused() {
+        use layout::model::{Disk, Firmware, Node, NodeId};
+        let mut saved = Layout::new(Firmware::Bios);
+        for name in ["system", "data"] {
+            let disk: Disk = serde_json::from_value(serde_json::json!({
+                "device": "/dev/sda", "model": null, "serial": "0123456789", "wwn": null, "size": 1 << 30,
+                "sector_size": 512, "transport": null, "removable": false, "table": null
+            }))
+            .unwrap();
+            saved.nodes.insert(NodeId::disk(name), Node::Disk(disk));
+        }
+        for arg in ["system=0123456789", "data=0123456789"] {
+            let error = choose(&saved, &[arg.into()], true).unwrap_err();
+            assert_eq!(crate::output::error_code(&error), 4, "{error}");
+        }
+        assert!(choose(&saved, &["system=NEW".into()], true).is_ok());
+        assert!(choose(&saved, &["system=/dev/sdb".into()], true).is_ok());
+    }
 
     #[test]
     fn secrets_differ() {

@@ -115,7 +115,7 @@ pub(super) fn assign(
         };
         let known = match choices.disks.get(id) {
             Some(choice) => Some((chosen(id, choice, inventory, choices)?, "chosen")),
-            None => by_identity(id, disk, inventory, choices)?,
+            None => by_identity(saved, id, disk, inventory, choices)?,
         };
         match known {
             Some((present, why)) => {
@@ -228,6 +228,7 @@ fn chosen<'a>(
 }
 
 fn by_identity<'a>(
+    saved: &Layout,
     id: &NodeId,
     disk: &Disk,
     inventory: &'a Inventory,
@@ -247,6 +248,8 @@ fn by_identity<'a>(
             .collect();
         match found.as_slice() {
             [] => {}
+            // Another saved disk had this number, too: which of them is it?
+            [one] if saved.disks().any(|(i, d)| i != id && test(d, one)) => {}
             [one] => {
                 return match excluded(one, choices) {
                     Some(reason) => {
