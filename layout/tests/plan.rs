@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use layout::inventory::{Inventory, InventoryDisk};
-use layout::model::{Firmware, GrubBios, GrubEfi, Layout, ModelError, Node, NodeId};
+use layout::model::{Disk, Firmware, GrubBios, GrubEfi, Layout, ModelError, Node, NodeId};
 use layout::plan::{Choices, DiskChoice, Grow, PlanError, Step, plan};
-use layout::units::{Bytes, SectorSize};
+use layout::units::{Bytes, Lba, SectorSize};
 use proptest::prelude::*;
 
 fn here(path: &str) -> PathBuf {
@@ -147,6 +147,41 @@ fn too_small_gives_the_missing_bytes() {
             }
         ),
         "{error:?}"
+    );
+}
+
+#[test]
+fn a_table_that_cannot_be_written_is_refused_and_a_small_one_grows() {
+    let with = |entries: u32, first: u64| {
+        let mut layout = pve();
+        for node in layout.nodes.values_mut() {
+            if let Node::Disk(Disk { table: Some(t), .. }) = node {
+                t.entries = entries;
+                t.first_usable = Lba(first);
+            }
+        }
+        plan(
+            &layout,
+            &machine(vec![disk("/dev/sda", "", 4096)]),
+            &Choices::default(),
+        )
+    };
+    for entries in [1, 4, 56, 127, 128] {
+        let plan = with(entries, 34).unwrap_or_else(|e| panic!("{entries}: {e}"));
+        let Some(Step::WriteGpt { table, .. }) = plan
+            .steps
+            .iter()
+            .find(|s| matches!(s, Step::WriteGpt { .. }))
+        else {
+            panic!("no table");
+        };
+        assert_eq!(table.entries, entries.max(128));
+    }
+    // The first partition starts before the table ends.
+    let error = with(128, 1 << 20).unwrap_err();
+    assert!(
+        matches!(&error, PlanError::Unsupported { reason, .. } if reason.contains("cannot be made")),
+        "{error}"
     );
 }
 

@@ -21,7 +21,7 @@ use crate::system::Cmd;
 use crate::units::SectorSize;
 
 /// A table to be written.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     pub table: &'a GptTable,
     pub sector: SectorSize,
     pub sectors: u64,
@@ -92,6 +92,14 @@ impl Table<'_> {
         device.flush().map_err(|e| text(&e))
     }
 
+    /// Writes it to memory and reads it back.
+    pub(crate) fn rehearse(&self) -> Result<(), String> {
+        let size = self.sectors.saturating_mul(u64::from(self.sector.0));
+        let mut rehearsal = Sparse::new(size);
+        self.write(&mut rehearsal)?;
+        self.check(&mut rehearsal)
+    }
+
     /// Compares what is on the device with what is planned.
     fn check(&self, device: &mut dyn crate::system::ReadSeek) -> Result<(), String> {
         let found = reader::read(device, self.sector)?;
@@ -138,9 +146,7 @@ impl Executor<'_> {
         let bad = |reason: String| {
             StepError::Verify(format!("partition table of {}: {reason}", device.display()))
         };
-        let mut rehearsal = Sparse::new(table.sectors * u64::from(table.sector.0));
-        table.write(&mut rehearsal).map_err(bad)?;
-        table.check(&mut rehearsal).map_err(bad)?;
+        table.rehearse().map_err(bad)?;
 
         let mut file = OpenOptions::new()
             .read(true)

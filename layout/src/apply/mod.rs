@@ -4,7 +4,7 @@ mod boot;
 mod chroot;
 mod disk;
 mod fs;
-mod gpt;
+pub(crate) mod gpt;
 mod journal;
 mod lvm;
 mod mount;

@@ -8,9 +8,12 @@ use crate::inventory::{Inventory, InventoryDisk};
 use crate::model::{Disk, Layout, Node, NodeId};
 use crate::units::{Bytes, Lba};
 
+/// Entries that a table has at least (UEFI specification 2.10, 5.3.1: 16 KiB), although some disks come with fewer.
+pub(super) const LEAST_ENTRIES: u32 = 128;
+
 /// Sectors that the backup of a GPT takes at the end: its entries and the header.
 pub(super) fn gpt_tail(entries: u32, sector: crate::units::SectorSize) -> u64 {
-    (u64::from(entries) * 128).div_ceil(u64::from(sector.0.max(1))) + 1
+    (u64::from(entries.max(LEAST_ENTRIES)) * 128).div_ceil(u64::from(sector.0.max(1))) + 1
 }
 
 /// The least size that a disk must have to take the saved contents.
@@ -23,7 +26,8 @@ pub(super) fn needed(saved: &Layout, id: &NodeId, disk: &Disk) -> Bytes {
                 .map(|(_, part)| part.end.0)
                 .max()
                 .unwrap_or(table.first_usable.0);
-            Lba(last + 1 + gpt_tail(table.entries, disk.sector_size)).offset(disk.sector_size)
+            Lba(last.saturating_add(1 + gpt_tail(table.entries, disk.sector_size)))
+                .offset(disk.sector_size)
         }
         None => saved
             .children(id)

@@ -1,7 +1,7 @@
 //! Partition tables fitted to the present disk.
 
 use super::build::Builder;
-use super::disk::gpt_tail;
+use super::disk::{LEAST_ENTRIES, gpt_tail};
 use super::{Grow, PlanError, PlannedPartition, Step, partition_path};
 use crate::model::{Disk, GptTable, Node, NodeId, Partition, types};
 use crate::units::{Bytes, Lba, SectorSize};
@@ -33,11 +33,19 @@ impl Builder<'_> {
         };
         let sector = disk.sector_size;
         let sectors = assigned.identity.size.sectors(sector);
-        let last_usable = Lba(sectors.saturating_sub(gpt_tail(table.entries, sector) + 1));
-        let new_table = GptTable {
+        let tail = gpt_tail(table.entries, sector);
+        let last_usable = Lba(sectors.saturating_sub(tail + 1));
+        let mut new_table = GptTable {
             last_usable,
             ..table.clone()
         };
+        if table.entries < LEAST_ENTRIES {
+            new_table.entries = LEAST_ENTRIES;
+            new_table.first_usable = table.first_usable.max(Lba(tail + 1));
+            for what in ["table.entries", "table.first_usable"] {
+                self.accept(id, what, "a table is made with 128 entries at least");
+            }
+        }
         if last_usable != table.last_usable {
             self.accept(
                 id,
@@ -82,6 +90,19 @@ impl Builder<'_> {
             });
         }
         let device = assigned.device;
+        // In memory, before anything is erased: what cannot be written must not be found out on an empty disk.
+        let rehearsal = crate::apply::gpt::Table {
+            table: &new_table,
+            sector,
+            sectors,
+            partitions: &partitions,
+        };
+        if let Err(reason) = rehearsal.rehearse() {
+            return Err(PlanError::Unsupported {
+                node: id.clone(),
+                reason: format!("its partition table cannot be made again: {reason}"),
+            });
+        }
         self.steps.push(Step::WriteGpt {
             device,
             table: new_table,

@@ -34,7 +34,7 @@ pub fn saved() -> Layout {
             transport: Some("ata".to_owned()),
             removable: false,
             table: Some(GptTable {
-                disk_guid: "d0".to_owned(),
+                disk_guid: "5e0f5a3c-1111-4000-8000-000000000000".to_owned(),
                 first_usable: Lba(34),
                 last_usable: Lba(END),
                 entries: 128,
@@ -48,7 +48,7 @@ pub fn saved() -> Layout {
             device: "/dev/sda1".into(),
             number: 1,
             type_guid: types::LINUX.to_owned(),
-            partuuid: "p1".to_owned(),
+            partuuid: "5e0f5a3c-0000-4000-8000-000000000001".to_owned(),
             name: String::new(),
             attributes: 0,
             start: Lba(2048),
