@@ -140,10 +140,7 @@ impl Look<'_> {
     fn content(&self, device: &BlockDevice, vgs: &mut Vec<String>) -> Option<String> {
         let probe = self.devices.probe(device);
         if let Some(reason) = probe.unreadable {
-            let mounted = self
-                .mounted
-                .iter()
-                .find(|m| self.is(device, &m.major_minor));
+            let mounted = self.mounted.iter().find(|m| self.is(device, m));
             return Some(match mounted {
                 Some(m) => format!("{} mounted at {}", m.fstype, m.mount_point.display()),
                 None => format!(
@@ -176,25 +173,29 @@ impl Look<'_> {
             .label
             .map(|label| format!(" '{label}'"))
             .unwrap_or_default();
-        let at = self
-            .mounted
-            .iter()
-            .find(|m| self.is(device, &m.major_minor));
+        let at = self.mounted.iter().find(|m| self.is(device, m));
         let at = at
             .map(|m| format!(" mounted at {}", m.mount_point.display()))
             .unwrap_or_default();
         Some(format!("{fstype}{label}{at}"))
     }
 
-    fn is(&self, device: &BlockDevice, major_minor: &str) -> bool {
+    /// Whether it is what is mounted there. btrfs has numbers of its own: its device is found by name.
+    fn is(&self, device: &BlockDevice, mounted: &mount::Mounted) -> bool {
+        let source = Path::new(&mounted.source);
         self.devices
-            .by_number(major_minor)
+            .by_number(&mounted.major_minor)
+            .or_else(|| {
+                self.devices
+                    .by_node(source)
+                    .filter(|_| source.starts_with("/dev"))
+            })
             .is_some_and(|d| d.name == device.name)
     }
 
     /// Mounted, swapped to, or below something that is.
     fn in_use(&self, device: &BlockDevice) -> bool {
-        self.mounted.iter().any(|m| self.is(device, &m.major_minor))
+        self.mounted.iter().any(|m| self.is(device, m))
             || self.swaps.iter().any(|path| {
                 self.devices
                     .by_node(path)
@@ -207,5 +208,31 @@ impl Look<'_> {
                     .find(|d| d.name == *name)
                     .is_some_and(|holder| self.in_use(holder))
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::Recorded;
+
+    #[test]
+    fn a_mounted_btrfs_is_in_use() {
+        let device = |name: &str| BlockDevice {
+            name: name.to_owned(),
+            node: Path::new("/dev").join(name),
+            ..BlockDevice::default()
+        };
+        let mut sys = Recorded::new().file(
+            "/proc/self/mountinfo",
+            "22 1 0:20 / / rw - tmpfs sdb rw\n30 22 0:45 / /mnt rw - btrfs /dev/sda rw\n",
+        );
+        for name in ["sda", "sdb"] {
+            sys = sys
+                .device(device(name))
+                .file(format!("/sys/class/block/{name}/size"), "2048");
+        }
+        let disks = inventory(&sys).unwrap().disks;
+        assert!(disks[0].in_use && !disks[1].in_use, "{disks:?}");
     }
 }
