@@ -98,8 +98,11 @@ impl Executor<'_> {
             ));
         }
         let all = self.below()?;
+        // umount(2) does not say when the disk refused what was still in memory. Unmounted is everything all the same.
+        let mut unwritten = Ok(());
         for mounted in all.iter().rev() {
             let target = self.inside(&mounted.mount_point);
+            unwritten = unwritten.and(written_out(&target));
             self.unmount_one(
                 target
                     .strip_prefix("/")
@@ -115,10 +118,18 @@ impl Executor<'_> {
                 at.display()
             )));
         }
+        unwritten?;
         Ok(if all.is_empty() {
             Outcome::AlreadySo
         } else {
             Outcome::Done
         })
     }
+}
+
+/// Has the kernel write everything that is still in memory, and tells whether that worked.
+fn written_out(mount_point: &Path) -> Result<(), StepError> {
+    let dir = std::fs::File::open(mount_point).map_err(io_error("cannot open", mount_point))?;
+    nix::unistd::syncfs(&dir)
+        .map_err(|e| io_error("cannot write everything to the disk below", mount_point)(e.into()))
 }
