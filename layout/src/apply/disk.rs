@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use nix::libc::c_int;
 use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::devices::Devices;
 use crate::inventory::inventory;
+use crate::plan::DiskIdentity;
 use crate::system::{BlockDevice, Cmd, System, SystemError};
 use crate::units::Bytes;
 
@@ -81,6 +83,34 @@ pub(super) fn reread_partitions(device: &Path) -> Result<(), StepError> {
                     "the kernel did not read the new partition table of",
                     device,
                 )(error.into()));
+            }
+        }
+    }
+}
+
+/// Whether nobody else has the disk or a partition of it for himself: a file system that is mounted where we do not see it,
+/// further disks of a btrfs or ZFS pool.
+fn claim(device: &Path) -> Result<(), StepError> {
+    let start = Instant::now();
+    loop {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_EXCL)
+            .open(device);
+        match opened {
+            Ok(_) => return Ok(()),
+            // Tools that udev starts have it for a moment.
+            Err(e)
+                if e.raw_os_error() == Some(nix::libc::EBUSY)
+                    && start.elapsed() < Duration::from_secs(5) =>
+            {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => {
+                return Err(StepError::Refused(format!(
+                    "{} cannot be taken for the restore ({error}): unmount and close what is on it first",
+                    device.display()
+                )));
             }
         }
     }
@@ -162,6 +192,12 @@ impl Executor<'_> {
         for disk in disks {
             set_read_only(self.sys, disk, true)?;
         }
+        // Open before they are looked at, and until the end: as long as a disk is open, the kernel gives its name to no
+        // other, and what is written to by name is the disk that was confirmed.
+        self.held = targets
+            .iter()
+            .map(|target| open_read(target))
+            .collect::<Result<_, _>>()?;
         let present = inventory(self.sys)?;
         for disk in &present.disks {
             if !targets.contains(&disk.device) && !disks.contains(&disk.device) {
@@ -178,12 +214,7 @@ impl Executor<'_> {
                     "{device} is gone: make the plan again"
                 )));
             };
-            let id = &assigned.identity;
-            if disk.serial != id.serial
-                || disk.wwn != id.wwn
-                || disk.size != id.size
-                || disk.sector_size != id.sector_size
-            {
+            if DiskIdentity::of(disk) != assigned.identity {
                 return Err(StepError::Refused(format!(
                     "{device} is another disk than when the plan was made: make the plan again"
                 )));
@@ -195,6 +226,10 @@ impl Executor<'_> {
             }
             if is_read_only(&assigned.device)? {
                 return Err(StepError::Refused(format!("{device} is read-only")));
+            }
+            // Stale volumes and arrays are taken down before it is wiped, and then it is tried.
+            if self.stack_on(&assigned.device)?.is_empty() {
+                claim(&assigned.device)?;
             }
         }
         self.free_names(vgs)?;
@@ -243,6 +278,31 @@ impl Executor<'_> {
         Ok(())
     }
 
+    /// The volumes and arrays that lie on a disk or its partitions.
+    fn stack_on(&self, device: &Path) -> Result<Vec<BlockDevice>, StepError> {
+        let devices = Devices::new(self.sys)?;
+        let mut stack: Vec<BlockDevice> = Vec::new();
+        let Some(disk) = devices.by_node(device) else {
+            return Ok(stack);
+        };
+        let mut todo: Vec<String> = devices
+            .partitions(&disk.name)
+            .chain(std::iter::once(disk))
+            .flat_map(|d| devices.holders(d))
+            .collect();
+        while let Some(name) = todo.pop() {
+            if let Some(holder) = devices
+                .list
+                .iter()
+                .find(|d| d.name == name && !stack.iter().any(|s| s.name == name))
+            {
+                todo.extend(devices.holders(holder));
+                stack.push(holder.clone());
+            }
+        }
+        Ok(stack)
+    }
+
     /// Takes stale volumes and arrays on a target down, and removes every signature.
     pub(super) fn wipe(&mut self, device: &Path, size: Bytes) -> Result<Outcome, StepError> {
         let devices = Devices::new(self.sys)?;
@@ -256,23 +316,8 @@ impl Executor<'_> {
             )));
         }
         let parts: Vec<BlockDevice> = devices.partitions(&disk.name).cloned().collect();
-        let mut stack: Vec<BlockDevice> = Vec::new();
-        let mut todo: Vec<String> = parts
-            .iter()
-            .chain(std::iter::once(&disk))
-            .flat_map(|d| devices.holders(d))
-            .collect();
-        while let Some(name) = todo.pop() {
-            if let Some(holder) = devices
-                .list
-                .iter()
-                .find(|d| d.name == name && !stack.iter().any(|s| s.name == name))
-            {
-                todo.extend(devices.holders(holder));
-                stack.push(holder.clone());
-            }
-        }
-        self.take_stack_down(&mut stack)?;
+        self.take_stack_down(&mut self.stack_on(device)?)?;
+        claim(device)?;
         for part in parts
             .iter()
             .map(|p| &p.node)
@@ -295,3 +340,6 @@ impl Executor<'_> {
         Ok(Outcome::Done)
     }
 }
+
+#[cfg(test)]
+mod tests;

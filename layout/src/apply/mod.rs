@@ -155,6 +155,7 @@ pub fn apply(
         root,
         content,
         events,
+        held: Vec::new(),
     };
     let total = plan.steps.len();
     for (index, step) in plan.steps.iter().enumerate() {
@@ -219,6 +220,7 @@ pub fn recapture(
         root,
         content: &mut Nothing,
         events: &Silent,
+        held: Vec::new(),
     };
     let result = executor.look();
     let down = executor.take_down();
@@ -240,6 +242,8 @@ pub(crate) struct Executor<'a> {
     pub root: &'a Path,
     pub content: &'a mut dyn Content,
     pub events: &'a dyn Events,
+    /// The target disks, from the fence to the end.
+    pub held: Vec<std::fs::File>,
 }
 
 impl Executor<'_> {

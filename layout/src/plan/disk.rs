@@ -169,13 +169,7 @@ fn take(
     assigned.push(DiskAssignment {
         saved: id.clone(),
         device: present.device.clone(),
-        identity: DiskIdentity {
-            model: present.model.clone(),
-            serial: present.serial.clone(),
-            wwn: present.wwn.clone(),
-            size: present.size,
-            sector_size: present.sector_size,
-        },
+        identity: DiskIdentity::of(present),
         erased: present.contents.clone(),
         why: why.to_owned(),
     });

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, InventoryDisk};
 use crate::model::{Layout, NodeId};
 use crate::units::{Bytes, SectorSize};
 
@@ -111,6 +111,19 @@ pub struct DiskIdentity {
     pub size: Bytes,
     /// Logical sector.
     pub sector_size: SectorSize,
+}
+
+impl DiskIdentity {
+    /// That of a disk at hand.
+    pub(crate) fn of(disk: &InventoryDisk) -> DiskIdentity {
+        DiskIdentity {
+            model: disk.model.clone(),
+            serial: disk.serial.clone(),
+            wwn: disk.wwn.clone(),
+            size: disk.size,
+            sector_size: disk.sector_size,
+        }
+    }
 }
 
 /// A disk that must not change.
