@@ -200,7 +200,8 @@ pub fn refusals(sys: &dyn System, device: &Path, needed: Bytes) -> Result<Vec<St
                 "LVM2_member" => reasons.push(format!(
                     "{name} is an LVM physical volume (if it is not needed: pvremove, wipefs)"
                 )),
-                "linux_raid_member" | "ddf_raid_member" | "isw_raid_member" => {
+                // linux_, ddf_, isw_, and those of a dozen controllers.
+                raid if raid.ends_with("_raid_member") => {
                     reasons.push(format!(
                         "{name} is a member of a RAID array (if it is not needed: wipefs)"
                     ));
@@ -216,4 +217,33 @@ pub fn refusals(sys: &dyn System, device: &Path, needed: Bytes) -> Result<Vec<St
         }
     }
     Ok(reasons)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use layout::system::Recorded;
+
+    #[test]
+    fn members_of_any_raid_are_refused() {
+        for kind in [
+            "linux_raid_member",
+            "adaptec_raid_member",
+            "promise_fasttrack_raid_member",
+        ] {
+            let list = r#"{"blockdevices":[{"path":"/dev/sdx","type":"disk","size":99999999}]}"#;
+            let found = format!(r#"{{"signatures":[{{"type":"{kind}"}}]}}"#);
+            let sys = Recorded::new()
+                .command(
+                    &format!("lsblk --json --tree --bytes --output {COLUMNS} /dev/sdx"),
+                    list,
+                )
+                .command("wipefs --json --no-act /dev/sdx", &found);
+            let reasons = refusals(&sys, Path::new("/dev/sdx"), Bytes(1)).unwrap();
+            assert!(
+                reasons.len() == 1 && reasons[0].contains("RAID"),
+                "{kind}: {reasons:?}"
+            );
+        }
+    }
 }
