@@ -115,13 +115,14 @@ fn classify(target: &Path, args: &PrepareArgs) -> anyhow::Result<What> {
             target.display()
         ),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => match size {
-            Some(size) => large_enough(target, size),
-            None if target.starts_with("/dev") => {
+            // A file there would lie in memory, and be gone with the next start.
+            _ if target.starts_with("/dev") => {
                 bail!(
                     "there is no device {}; `lsblk -o NAME,MODEL,SERIAL,SIZE` lists the disks",
                     target.display()
                 )
             }
+            Some(size) => large_enough(target, size),
             None => Ok(What::Directory),
         },
         Err(e) => Err(e).with_context(|| format!("cannot look at {}", target.display())),
@@ -404,6 +405,7 @@ mod tests {
             error_code(&classify(Path::new("/dev/sdzz9"), &args(None, false)).unwrap_err()),
             1
         );
+        assert!(classify(Path::new("/dev/sdzz9"), &args(Some(4 << 30), false)).is_err());
         assert_eq!(
             error_code(&classify(&new, &args(Some(1 << 20), false)).unwrap_err()),
             2
