@@ -185,7 +185,7 @@ fn device(
         .into());
     }
     confirm(&identity, args.yes_erase.as_deref())?;
-    make(context, args, &Target::Device(path), wish)
+    make(context, args, &Target::Device(path), wish, Some(identity))
 }
 
 fn image(
@@ -204,6 +204,7 @@ fn image(
             size: Bytes(size),
         },
         wish,
+        None,
     )
 }
 
@@ -293,6 +294,7 @@ fn make(
     args: &PrepareArgs,
     target: &Target,
     wish: &Wish,
+    confirmed: Option<Identity>,
 ) -> anyhow::Result<Outcome> {
     let progress = Progress::new(context.out.quiet);
     // Everything that can fail without the disk comes before the disk is touched.
@@ -305,6 +307,7 @@ fn make(
         options.esp_size = Bytes(size.0);
     }
     options.replace_foreign_file = args.force_image;
+    options.confirmed = confirmed;
     let report = Stick::prepare(&context.sys, target, &options, &progress)
         .with_context(|| format!("cannot make a stick of {}", target.path().display()))?;
     let opened = Opened::open(target.path(), Access::Write)?;

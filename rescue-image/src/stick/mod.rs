@@ -72,6 +72,8 @@ pub struct PrepareOptions {
     pub esp_size: Bytes,
     /// Overwrite an existing file that is no Lifeboat image. Devices are the caller's business: typed serial.
     pub replace_foreign_file: bool,
+    /// The disk that the user agreed to erase: another one, that has its name by now, is refused.
+    pub confirmed: Option<Identity>,
     /// Seconds that the boot menu waits.
     pub menu_timeout: u32,
 }
@@ -83,6 +85,7 @@ impl PrepareOptions {
             rescue,
             esp_size: Bytes::GIB,
             replace_foreign_file: false,
+            confirmed: None,
             menu_timeout: 5,
         }
     }

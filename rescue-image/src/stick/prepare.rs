@@ -32,7 +32,17 @@ pub(super) fn prepare(
     let needed = smallest(options)?;
     match target {
         Target::Device(path) => {
-            let reasons = refuse::refusals(sys, path, needed)?;
+            // Held from before it is looked at to the end: as long as a disk is open, the kernel gives its name to no other.
+            let _held = File::open(path).map_err(Error::io("open", path))?;
+            let mut reasons = refuse::refusals(sys, path, needed)?;
+            if let Some(confirmed) = &options.confirmed {
+                if refuse::identify(sys, path)? != *confirmed {
+                    reasons.push(
+                        "it is not the disk that was confirmed any more, or what is on it changed: start again"
+                            .into(),
+                    );
+                }
+            }
             if !reasons.is_empty() {
                 return Err(Error::Refused {
                     device: path.clone(),
@@ -245,13 +255,25 @@ fn write(
         disk.write_all_at(&bios.core, start).map_err(io())?;
     }
     disk.sync_data().map_err(io())?;
-    table
+    let finished = table
         .write(&mut disk, files.bios.as_ref().map(|b| &b.boot_code))
-        .map_err(io())?;
-
-    events.phase("reading back", None);
-    device::drop_cache(&disk, path)?;
-    verify(&mut disk, path, &table, &files, &boot, &fs_uuid)?;
+        .map_err(io())
+        .and_then(|()| {
+            events.phase("reading back", None);
+            device::drop_cache(&disk, path)?;
+            verify(&mut disk, path, &table, &files, &boot, &fs_uuid)
+        });
+    if let Err(error) = finished {
+        // Plainly no medium rather than one that looks right.
+        let erased = [0, size - MIB]
+            .into_iter()
+            .try_for_each(|start| disk.write_all_at(&zeroes, start))
+            .and_then(|()| disk.sync_data());
+        if let Err(second) = erased {
+            tracing::warn!(%second, "{} cannot be erased after a failure", path.display());
+        }
+        return Err(error);
+    }
     Ok(PrepareReport {
         bios: files.bios.is_some(),
         uefi: files.uefi.unwrap_or(UefiBoot::No),

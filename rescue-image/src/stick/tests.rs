@@ -1,6 +1,6 @@
 use std::fs;
 
-use bundle::events::Silent;
+use bundle::events::{Events, Silent};
 use layout::system::{Cmd, Host};
 
 use super::*;
@@ -352,4 +352,67 @@ fn a_device_is_made_a_medium_mounted_and_refused_while_in_use() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("LVM physical volume"), "{error}");
+}
+
+/// Needs root and loop devices; says so when it cannot run.
+#[test]
+fn another_disk_than_the_confirmed_one_is_not_written_to() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+        eprintln!("ignored: needs root and loop devices");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("disk");
+    let disk = LoopDisk::new(&image, 256 << 20);
+    let target = Target::Device(disk.0.clone());
+    let confirmed = identify(&Host, &disk.0).unwrap();
+    // As when the stick was pulled while the rescue system was built, and a disk with photos took its name.
+    Host.run(&Cmd::new("mkfs.ext4").args(["-q", "-F"]).path(&disk.0))
+        .unwrap();
+    let before = fs::read(&image).unwrap();
+    let options = PrepareOptions {
+        confirmed: Some(confirmed),
+        ..options(dir.path())
+    };
+    let error = Stick::prepare(&Host, &target, &options, &Silent).unwrap_err();
+    assert!(error.to_string().contains("confirmed"), "{error}");
+    assert!(fs::read(&image).unwrap() == before, "it was written to");
+    let options = PrepareOptions {
+        confirmed: Some(identify(&Host, &disk.0).unwrap()),
+        ..options
+    };
+    Stick::prepare(&Host, &target, &options, &Silent).unwrap();
+}
+
+/// Needs root and loop devices; says so when it cannot run.
+#[test]
+fn a_disk_that_reads_back_differently_is_left_as_no_medium() {
+    /// Damages what was written, as a stick does that has less memory than it says.
+    struct Damage(PathBuf);
+    impl Events for Damage {
+        fn phase(&self, name: &str, _: Option<u64>) {
+            if name == "reading back" {
+                let disk = File::options().write(true).open(&self.0).unwrap();
+                // The root directory and the files of the boot partition.
+                disk.write_all_at(&vec![0x5a; 32 << 20], 2 << 20).unwrap();
+            }
+        }
+    }
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+        eprintln!("ignored: needs root and loop devices");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disk = LoopDisk::new(&dir.path().join("disk"), 256 << 20);
+    let target = Target::Device(disk.0.clone());
+    Stick::prepare(
+        &Host,
+        &target,
+        &options(dir.path()),
+        &Damage(disk.0.clone()),
+    )
+    .unwrap_err();
+    assert!(matches!(Stick::open(&disk.0), Err(Error::NotAStick { .. })));
+    let known = Host.run(&Cmd::new("blkid").args(["-p"]).path(&disk.0).accept(2));
+    assert_eq!(known.unwrap().text(), "");
 }
