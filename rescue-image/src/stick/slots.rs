@@ -157,9 +157,9 @@ pub(crate) fn update<M: Medium>(
     events: &dyn Events,
 ) -> Result<bool> {
     let slots = read(esp)?;
-    let current = match slots.current {
-        Slot::A => &slots.a,
-        Slot::B => &slots.b,
+    let (current, older) = match slots.current {
+        Slot::A => (&slots.a, &slots.b),
+        Slot::B => (&slots.b, &slots.a),
     };
     if current
         .as_ref()
@@ -167,9 +167,14 @@ pub(crate) fn update<M: Medium>(
     {
         return Ok(false);
     }
-    let other = slots.current.other();
-    fill(esp, medium, other, rescue, events)?;
-    make_current(esp, other)?;
+    // A current slot that is damaged is no loss, while the other one is what the menu boots instead.
+    let slot = if current.is_none() && older.is_some() {
+        slots.current
+    } else {
+        slots.current.other()
+    };
+    fill(esp, medium, slot, rescue, events)?;
+    make_current(esp, slot)?;
     Ok(true)
 }
 
@@ -295,6 +300,31 @@ mod tests {
             }
         }
         assert_eq!(systems_seen.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    /// The boot menu takes the other slot when the current one is damaged: then that one must stay until the end.
+    #[test]
+    fn the_only_whole_slot_is_never_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = medium(dir.path());
+        let mut esp = Esp::new(&mut disk, Path::new("test"));
+        update(&mut esp, Path::new("test"), &rescue(dir.path(), 2), &Silent).unwrap();
+        esp.write_sector("rescue/b/state.cfg", &ready_text(Slot::B, false))
+            .unwrap();
+        let mut pulled = Recorder {
+            bytes: disk.bytes.clone(),
+            ..Recorder::default()
+        };
+        disk.recording = true;
+        let mut esp = Esp::new(&mut disk, Path::new("test"));
+        assert!(update(&mut esp, Path::new("test"), &rescue(dir.path(), 3), &Silent).unwrap());
+        let slots = read(&mut esp).unwrap();
+        assert!(slots.a.is_some() && slots.b.is_some());
+        for (at, content) in std::mem::take(&mut disk.writes) {
+            pulled.bytes[at as usize..at as usize + content.len()].copy_from_slice(&content);
+            let slots = read(&mut Esp::new(&mut pulled, Path::new("test"))).unwrap();
+            assert!(slots.a.is_some() || slots.b.is_some(), "nothing boots");
+        }
     }
 
     #[test]
