@@ -95,7 +95,8 @@ fn excluded(disk: &InventoryDisk, choices: &Choices) -> Option<&'static str> {
     if choices.never.contains(&disk.device) {
         Some("it holds the bundle, or was excluded")
     } else if disk.read_only {
-        Some("it is read-only")
+        // The fence of an earlier attempt stays until then.
+        Some("it is read-only (if a restore was tried before: start the rescue system again)")
     } else if disk.in_use {
         Some("it is in use")
     } else {
