@@ -115,7 +115,7 @@ fn smallest(options: &PrepareOptions) -> Result<Bytes> {
             reasons: vec![reason],
         });
     }
-    Ok(Bytes(esp + 68 * MIB))
+    Ok(options.esp_size.plus(Bytes(68 * MIB)))
 }
 
 /// An existing file is overwritten only when it is a medium, or when that was asked for.

@@ -162,6 +162,11 @@ fn sizes_that_cannot_work_are_refused_with_numbers() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("two rescue systems"), "{text}");
+    small.esp_size = Bytes(u64::MAX);
+    assert!(matches!(
+        Stick::prepare(&Host, &target, &small, &Silent),
+        Err(Error::Refused { .. })
+    ));
 }
 
 #[test]
