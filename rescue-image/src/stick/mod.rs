@@ -298,7 +298,7 @@ impl Stick {
         slots::read(&mut self.esp(false)?)
     }
 
-    /// Puts `rescue` into the slot that is not current, reads it back, and only then makes that slot current.
+    /// Puts `rescue` into the slot that is not current (or into that one, when only the other is whole), reads it back, and only then makes that slot current.
     /// Does nothing (and returns false) when the current slot's fingerprint is the same.
     pub fn update_rescue(&self, rescue: &RescueSystem, events: &dyn Events) -> Result<bool> {
         slots::update(&mut self.esp(true)?, &self.path, rescue, events)
