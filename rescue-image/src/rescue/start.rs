@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use layout::system::System;
 
-use super::bundles::{Found, Search};
+use super::bundles::{Found, Medium, Search};
 use super::cmdline::CommandLine;
 use super::events::{Announce, Broadcast, Line};
 use super::init::shutdown;
@@ -38,7 +38,7 @@ pub fn run(sys: &dyn System) -> Result<()> {
         to.line(&Line::new("warning").with("text", warning));
     }
     let tokens = StickTokens {
-        disk: booted_disk(&found, line.medium.as_deref()),
+        disk: booted_disk(found.media(), line.medium.as_deref()),
     };
     match unattended::permission(&line, &tokens, &super::restore::now()) {
         Permission::NotAsked => {}
@@ -98,28 +98,38 @@ fn note_denied(reason: &str) -> Result<()> {
     std::fs::write(denied_file(), reason).context("noting what became of the unattended restore")
 }
 
-/// The disk that was booted: the one with the named partition.
-fn booted_disk(found: &Found, medium: Option<&str>) -> Option<PathBuf> {
-    let medium = medium?;
-    let media = found.stores.iter().filter_map(|s| s.medium.as_ref());
-    let mut booted = media.filter(|m| m.is(medium));
-    booted.find_map(|m| match m.disks.as_slice() {
-        [disk] => Some(disk.clone()),
-        _ => None,
-    })
+/// The disk that was booted: the one with the named partition. None where two have it, as copies of a stick do: a
+/// token that is used up on the wrong one would start a second restore at the next boot.
+fn booted_disk<'m>(
+    media: impl Iterator<Item = &'m Medium>,
+    medium: Option<&str>,
+) -> Result<PathBuf> {
+    let medium = medium.context("the kernel command line does not name the stick")?;
+    let mut disks: Vec<&PathBuf> = media
+        .filter(|m| m.is(medium))
+        .flat_map(|m| &m.disks)
+        .collect();
+    disks.sort();
+    disks.dedup();
+    match disks.as_slice() {
+        [disk] => Ok((*disk).clone()),
+        [] => bail!("the stick that was booted is not among the disks found"),
+        [one, other, ..] => bail!(
+            "{} and {} are copies of one stick: unplug the one that was not booted, and boot again",
+            one.display(),
+            other.display()
+        ),
+    }
 }
 
 /// The token on the boot partition of the stick that was booted.
 struct StickTokens {
-    disk: Option<PathBuf>,
+    disk: Result<PathBuf>,
 }
 
 impl StickTokens {
     fn stick(&self) -> Result<Stick> {
-        let disk = self
-            .disk
-            .as_deref()
-            .context("the stick that was booted is not among the disks found")?;
+        let disk = self.disk.as_deref().map_err(|e| anyhow!("{e:#}"))?;
         Stick::open(disk).with_context(|| format!("opening the stick {}", disk.display()))
     }
 }
@@ -134,5 +144,33 @@ impl Tokens for StickTokens {
         armed
             .map(|_| ())
             .context("the token on the stick is gone already")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn medium(device: &str, disk: &str) -> Medium {
+        Medium {
+            device: device.into(),
+            disks: vec![disk.into()],
+            fs_type: "ext4".to_owned(),
+            uuid: None,
+            partuuid: Some("12345678-01".to_owned()),
+            mount_point: "/media".into(),
+        }
+    }
+
+    #[test]
+    fn two_copies_of_the_booted_stick_are_not_told_apart() {
+        let one = medium("/dev/sda3", "/dev/sda");
+        let other = medium("/dev/sdb3", "/dev/sdb");
+        let booted = Some("12345678-01");
+        let found = booted_disk([&one, &one].into_iter(), booted);
+        assert_eq!(found.expect("one stick"), PathBuf::from("/dev/sda"));
+        let error = booted_disk([&one, &other].into_iter(), booted).expect_err("two sticks");
+        assert!(error.to_string().contains("copies"), "{error}");
+        assert!(booted_disk([].into_iter(), booted).is_err());
     }
 }

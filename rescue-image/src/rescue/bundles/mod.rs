@@ -5,8 +5,9 @@
 
 mod media;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,6 +46,10 @@ pub struct Found {
     pub stores: Vec<Attached>,
     /// What was seen but could not be used, with reasons.
     pub warnings: Vec<String>,
+    /// Whole disks with something that is, or was, a bundle, readable or not.
+    disks: BTreeSet<PathBuf>,
+    /// `store.json` of each store, by device and inode number.
+    seen: BTreeSet<(u64, u64)>,
 }
 
 /// What is known about the state of a restore point.
@@ -114,18 +119,26 @@ impl Found {
     }
 
     fn add(&mut self, dir: &Path, medium: Option<Medium>) {
+        // A bundle that cannot be used now is none to be erased either.
+        self.disks
+            .extend(medium.iter().flat_map(|m| m.disks.clone()));
+        // A medium that is mounted twice is read once; a copy of a store on another medium is one more to read from.
+        let file = fs::metadata(dir.join("lifeboat/store.json"));
+        if file.is_ok_and(|file| !self.seen.insert((file.dev(), file.ino()))) {
+            return;
+        }
         match Store::open_read_only(dir) {
-            Ok(store) => {
-                // The same store twice (a medium mounted twice) would only be read twice.
-                if self.stores.iter().all(|s| s.store.id() != store.id()) {
-                    self.stores.push(Attached { store, medium });
-                }
-            }
+            Ok(store) => self.stores.push(Attached { store, medium }),
             Err(error) => self.warnings.push(format!(
                 "the bundle in {} cannot be used: {error}",
                 dir.display()
             )),
         }
+    }
+
+    /// The media that hold the stores.
+    pub fn media(&self) -> impl Iterator<Item = &Medium> {
+        self.stores.iter().filter_map(|s| s.medium.as_ref())
     }
 
     /// The stores, to read from.
@@ -135,15 +148,7 @@ impl Found {
 
     /// Disks that hold a bundle: never to be written to.
     pub fn media_disks(&self) -> Vec<PathBuf> {
-        let mut disks: Vec<PathBuf> = self
-            .stores
-            .iter()
-            .filter_map(|s| s.medium.as_ref())
-            .flat_map(|m| m.disks.clone())
-            .collect();
-        disks.sort();
-        disks.dedup();
-        disks
+        self.disks.iter().cloned().collect()
     }
 
     /// Restore points of all stores, the newest first. Stores whose list cannot be read are told in `warnings`.

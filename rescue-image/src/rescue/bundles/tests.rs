@@ -124,3 +124,45 @@ fn the_newest_report_counts() {
         Verified::Damaged
     );
 }
+
+#[test]
+fn a_copy_of_a_store_is_read_too_and_no_bundle_is_a_target() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (one, copy, damaged) = (
+        dir.path().join("one"),
+        dir.path().join("copy"),
+        dir.path().join("damaged"),
+    );
+    fs::create_dir(&one).expect("created");
+    bundle::store::Store::create(&one, &bundle::store::StoreOptions::default()).expect("store");
+    for dir in [&copy, &damaged] {
+        for sub in ["packs", "index", "snapshots", "reports", "tmp"] {
+            fs::create_dir_all(dir.join("lifeboat").join(sub)).expect("created");
+        }
+        fs::copy(
+            one.join("lifeboat/store.json"),
+            dir.join("lifeboat/store.json"),
+        )
+        .expect("copied");
+    }
+    fs::write(damaged.join("lifeboat/store.json"), "?").expect("written");
+    let medium = |dir: &Path, disk: &str| {
+        Some(Medium {
+            device: format!("{disk}3").into(),
+            disks: vec![disk.into()],
+            fs_type: "ext4".to_owned(),
+            uuid: None,
+            partuuid: None,
+            mount_point: dir.to_owned(),
+        })
+    };
+    let mut found = Found::default();
+    found.add(&one, medium(&one, "/dev/sda"));
+    found.add(&one, medium(&one, "/dev/sda"));
+    found.add(&copy, medium(&copy, "/dev/sdb"));
+    found.add(&damaged, medium(&damaged, "/dev/sdc"));
+    assert_eq!(found.stores.len(), 2);
+    assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
+    let disks = ["/dev/sda", "/dev/sdb", "/dev/sdc"].map(PathBuf::from);
+    assert_eq!(found.media_disks(), disks);
+}
