@@ -1,8 +1,9 @@
 //! Files that appear complete or not at all.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -24,9 +25,30 @@ pub(crate) fn make_dir(dir: &Path) -> Result<()> {
             Some(parent) => sync_dir(parent),
             None => Ok(()),
         },
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        // Through a link, files of somebody else would be overwritten, or removed as unfinished.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            let is_dir = fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir());
+            is_dir.then_some(()).ok_or_else(|| {
+                Error::malformed(
+                    dir.display(),
+                    "it is a link or a file instead of a directory",
+                )
+            })
+        }
         Err(e) => Err(Error::io("create", dir)(e)),
     }
+}
+
+/// Opens a file of a store for reading. What is no regular file is refused: opening a pipe would wait for ever.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    // It could have been exchanged since.
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
 }
 
 /// An unfinished file. Dropped without a name of its own, it is removed: on a full disk it would be in the way.
@@ -68,7 +90,7 @@ pub(crate) fn write_file(store_root: &Path, name: &Path, bytes: &[u8]) -> Result
 /// Reads a whole file of at most `limit` bytes from the medium: what was just written, or read by another program,
 /// must not be taken from the page cache for what the medium holds.
 pub(crate) fn read_cold(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_file(path).map_err(Error::io("open", path))?;
     forget_cached(&file);
     let mut bytes = Vec::new();
     file.take(limit + 1)

@@ -195,7 +195,7 @@ fn begin_writeback(file: &File, offset: u64, length: u64) {
 
 /// Reads a pack's footer and checks that it fits the file.
 pub(crate) fn read_footer(path: &Path) -> Result<(u64, Vec<BlobEntry>)> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = fsutil::open_file(path).map_err(Error::io("open", path))?;
     let size = file.metadata().map_err(Error::io("examine", path))?.len();
     footer_of(&file, path, size).map(|blobs| (size, blobs))
 }

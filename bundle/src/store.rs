@@ -20,6 +20,8 @@ use crate::{Error, Id, Result, fsutil, time};
 
 /// The store's directory on a target.
 const ROOT: &str = "lifeboat";
+/// The directories in it.
+const DIRS: [&str; 5] = ["tmp", "packs", "index", "snapshots", "reports"];
 /// Packs that are kept open for reading.
 const OPEN_PACKS: usize = 16;
 /// The most a snapshot document may have: of a large host it takes a few MB.
@@ -257,7 +259,7 @@ impl Store {
             return Ok(file.clone());
         }
         let path = self.pack_path(&self.packs[pack as usize]);
-        let file = Arc::new(File::open(&path).map_err(Error::io("open", &path))?);
+        let file = Arc::new(fsutil::open_file(&path).map_err(Error::io("open", &path))?);
         if open.len() >= OPEN_PACKS {
             open.pop_front();
         }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{DamagedDocument, PackInfo, ROOT, Store, StoreOptions};
+use super::{DIRS, DamagedDocument, PackInfo, ROOT, Store, StoreOptions};
 use crate::format::{FORMAT, Versioned, parse};
 use crate::index::{self, Map};
 use crate::pack::{self, PackEntry};
@@ -42,7 +43,7 @@ impl Store {
             });
         }
         fsutil::make_dir(&root)?;
-        for name in ["tmp", "packs", "index", "snapshots", "reports"] {
+        for name in DIRS {
             fsutil::make_dir(&root.join(name))?;
         }
         let document = StoreFile {
@@ -67,6 +68,7 @@ impl Store {
             .create(true)
             .truncate(false)
             .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&path)
             .map_err(Error::io("open", &path))?;
         let lock =
@@ -79,8 +81,10 @@ impl Store {
                 },
             )?;
         // Under the lock nobody else writes: what lies here is of a writer that was killed.
+        for name in DIRS {
+            fsutil::make_dir(&root.join(name))?;
+        }
         let unfinished = root.join("tmp");
-        fsutil::make_dir(&unfinished)?;
         for name in fsutil::names(&unfinished)? {
             let path = unfinished.join(name);
             match fs::remove_file(&path) {

@@ -46,7 +46,7 @@ pub(super) fn check(
     cold: bool,
     events: &dyn Events,
 ) -> PackCheck {
-    let file = match File::open(path) {
+    let file = match fsutil::open_file(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return PackCheck::nothing("the pack is missing".to_string(), blobs);
