@@ -10,6 +10,9 @@ use crate::backup::Codec;
 /// refuse more, so that a forged length cannot exhaust memory.
 pub(crate) const MAX_BLOB: u64 = 64 << 20;
 
+/// What expanding xz may take: level 9 needs 65 MiB, a forged header asks for 4 GiB.
+const XZ_MEMORY: u64 = 128 << 20;
+
 /// How a blob's bytes are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -96,7 +99,9 @@ impl Decoder {
                     .map_err(|e| format!("zstd: {e}"))?;
             }
             Encoding::Xz => {
-                let mut decoder = xz2::read::XzDecoder::new(stored).take(raw + 1);
+                let stream = xz2::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)
+                    .map_err(|e| format!("xz: {e}"))?;
+                let mut decoder = xz2::read::XzDecoder::new_stream(stored, stream).take(raw + 1);
                 decoder.read_to_end(out).map_err(|e| format!("xz: {e}"))?;
             }
         }
@@ -185,5 +190,9 @@ mod tests {
                 .is_err()
         );
         assert!(unpack_json(&bomb, 1000).is_err());
+        // Five bytes of text, whose header asks for a dictionary of 4 GiB.
+        let greedy = b"\xfd\x37\x7a\x58\x5a\x00\x00\x01\x69\x22\xde\x36\x02\x00\x21\x01\x28\x00\x00\x00\xe6\xa0\x11\xb3\x01\x00\x04\x73\x6d\x61\x6c\x6c\x00\x00\x00\x00\x13\xea\x45\x75\x00\x01\x19\x05\xbc\xe8\xec\xcb\x90\x42\x99\x0d\x01\x00\x00\x00\x00\x01\x59\x5a";
+        let read = Decoder::default().decode(Encoding::Xz, greedy, 5, &mut out);
+        assert!(read.unwrap_err().contains("limit"));
     }
 }

@@ -11,6 +11,13 @@ const SPLIT_ABOVE: usize = 8192;
 const SPLIT_BITS: u32 = 12;
 /// How deep lists may lie in lists; writers make one level.
 const MAX_DEPTH: u32 = 3;
+/// The most pieces of a content, in all its lists: 32 TiB of chunks. Lists that name one another a thousand times over
+/// would else fill the memory from a few bytes.
+const MAX_PIECES: usize = 1 << 25;
+/// Reading a list costs as much as so many pieces; parts of a split list have four times as many on average.
+const LIST_COST: usize = 1024;
+
+const TOO_MANY: &str = "it has more pieces than any reader takes";
 
 /// One piece of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +64,9 @@ struct WireContent {
 
 /// Writes a list; `put` stores a blob and gives its id. Returns the id of the whole.
 pub(crate) fn write(pieces: &[Piece], put: &mut dyn FnMut(Vec<u8>) -> Result<Id>) -> Result<Id> {
+    if pieces.len() > MAX_PIECES {
+        return Err(Error::malformed("a new content list", TOO_MANY));
+    }
     if pieces.len() <= SPLIT_ABOVE {
         return put(encode(pieces)?);
     }
@@ -105,7 +115,7 @@ fn encode(pieces: &[Piece]) -> Result<Vec<u8>> {
     serde_json::to_vec(&content).map_err(|e| Error::malformed("a new content list", e))
 }
 
-fn decode(id: &Id, json: &[u8], size: u64) -> Result<Vec<Piece>> {
+pub(crate) fn decode(id: &Id, json: &[u8], size: u64) -> Result<Vec<Piece>> {
     let damaged = |reason: &str| Error::malformed(format!("content list {}", id.short()), reason);
     let content: WireContent = serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))?;
     let mut sum = 0u64;
@@ -151,15 +161,16 @@ pub(crate) fn read(
     seen: &mut dyn FnMut(Id),
     out: &mut dyn FnMut(u64, Piece) -> Result<()>,
 ) -> Result<()> {
-    read_level(readers, id, size, 0, 0, seen, out)
+    let mut left = MAX_PIECES;
+    read_level(readers, id, size, (0, 0), &mut left, seen, out)
 }
 
 fn read_level(
     readers: &mut Readers<'_>,
     id: &Id,
     size: u64,
-    mut offset: u64,
-    depth: u32,
+    (mut offset, depth): (u64, u32),
+    left: &mut usize,
     seen: &mut dyn FnMut(Id),
     out: &mut dyn FnMut(u64, Piece) -> Result<()>,
 ) -> Result<()> {
@@ -171,10 +182,14 @@ fn read_level(
         ));
     }
     let json = readers.blob(id)?;
-    for piece in decode(id, &json, size)? {
+    let pieces = decode(id, &json, size)?;
+    *left = left
+        .checked_sub(LIST_COST.max(pieces.len()))
+        .ok_or_else(|| Error::malformed(format!("content list {}", id.short()), TOO_MANY))?;
+    for piece in pieces {
         match piece {
             Piece::List { id, size } => {
-                read_level(readers, &id, size, offset, depth + 1, seen, out)?
+                read_level(readers, &id, size, (offset, depth + 1), left, seen, out)?
             }
             other => out(offset, other)?,
         }
