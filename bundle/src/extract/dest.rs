@@ -20,6 +20,8 @@ use crate::walk::open_dir;
 /// What a metadata call could not do, in words; empty when all was done.
 pub(super) type Lost = Vec<String>;
 
+const SET_ID: u32 = 0o6000;
+
 /// The destination, with one open parent directory. One per thread.
 pub(super) struct Dest<'d> {
     root: BorrowedFd<'d>,
@@ -256,16 +258,21 @@ impl<'d> Dest<'d> {
     /// set-uid and capabilities. Inode flags come last of all, see [`set_flags`].
     pub(super) fn metadata(&self, fd: BorrowedFd<'_>, entry: &Entry, extra: &Extra) -> Lost {
         let mut lost = Lost::new();
+        let mut owned = self.privileged;
         if self.privileged {
-            note(
-                &mut lost,
-                "owner",
-                fchown(
-                    fd,
-                    Some(Uid::from_raw(entry.uid)),
-                    Some(Gid::from_raw(entry.gid)),
-                ),
+            let set = fchown(
+                fd,
+                Some(Uid::from_raw(entry.uid)),
+                Some(Gid::from_raw(entry.gid)),
             );
+            owned = set.is_ok();
+            note(&mut lost, "owner", set);
+        }
+        let mut mode = entry.mode & 0o7777;
+        if !owned && entry.kind == EntryKind::File && mode & SET_ID != 0 {
+            // It would lend out the rights of whoever extracts.
+            mode &= !SET_ID;
+            lost.push("set-uid and set-gid: left off, as the owner is another".to_string());
         }
         for (name, value) in &extra.xattrs {
             let Ok(c_key) = c_name(name) else { continue };
@@ -288,7 +295,7 @@ impl<'d> Dest<'d> {
         note(
             &mut lost,
             "mode",
-            fchmod(fd, Mode::from_bits_truncate(entry.mode & 0o7777)),
+            fchmod(fd, Mode::from_bits_truncate(mode)),
         );
         let (omit, mtime) = times(entry);
         note(&mut lost, "time", futimens(fd, &omit, &mtime));
