@@ -263,6 +263,12 @@ fn decode<'a>(
             String::from_utf8_lossy(&path)
         ));
     }
+    if kind != EntryKind::File && (content.is_some() || !data.is_empty()) {
+        return Err(format!(
+            "content of something that is no file: {:?}",
+            String::from_utf8_lossy(&path)
+        ));
+    }
     let linked = matches!(kind, EntryKind::Symlink | EntryKind::Hardlink);
     if kind == EntryKind::Hardlink && !target.as_deref().is_some_and(bytes::is_inside) {
         return Err(format!(
@@ -272,8 +278,10 @@ fn decode<'a>(
     }
     let rdev = match kind {
         EntryKind::Char | EntryKind::Block => {
-            let part =
-                |n: std::io::Result<Option<u32>>| n.map_err(text).map(Option::unwrap_or_default);
+            let part = |n: std::io::Result<Option<u32>>| match n.map_err(text)? {
+                Some(n) if n > MAX_OCTAL_7 => Err(format!("a device number {n}")),
+                n => Ok(n.unwrap_or_default()),
+            };
             Some((part(header.device_major())?, part(header.device_minor())?))
         }
         _ => None,

@@ -182,7 +182,7 @@ impl Plan {
                 self.links.push((entry.path, first));
             }
             EntryKind::File => {
-                self.bytes += entry.size;
+                self.bytes = self.bytes.saturating_add(entry.size);
                 if entry.content.is_some() {
                     self.large.push(Large {
                         out: entry.path.clone(),
@@ -217,7 +217,7 @@ impl Plan {
                 let Some(out) = self.alias.get(bytes::of(&entry.path)).cloned() else {
                     continue;
                 };
-                self.bytes += entry.size;
+                self.bytes = self.bytes.saturating_add(entry.size);
                 if entry.content.is_some() {
                     self.large.push(Large { entry, out });
                 }

@@ -315,7 +315,8 @@ impl Shared<'_> {
             data,
         } = member;
         let out = self.plan.out(&entry.path);
-        if extra.flags != 0 && !matches!(entry.kind, EntryKind::Hardlink) {
+        // Nothing else has flags, and opening a device node to set some would disturb the device.
+        if extra.flags != 0 && matches!(entry.kind, EntryKind::File | EntryKind::Dir) {
             // An immutable file takes no further names, an immutable directory no contents.
             lock(&self.flags).push((out.to_path_buf(), extra.flags));
             extra.flags = 0;
