@@ -29,5 +29,8 @@ mod read;
 mod time;
 mod walk;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use error::{Error, Result};
 pub use id::Id;
