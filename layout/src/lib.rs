@@ -15,3 +15,6 @@ pub mod plan;
 pub mod render;
 pub mod system;
 pub mod units;
+
+#[cfg(test)]
+mod fuzz;

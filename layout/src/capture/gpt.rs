@@ -80,7 +80,7 @@ pub(crate) fn block_size(sector: SectorSize) -> Result<LogicalBlockSize, String>
 pub(crate) fn read(device: &mut dyn ReadSeek, sector: SectorSize) -> Result<Table, String> {
     let lb = block_size(sector)?;
     // The crate panics at an entry size other than 128, and trusts the number of entries: look at both first.
-    check_entry_size(device, sector)?;
+    check_gpt_entries(device, u64::from(sector.0))?;
     let disk = GptConfig::new()
         .logical_block_size(lb)
         .writable(false)
@@ -115,10 +115,14 @@ pub(crate) fn read(device: &mut dyn ReadSeek, sector: SectorSize) -> Result<Tabl
     })
 }
 
-fn check_entry_size(device: &mut dyn ReadSeek, sector: SectorSize) -> Result<(), String> {
+/// Looks at what the `gpt` crate trusts in a header whose checksum is right: at an entry size other than 128 it panics,
+/// and the number of entries is how many it reads. `sector` in bytes. Leaves the device at its start.
+pub fn check_gpt_entries(
+    device: &mut (impl Read + Seek + ?Sized),
+    sector: u64,
+) -> Result<(), String> {
     let end = device.seek(SeekFrom::End(0)).map_err(|e| e.to_string())?;
-    let size = u64::from(sector.0);
-    for offset in [size, end.saturating_sub(size)] {
+    for offset in [sector, (end / sector.max(1)).saturating_sub(1) * sector] {
         let mut header = [0u8; 92];
         device
             .seek(SeekFrom::Start(offset))
@@ -126,14 +130,23 @@ fn check_entry_size(device: &mut dyn ReadSeek, sector: SectorSize) -> Result<(),
         if device.read_exact(&mut header).is_err() || &header[..8] != b"EFI PART" {
             continue;
         }
-        // UEFI specification 2.10, table 5.5: number of entries at 80, size of an entry at 84.
-        let number = u32::from_le_bytes([header[80], header[81], header[82], header[83]]);
-        let entry = u32::from_le_bytes([header[84], header[85], header[86], header[87]]);
-        if entry != 128 || number == 0 || number > 4096 {
+        // UEFI specification 2.10, table 5.5: checksum at 16, number of entries at 80, size of an entry at 84.
+        let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| header[at + n]));
+        let (sum, number, entry) = (word(16), word(80), word(84));
+        header[16..20].fill(0);
+        if crc32(&header) == sum && (entry != 128 || number == 0 || number > 4096) {
             return Err(format!(
                 "a table of {number} entries of {entry} bytes is not supported"
             ));
         }
     }
-    Ok(())
+    device.rewind().map_err(|e| e.to_string())
+}
+
+fn crc32(data: &[u8]) -> u32 {
+    !data.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
 }

@@ -3,12 +3,14 @@
 pub(crate) mod boot;
 pub(crate) mod devices;
 pub(crate) mod disk;
-mod fs;
+pub(crate) mod fs;
 pub(crate) mod gpt;
 pub(crate) mod lvm;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod volumes;
+
+pub use gpt::check_gpt_entries;
 
 use std::path::{Path, PathBuf};
 
