@@ -68,7 +68,7 @@ impl<M: Medium> Esp<M> {
             .bytes_per_cluster(cluster)
             .volume_id(volume_id)
             .volume_label(LABEL);
-        fatfs::format_volume(Borrowed(&mut medium), options).map_err(io())?;
+        fatfs::format_volume(Borrowed::empty(&mut medium), options).map_err(io())?;
         medium.sync().map_err(io())?;
         Ok(Self::new(medium, name))
     }
@@ -77,8 +77,7 @@ impl<M: Medium> Esp<M> {
         &mut self,
         job: impl FnOnce(&FileSystem<Borrowed<'_, M>>) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.medium.seek(SeekFrom::Start(0))?;
-        let fs = FileSystem::new(Borrowed(&mut self.medium), FsOptions::new())?;
+        let fs = FileSystem::new(Borrowed::formatted(&mut self.medium)?, FsOptions::new())?;
         let result = job(&fs);
         let end = fs.unmount();
         let result = result?;
@@ -315,9 +314,8 @@ impl<M: Medium> Esp<M> {
         ) -> io::Result<T>,
     ) -> io::Result<T> {
         let first_read = Rc::new(Cell::new(None));
-        self.medium.seek(SeekFrom::Start(0))?;
         let watched = Watched {
-            inner: Borrowed(&mut self.medium),
+            inner: Borrowed::formatted(&mut self.medium)?,
             first_read: first_read.clone(),
         };
         let fs = FileSystem::new(watched, FsOptions::new())?;

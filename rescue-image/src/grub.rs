@@ -205,8 +205,8 @@ fn bios(sys: &dyn System, from: &Path, work: &Path) -> Result<Bios> {
 
 /// Tells the boot code and the core image where they are, as grub-bios-setup does (offsets from GRUB's
 /// include/grub/i386/pc/boot.h and kernel.h).
-fn embed(core: &mut [u8], boot_image: &[u8]) -> Option<[u8; BOOT_CODE]> {
-    let rest = u16::try_from(core.len() / 512 - 1).ok()?;
+pub(crate) fn embed(core: &mut [u8], boot_image: &[u8]) -> Option<[u8; BOOT_CODE]> {
+    let rest = u16::try_from((core.len() / 512).checked_sub(1)?).ok()?;
     // The block list at the end of the core's first sector: where the rest is, and how long.
     core.get_mut(0x1f4..0x1fc)?
         .copy_from_slice(&(CORE_LBA + 1).to_le_bytes());

@@ -134,31 +134,97 @@ impl<M: Medium> Seek for Watched<M> {
 }
 
 /// Lets fatfs use the medium for the time of one operation.
-pub(super) struct Borrowed<'a, M>(pub &'a mut M);
+pub(super) struct Borrowed<'a, M> {
+    medium: &'a mut M,
+    /// How often fatfs may still read.
+    reads: u64,
+}
+
+impl<'a, M: Medium> Borrowed<'a, M> {
+    /// To format it.
+    pub(super) fn empty(medium: &'a mut M) -> Self {
+        Self {
+            medium,
+            reads: u64::MAX,
+        }
+    }
+
+    /// To use the FAT32 on it, whose boot sector is looked at first: fatfs trusts its numbers. Damaged cluster chains
+    /// may go round in circles, which fatfs follows for ever; a scan of all tables and directories reads less.
+    pub(super) fn formatted(medium: &'a mut M) -> io::Result<Self> {
+        let length = medium.seek(SeekFrom::End(0))?;
+        medium.seek(SeekFrom::Start(0))?;
+        let mut sector = [0; 512];
+        medium.read_exact(&mut sector)?;
+        if !is_sound(&sector, length) {
+            return Err(io::Error::other(
+                "its boot sector is not that of a sound FAT32; check it with fsck.vfat",
+            ));
+        }
+        medium.seek(SeekFrom::Start(0))?;
+        Ok(Self {
+            medium,
+            reads: (1 << 20) + length / 128,
+        })
+    }
+}
+
+/// Whether everything that the boot sector describes lies on a medium of `length` bytes (Microsoft's FAT
+/// specification 1.03, "Boot Sector and BPB").
+fn is_sound(sector: &[u8; 512], length: u64) -> bool {
+    let le16 = |at: usize| u64::from(u16::from_le_bytes([sector[at], sector[at + 1]]));
+    let le32 = |at: usize| le16(at) | le16(at + 2) << 16;
+    let (bytes, cluster) = (le16(11), u64::from(sector[13]));
+    let (reserved, tables, sectors, table) = (le16(14), u64::from(sector[16]), le32(32), le32(36));
+    let (root, info, backup) = (le32(44), le16(48), le16(50));
+    let data = reserved + tables * table;
+    let (is_32, power) = ([17, 19, 22].iter().all(|at| le16(*at) == 0), |n: u64| {
+        n.is_power_of_two()
+    });
+    if !is_32
+        || !(512..=4096).contains(&bytes)
+        || !power(bytes)
+        || !power(cluster)
+        || data >= sectors
+    {
+        return false;
+    }
+    let clusters = (sectors - data) / cluster;
+    (1..=2).contains(&tables)
+        && sectors * bytes <= length
+        && bytes * cluster <= 65536
+        && info < reserved
+        && backup < reserved
+        && table * bytes / 4 >= clusters + 2
+        && (2..clusters + 2).contains(&root)
+}
 
 impl<M: Medium> Read for Borrowed<'_, M> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
+        self.reads = self.reads.checked_sub(1).ok_or_else(|| {
+            io::Error::other("its cluster chains go round in circles; check it with fsck.vfat")
+        })?;
+        self.medium.read(buf)
     }
 }
 impl<M: Medium> Write for Borrowed<'_, M> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
+        self.medium.write(buf)
     }
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.medium.flush()
     }
 }
 impl<M: Medium> Seek for Borrowed<'_, M> {
     fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
-        self.0.seek(pos)
+        self.medium.seek(pos)
     }
 }
 impl<M: Medium> Medium for Borrowed<'_, M> {
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync()
+        self.medium.sync()
     }
     fn forget(&mut self) -> io::Result<()> {
-        self.0.forget()
+        self.medium.forget()
     }
 }

@@ -4,8 +4,8 @@ mod device;
 mod mount;
 mod prepare;
 mod refuse;
-mod slots;
-mod table;
+pub(crate) mod slots;
+pub(crate) mod table;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -141,10 +141,11 @@ impl Table {
 
     /// Reads the table of a medium. `Err` says what is not ours. With `both`, the two copies must be sound.
     pub(crate) fn read<D: DiskDevice>(
-        device: D,
+        mut device: D,
         sector: LogicalBlockSize,
         both: bool,
     ) -> Result<Self, String> {
+        layout::capture::check_gpt_entries(&mut device, sector.as_u64())?;
         let disk = gpt::GptConfig::new()
             .writable(false)
             .logical_block_size(sector)
@@ -152,7 +153,11 @@ impl Table {
             .open_from_device(device)
             .map_err(|e| format!("no GPT on it ({e})"))?;
         let header = disk.header();
-        let sectors = header.backup_lba.max(header.current_lba) + 1;
+        let last = header.backup_lba.max(header.current_lba);
+        let sectors = last
+            .checked_add(1)
+            .filter(|s| s.checked_mul(sector.as_u64()).is_some())
+            .ok_or("its table is larger than any disk")?;
         let find = |number: u32, kind: Uuid, what: &str| {
             disk.partitions()
                 .get(&number)
