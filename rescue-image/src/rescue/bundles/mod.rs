@@ -267,6 +267,9 @@ fn better(a: Verified, b: Verified) -> Verified {
     }
 }
 
+/// A report that names more files than this has room for says no more about the restore point.
+const MAX_REPORT: u64 = 64 << 20;
+
 /// Verification reports of a store. Files of other kinds, or of later versions, are not reports to us.
 fn reports(dir: &Path) -> Vec<VerifyReport> {
     let Ok(entries) = fs::read_dir(dir.join("lifeboat/reports")) else {
@@ -275,6 +278,11 @@ fn reports(dir: &Path) -> Vec<VerifyReport> {
     entries
         .flatten()
         .filter(|e| e.path().extension().is_some_and(|x| x == "json"))
+        // A pipe would be waited for, a device read without end.
+        .filter(|e| {
+            e.metadata()
+                .is_ok_and(|m| m.is_file() && m.len() <= MAX_REPORT)
+        })
         .filter_map(|e| fs::read(e.path()).ok())
         .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
         .collect()

@@ -166,3 +166,15 @@ fn a_copy_of_a_store_is_read_too_and_no_bundle_is_a_target() {
     let disks = ["/dev/sda", "/dev/sdb", "/dev/sdc"].map(PathBuf::from);
     assert_eq!(found.media_disks(), disks);
 }
+
+#[test]
+fn only_files_are_reports() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let reports_dir = dir.path().join("lifeboat/reports");
+    fs::create_dir_all(&reports_dir).expect("created");
+    let json = serde_json::to_vec(&report("t", vec![id(1)], Vec::new())).expect("written");
+    fs::write(reports_dir.join("a.json"), json).expect("written");
+    nix::unistd::mkfifo(&reports_dir.join("b.json"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+    std::os::unix::fs::symlink("/dev/zero", reports_dir.join("c.json")).expect("linked");
+    assert_eq!(reports(dir.path()).len(), 1);
+}
