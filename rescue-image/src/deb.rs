@@ -96,7 +96,7 @@ pub(crate) fn unpack(deb: &Path, into: &Path, wanted: &dyn Fn(&str) -> bool) -> 
     unpack_tar(reader, into, wanted, deb)
 }
 
-fn unpack_tar(
+pub(crate) fn unpack_tar(
     reader: impl Read,
     into: &Path,
     wanted: &dyn Fn(&str) -> bool,

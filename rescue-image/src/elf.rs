@@ -134,7 +134,7 @@ struct Dlopen {
     priority: String,
 }
 
-fn dlopen_notes(mut notes: &[u8], opened: &mut Vec<String>) {
+pub(crate) fn dlopen_notes(mut notes: &[u8], opened: &mut Vec<String>) {
     let word = |bytes: &[u8], at: usize| -> Option<u32> {
         Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
     };

@@ -15,4 +15,7 @@ pub mod rescue;
 pub mod stick;
 pub mod token;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use error::{Error, Result};

@@ -263,7 +263,7 @@ pub(crate) fn select(modules_dir: &Path, set: ModuleSet) -> Result<Vec<String>> 
     Ok(closure(&text, &soft, set))
 }
 
-fn closure(dep: &str, soft: &str, set: ModuleSet) -> Vec<String> {
+pub(crate) fn closure(dep: &str, soft: &str, set: ModuleSet) -> Vec<String> {
     let mut needs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut by_name: BTreeMap<String, &str> = BTreeMap::new();
     for line in dep.lines() {

@@ -64,7 +64,7 @@ pub fn consume(stick: &Stick) -> Result<Option<Armed>> {
     remove(&mut stick.esp(true)?)
 }
 
-fn write<M: Medium>(esp: &mut Esp<M>, armed: &Armed) -> Result<()> {
+pub(crate) fn write<M: Medium>(esp: &mut Esp<M>, armed: &Armed) -> Result<()> {
     let refuse = |why: &str| Error::format(PERMISSION, why);
     if armed.format != FORMAT {
         return Err(refuse("a token of another version"));
@@ -89,7 +89,7 @@ fn write<M: Medium>(esp: &mut Esp<M>, armed: &Armed) -> Result<()> {
     Ok(())
 }
 
-fn find<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
+pub(crate) fn find<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
     let Some(json) = esp.read(PERMISSION)? else {
         return Ok(None);
     };
@@ -108,7 +108,7 @@ fn find<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
     Ok(Some(armed))
 }
 
-fn remove<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
+pub(crate) fn remove<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
     // Also when it cannot be read: what is there must go.
     let armed = find(esp);
     esp.remove(PERMISSION)?;
@@ -125,12 +125,12 @@ fn remove<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::esp::tests::{Recorder, SMALL};
     use std::path::Path;
 
-    fn armed() -> Armed {
+    pub(crate) fn armed() -> Armed {
         Armed {
             format: FORMAT,
             token: "0123456789abcdef".into(),
