@@ -259,8 +259,36 @@ pub fn example() -> anyhow::Result<String> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/mutate.rs"]
+mod mutate;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fuzz_configurations() {
+        let all = "targets = ['/mnt/a']\nroots = ['/srv']\nexclude = ['*.iso', '/x/**']\nworkers = 3\n\
+            compression = 'zstd:19'\nverify = false\nrescue-modules = 'slim'\nhooks = '/etc/h'\n";
+        Config::parse(all).unwrap();
+        let values = ["1.5 GiB", "32G", "24h", "zstd:9"].map(|v| v.as_bytes().to_vec());
+        let seeds = [vec![all.into()], values.to_vec()].concat();
+        super::mutate::damaged("configurations", 5000, &seeds, |data| {
+            let text = String::from_utf8_lossy(data);
+            if let Ok(config) = Config::parse(&text) {
+                assert!(config.targets.iter().all(|t| t.is_absolute()));
+                toml::to_string(&config).unwrap();
+            }
+            if let Ok(size) = text.parse::<crate::values::Size>() {
+                assert!(size.0 > 0);
+            }
+            let _ = text.parse::<crate::values::Hours>();
+            let _ = text.parse::<Compression>();
+        });
+        // Brackets in brackets must not use up the stack.
+        let deep = format!("targets = {}", "[".repeat(1 << 20));
+        assert!(Config::parse(&deep).is_err());
+    }
 
     #[test]
     fn empty_file_means_defaults() {
