@@ -77,12 +77,15 @@ impl<M: Medium> Esp<M> {
         &mut self,
         job: impl FnOnce(&FileSystem<Borrowed<'_, M>>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let fs = FileSystem::new(Borrowed::formatted(&mut self.medium)?, FsOptions::new())?;
-        let result = job(&fs);
-        let end = fs.unmount();
-        let result = result?;
-        end?;
-        Ok(result)
+        let medium = Borrowed::formatted(&mut self.medium)?;
+        caught(|| {
+            let fs = FileSystem::new(medium, FsOptions::new())?;
+            let result = job(&fs);
+            let end = fs.unmount();
+            let result = result?;
+            end?;
+            Ok(result)
+        })
     }
 
     fn error(&self, action: &'static str, path: &str) -> impl FnOnce(io::Error) -> Error + use<M> {
@@ -318,12 +321,14 @@ impl<M: Medium> Esp<M> {
             inner: Borrowed::formatted(&mut self.medium)?,
             first_read: first_read.clone(),
         };
-        let fs = FileSystem::new(watched, FsOptions::new())?;
-        let result = job(&fs, &first_read);
-        let end = fs.unmount();
-        let result = result?;
-        end?;
-        Ok(result)
+        caught(|| {
+            let fs = FileSystem::new(watched, FsOptions::new())?;
+            let result = job(&fs, &first_read);
+            let end = fs.unmount();
+            let result = result?;
+            end?;
+            Ok(result)
+        })
     }
 
     /// Offset of the first content sector of a file.
@@ -350,6 +355,16 @@ fn padded(text: &str) -> Option<[u8; SECTOR]> {
         .get_mut(..text.len())?
         .copy_from_slice(text.as_bytes());
     Some(sector)
+}
+
+/// fatfs computes with cluster numbers as it finds them; where one is damaged it panics rather than look elsewhere (the
+/// workspace has overflow checks on for it). Nothing of ours is half done then: every operation opens the medium anew.
+fn caught<T>(job: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).unwrap_or_else(|_| {
+        Err(io::Error::other(
+            "its tables are damaged; check it with fsck.vfat",
+        ))
+    })
 }
 
 #[cfg(test)]
