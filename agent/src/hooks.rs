@@ -34,9 +34,13 @@ pub fn run(sys: &dyn System, dir: &Path, when: &str, env: &[(&str, &str)]) -> an
 
 fn find(dir: &Path, when: &str) -> anyhow::Result<Vec<PathBuf>> {
     let path = dir.join(when);
-    let Ok(meta) = std::fs::metadata(&path) else {
-        return Ok(Vec::new());
-    };
+    // Only what is not there at all is no hook: a link that leads nowhere was meant to run.
+    match std::fs::symlink_metadata(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        _ => {}
+    }
+    let meta = std::fs::metadata(&path)
+        .with_context(|| format!("cannot look at the hook {}", path.display()))?;
     if !meta.is_dir() {
         return Ok(vec![path]);
     }
@@ -87,6 +91,17 @@ mod tests {
     #[test]
     fn none_is_fine() {
         run(&Host, Path::new("/nonexistent"), "pre-backup", &[]).unwrap();
+    }
+
+    /// A hook that brings a database to rest must not be left out in silence.
+    #[test]
+    fn a_link_that_leads_nowhere_is_no_absent_hook() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/nonexistent", dir.path().join("pre-backup")).unwrap();
+        let text = run(&Host, dir.path(), "pre-backup", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("pre-backup"), "{text}");
     }
 
     #[test]
