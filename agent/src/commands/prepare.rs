@@ -123,6 +123,9 @@ fn classify(target: &Path, args: &PrepareArgs) -> anyhow::Result<What> {
                 )
             }
             Some(size) => large_enough(target, size),
+            None if target.extension().is_some_and(|e| e == "img") => {
+                Err(Usage("a new image file needs --size, for example 32G".into()).into())
+            }
             None => Ok(What::Directory),
         },
         Err(e) => Err(e).with_context(|| format!("cannot look at {}", target.display())),
@@ -398,6 +401,11 @@ mod tests {
         assert_eq!(
             classify(&file, &args(Some(4 << 30), true)).unwrap(),
             What::Image(4 << 30)
+        );
+        // An image whose size was forgotten does not become a directory of that name.
+        assert_eq!(
+            error_code(&classify(&dir.path().join("stick.img"), &args(None, false)).unwrap_err()),
+            2
         );
         // A file that exists is not written over; a mistyped device does not become a directory below /dev.
         assert_eq!(
