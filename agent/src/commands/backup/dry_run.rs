@@ -91,7 +91,7 @@ pub fn run(context: &Context, args: &BackupArgs, roots: &[PathBuf]) -> anyhow::R
         bytes: trees.iter().map(|t| t.bytes).sum::<u64>()
             + images.iter().map(|i| i.bytes).sum::<u64>(),
         images,
-        not_saved: not_saved(&work),
+        not_saved: work.not_saved(),
         excluded: with_reasons(&work.reasons, &excluded),
         trees,
         warnings,
@@ -99,26 +99,6 @@ pub fn run(context: &Context, args: &BackupArgs, roots: &[PathBuf]) -> anyhow::R
     };
     context.out.result(&preview, || text(&preview))?;
     Ok(Outcome::Fine)
-}
-
-/// Mounted file systems that are on disks which carry nothing of the system: a restore leaves them alone.
-fn not_saved(work: &Work) -> Vec<String> {
-    let Some(layout) = &work.layout else {
-        return Vec::new();
-    };
-    let saved: Vec<_> = work.trees.iter().map(|t| &t.mount_point).collect();
-    layout
-        .mounts
-        .iter()
-        .filter(|m| m.mounted && !saved.contains(&&m.mount_point))
-        .map(|m| {
-            format!(
-                "{} ({}, on a disk that carries nothing of the system)",
-                m.mount_point.display(),
-                m.fstype
-            )
-        })
-        .collect()
 }
 
 /// In the order in which the exclusions were given, the biggest first within equals of a report.

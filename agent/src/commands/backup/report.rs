@@ -20,6 +20,8 @@ pub struct Report {
     pub bytes: u64,
     pub trees: Vec<TreeReport>,
     pub summary: Summary,
+    /// File systems that are not in the restore point, on purpose: no warning, but nobody should rely on them.
+    pub not_saved: Vec<String>,
     /// What a restore will not remake.
     pub layout_warnings: Vec<String>,
     /// What happened on the way.
@@ -150,6 +152,7 @@ impl Report {
             bytes: lines.iter().map(|l| l.bytes).sum(),
             trees: lines,
             summary,
+            not_saved: work.not_saved(),
             layout_warnings: work
                 .layout
                 .iter()
@@ -218,6 +221,9 @@ impl Report {
             })
             .collect();
         out.push_str(&table(&["  tree", ">files", ">size"], &rows));
+        for line in &self.not_saved {
+            out.push_str(&format!("Not saved: {line}\n"));
+        }
         out.push_str("Targets:\n");
         self.targets.iter().for_each(|t| out.push_str(&t.text()));
         out.push_str(&crate::commands::show::problems(&self.summary));

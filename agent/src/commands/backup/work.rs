@@ -78,6 +78,25 @@ impl Work {
             reasons,
         })
     }
+
+    /// Mounted file systems that are on disks which carry nothing of the system: a restore leaves them alone.
+    pub fn not_saved(&self) -> Vec<String> {
+        let Some(layout) = &self.layout else {
+            return Vec::new();
+        };
+        layout
+            .mounts
+            .iter()
+            .filter(|m| m.mounted && !self.trees.iter().any(|t| t.mount_point == m.mount_point))
+            .map(|m| {
+                format!(
+                    "{} ({}, on a disk that carries nothing of the system)",
+                    m.mount_point.display(),
+                    m.fstype
+                )
+            })
+            .collect()
+    }
 }
 
 fn directories(
@@ -247,6 +266,29 @@ mod tests {
                 "{wanted} is missing in {all:?}"
             );
         }
+    }
+
+    #[test]
+    fn file_systems_outside_are_named() {
+        let case = include_str!("../../../../vm-tests/layouts/gpt-ext4-xfs-swap.json");
+        let mut case: serde_json::Value = serde_json::from_str(case).unwrap();
+        let root = PathBuf::from("/");
+        let work = Work {
+            kind: "host",
+            layout: Some(Layout::from_value(case["layout"].take()).unwrap()),
+            trees: vec![TreeSource {
+                root: root.clone(),
+                mount_point: root,
+                exclude: Exclusions::none(),
+            }],
+            images: Vec::new(),
+            reasons: Vec::new(),
+        };
+        let named = work.not_saved();
+        assert!(
+            named.len() == 1 && named[0].starts_with("/home (xfs"),
+            "{named:?}"
+        );
     }
 
     #[test]
