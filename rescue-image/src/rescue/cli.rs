@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use layout::plan::Plan;
+use layout::plan::{Grow, Plan};
 use layout::system::Host;
 
 use super::bundles::{Found, Search};
@@ -23,11 +23,20 @@ use super::start;
 use super::unattended;
 use super::wizard::{self, terminal::Dialog, world::Machine};
 
+/// Printed below the help. Not the numbers of `lifeboat`: here a refusal and a wrong command line are one.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  failed; for restore: the target disks are incomplete
+  2  refused, nothing was written; also for a wrong command line
+  3  restored, with differences or losses";
+
 #[derive(Parser)]
 #[command(
     name = "lifeboat-rescue",
     version,
-    about = "Restores a machine from a Lifeboat bundle"
+    about = "Restores a machine from a Lifeboat bundle",
+    after_help = EXIT_STATUS
 )]
 struct Cli {
     #[command(subcommand)]
@@ -62,6 +71,9 @@ enum Command {
         /// Saved disk and the serial or device that takes its place
         #[arg(long, value_name = "SAVED=SERIAL")]
         disk: Vec<String>,
+        /// Leave the last volume as large as it was, when the new disk is larger
+        #[arg(long)]
+        no_grow: bool,
         /// Files that are damaged in every bundle may be missing
         #[arg(long)]
         accept_loss: bool,
@@ -96,8 +108,7 @@ enum Command {
     Down,
 }
 
-/// What the program does. Exit status: 0 done; 1 failed, the target disks are incomplete or could not be compared; 2
-/// refused, nothing was written (also for a wrong command line); 3 restored with differences or losses.
+/// What the program does. The exit statuses are in [`EXIT_STATUS`].
 pub fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::main();
@@ -146,6 +157,7 @@ fn run(command: Command) -> Result<u8> {
             plan_only,
             yes_erase,
             disk,
+            no_grow,
             accept_loss,
             root,
             log_dir,
@@ -153,6 +165,9 @@ fn run(command: Command) -> Result<u8> {
         } => {
             let mut request = Request::new(snapshot);
             request.choices.disks = unattended::choices(&assignments(&disk)?);
+            if no_grow {
+                request.choices.grow = Grow::Nothing;
+            }
             request.accept_loss = accept_loss;
             (request.root, request.log_dir) = (root, log_dir);
             let found = found(&from)?;
