@@ -17,7 +17,7 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
     for disk in &prepared.plan.disks {
         terminal.say(&describe(disk));
     }
-    terminal.say("All other disks are read-only from now on. Type `back` to stop here.");
+    terminal.say("All other disks become read-only before any write. Type `back` to stop here.");
     for disk in &prepared.plan.disks {
         if !confirmed(disk, terminal)? {
             terminal.say("Not confirmed; nothing was written.");
