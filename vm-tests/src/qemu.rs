@@ -397,23 +397,6 @@ impl Running {
         Ok(())
     }
 
-    /// Plugs a disk in while the machine runs (as a USB stick).
-    pub fn plug_usb(&mut self, image: &Path, serial: &str) -> Result<()> {
-        let index = self.drives.len();
-        self.qmp.command(
-            "blockdev-add",
-            json!({ "driver": "raw", "node-name": format!("disk{index}"),
-                    "file": { "driver": "file", "filename": image.to_string_lossy() } }),
-        )?;
-        self.qmp.command(
-            "device_add",
-            json!({ "driver": "usb-storage", "bus": "xhci.0", "drive": format!("disk{index}"), "serial": serial,
-                    "id": format!("usb{index}"), "removable": true }),
-        )?;
-        self.drives.push(Drive::new(image, Bus::Usb, serial));
-        Ok(())
-    }
-
     /// Ends QEMU and waits for it, so that all it wrote is in the image files.
     pub fn quit(mut self) -> Result<()> {
         // QEMU may close the socket before its answer is read.

@@ -25,8 +25,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Bytes;
-
 /// The version of the JSON that [`Layout::to_json`] writes. Readers refuse every other.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -241,18 +239,6 @@ impl Node {
             Node::Disk(n) => Some(&n.device),
             Node::Partition(n) => Some(&n.device),
             Node::LogicalVolume(n) => Some(&n.device),
-            _ => None,
-        }
-    }
-
-    /// The size of the block device, for nodes that are one.
-    pub fn block_size_bytes(&self) -> Option<Bytes> {
-        match self {
-            Node::Disk(n) => Some(n.size),
-            Node::Partition(n) => Some(n.size()),
-            Node::LogicalVolume(n) => Some(n.size),
-            Node::ThinPool(n) => Some(n.size),
-            Node::ThinVolume(n) => Some(n.size),
             _ => None,
         }
     }
