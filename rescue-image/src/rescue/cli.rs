@@ -27,7 +27,7 @@ use super::wizard::{self, terminal::Dialog, world::Machine};
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  failed; for restore: the target disks are incomplete
+  1  failed; for restore: the target disks are incomplete, or could not be compared
   2  refused, nothing was written; also for a wrong command line
   3  restored, with differences or losses";
 
