@@ -46,6 +46,12 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
+    /// Another process reads the store, so nothing may be removed from it.
+    #[error("the store in {} is being read (verified, extracted from, mounted); wait for that to end and try again", dir.display())]
+    BeingRead {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file of a format that this version does not know.
     #[error("{} has format {found}, this version reads format {known}; use a newer lifeboat", path.display())]
     UnknownFormat {
@@ -104,6 +110,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// No host of that name, or more than one machine id that begins so.
+    #[error("no single host in {} is meant by {wanted:?}; it holds restore points of: {known}", dir.display())]
+    NoHost {
+        /// What was asked for.
+        wanted: String,
+        /// The store.
+        dir: PathBuf,
+        /// The hosts there are.
+        known: String,
+    },
+    /// It is not known what is needed, so nothing is removed.
+    #[error("nothing was removed from {}, as it is not known what is still needed: {} ({reason}); `lifeboat verify` says more", dir.display(), file.display())]
+    NotPruned {
+        /// The store.
+        dir: PathBuf,
+        /// The file that would have to be read.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Every target of a backup has failed.
     #[error("no target is left to write to: {0}")]
     NoTarget(String),
@@ -116,6 +142,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// There is no room left on the file system, or for this user.
+    pub fn is_full(&self) -> bool {
+        let full = [libc::ENOSPC, libc::EDQUOT].map(Some);
+        matches!(self, Error::Io { source, .. } if full.contains(&source.raw_os_error()))
+    }
+
     /// Turns an I/O error into one that names the file: `.map_err(Error::io("open", path))`.
     pub(crate) fn io(
         action: &'static str,

@@ -105,6 +105,28 @@ pub(crate) fn read_cold(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Bytes that are free for writing on the file system that holds `dir`.
+pub(crate) fn free_space(dir: &Path) -> Result<u64> {
+    let found = nix::sys::statvfs::statvfs(dir).map_err(Error::sys("examine", dir))?;
+    Ok(found
+        .blocks_available()
+        .saturating_mul(found.fragment_size()))
+}
+
+/// Size of the file system that holds `dir`.
+pub(crate) fn total_space(dir: &Path) -> Result<u64> {
+    let found = nix::sys::statvfs::statvfs(dir).map_err(Error::sys("examine", dir))?;
+    Ok(found.blocks().saturating_mul(found.fragment_size()))
+}
+
+/// Removes a file; that it is gone already is no error.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Drops a file's clean pages from the page cache, so that the next read comes from the medium.
 pub(crate) fn forget_cached(file: &impl AsFd) {
     use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};

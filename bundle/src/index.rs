@@ -1,5 +1,6 @@
 //! Which blob is in which pack: index files, and the compact map in memory.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use crate::{Error, Id, Result, fsutil};
 /// The most an index file may expand to.
 const MAX_INDEX: u64 = 1 << 30;
 /// Packs per index file, so that none grows beyond what is quickly parsed.
-const PACKS_PER_INDEX: usize = 64;
+pub(crate) const PACKS_PER_INDEX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,7 +30,12 @@ impl Versioned for IndexFile {
 
 /// Writes index files for these packs; returns the bytes written.
 pub(crate) fn write(root: &Path, packs: &[PackEntry]) -> Result<u64> {
-    let mut written = 0;
+    Ok(write_files(root, packs)?.iter().map(|(_, n)| n).sum())
+}
+
+/// The same; returns the files with their sizes.
+pub(crate) fn write_files(root: &Path, packs: &[PackEntry]) -> Result<Vec<(PathBuf, u64)>> {
+    let mut written = Vec::new();
     for group in packs.chunks(PACKS_PER_INDEX) {
         let index = IndexFile {
             format: FORMAT,
@@ -39,7 +45,7 @@ pub(crate) fn write(root: &Path, packs: &[PackEntry]) -> Result<u64> {
         let stored = pack_json(&json).map_err(Error::io("compress an index for", root))?;
         let name = root.join("index").join(format!("{}.idx", Id::of(&stored)));
         fsutil::write_file(root, &name, &stored)?;
-        written += stored.len() as u64;
+        written.push((name, stored.len() as u64));
     }
     Ok(written)
 }
@@ -110,9 +116,18 @@ impl Map {
 
     /// Every place that holds the blob.
     pub(crate) fn find(&self, id: &Id) -> &[Location] {
+        &self.0[self.range(id)]
+    }
+
+    /// Where in [`Map::all`] they are.
+    pub(crate) fn range(&self, id: &Id) -> Range<usize> {
         let start = self.0.partition_point(|l| l.id < *id);
         let length = self.0[start..].iter().take_while(|l| l.id == *id).count();
-        &self.0[start..start + length]
+        start..start + length
+    }
+
+    pub(crate) fn all(&self) -> &[Location] {
+        &self.0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Location> {

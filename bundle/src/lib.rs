@@ -11,6 +11,7 @@ pub mod events;
 pub mod exclude;
 pub mod extract;
 pub mod list;
+pub mod prune;
 pub mod store;
 pub mod verify;
 

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::codec::{Encoding, MAX_BLOB, pack_json, unpack_json};
 use crate::format::{BlobEntry, FORMAT, Kind, Versioned, parse};
 use crate::fsutil::{self, Temporary};
+use crate::index::Location;
+use crate::store::{Scratch, Store};
 use crate::{Error, Id, Result};
 
 /// The first line of every pack.
@@ -175,6 +177,23 @@ impl FinishedPack {
         fsutil::forget_cached(&self.file);
         Ok(self.entry)
     }
+}
+
+/// Copies a blob into another pack as it is stored, its content compared with its id. The inner error says, in words,
+/// why it cannot be read.
+pub(crate) fn copy(
+    from: &Store,
+    place: &Location,
+    scratch: &mut Scratch,
+    content: &mut Vec<u8>,
+    to: &mut PackWriter,
+) -> Result<Result<u64, String>> {
+    if let Err(reason) = from.read_at(place, scratch, content) {
+        return Ok(Err(reason));
+    }
+    let raw = u64::from(place.raw);
+    to.append(place.id, place.kind, place.codec, scratch.stored(), raw)?;
+    Ok(Ok(u64::from(place.stored)))
 }
 
 fn begin_writeback(file: &File, offset: u64, length: u64) {

@@ -65,6 +65,8 @@ pub struct Store {
     root: PathBuf,
     id: String,
     lock: Option<Flock<File>>,
+    /// Held until dropped.
+    readers: Option<Flock<File>>,
     /// The names of the snapshots when the store was opened: of later ones, the packs are not known here.
     documents: std::collections::HashSet<String>,
     packs: Vec<PackInfo>,
@@ -293,6 +295,14 @@ impl Store {
         Ok(())
     }
 
+    /// Room on the file system that the store is on.
+    pub fn space(&self) -> Result<Space> {
+        Ok(Space {
+            free: fsutil::free_space(&self.root)?,
+            total: fsutil::total_space(&self.root)?,
+        })
+    }
+
     /// Sizes of the store.
     pub fn stats(&self) -> StoreStats {
         StoreStats {
@@ -309,6 +319,13 @@ impl Store {
 pub(crate) struct Scratch {
     stored: Vec<u8>,
     decoder: Decoder,
+}
+
+impl Scratch {
+    /// The blob that was read last, as it is stored.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.stored
+    }
 }
 
 fn read_snapshot(path: &Path, name: &str) -> Result<(Id, Snapshot)> {
@@ -336,6 +353,15 @@ fn wrong_hash(path: &Path) -> Error {
 /// `<time>-<id>.json`.
 pub(crate) fn snapshot_name(time: &str, id: &Id) -> String {
     format!("{}-{id}.json", time::compact(time))
+}
+
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Space {
+    /// Free for writing.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
 }
 
 /// Sizes of a store.

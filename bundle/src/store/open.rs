@@ -16,6 +16,9 @@ use crate::index::{self, Map};
 use crate::pack::{self, PackEntry};
 use crate::{Error, Id, Result, fsutil, time};
 
+/// Readers hold a shared lock of it, who removes packs an exclusive one.
+const READERS: &str = "readers";
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoreFile {
@@ -94,13 +97,47 @@ impl Store {
                 Err(e) => return Err(Error::io("remove", &path)(e)),
             }
         }
+        let readers = root.join(READERS);
+        if !readers.exists() {
+            File::create(&readers).map_err(Error::io("create", &readers))?;
+        }
         Store::load(dir, id, Some(lock))
     }
 
-    /// Opens for reading; needs no write permission and no lock.
+    /// Opens for reading; needs no write permission. Others may read and write meanwhile, but nothing is removed.
     pub fn open_read_only(dir: &Path) -> Result<Store> {
         let id = read_store_file(dir)?;
-        Store::load(dir, id, None)
+        let readers = File::open(dir.join(ROOT).join(READERS)).ok();
+        let shared = match readers.map(|file| Flock::lock(file, FlockArg::LockSharedNonblock)) {
+            Some(Err((_, nix::Error::EWOULDBLOCK))) => {
+                return Err(Error::Locked {
+                    dir: dir.to_path_buf(),
+                });
+            }
+            Some(Ok(shared)) => Some(shared),
+            // A copy of a store without that file, or a file system that knows no locks.
+            Some(Err(_)) | None => None,
+        };
+        let mut store = Store::load(dir, id, None)?;
+        store.readers = shared;
+        Ok(store)
+    }
+
+    /// Keeps readers out until dropped: what they are about to read may be removed.
+    pub(crate) fn lock_readers_out(&self) -> Result<Flock<File>> {
+        let path = self.root.join(READERS);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::Error::EWOULDBLOCK => Error::BeingRead {
+                dir: self.dir.clone(),
+            },
+            other => Error::sys("lock", &path)(other),
+        })
     }
 
     fn load(dir: &Path, id: String, lock: Option<Flock<File>>) -> Result<Store> {
@@ -110,6 +147,7 @@ impl Store {
             root,
             id,
             lock,
+            readers: None,
             documents: Default::default(),
             packs: Vec::new(),
             map: Map::default(),

@@ -1,7 +1,8 @@
 //! Is everything that the snapshots refer to there, and right?
 
 mod packs;
-mod refs;
+pub(crate) mod refs;
+mod verdicts;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::store::Store;
 use crate::{Error, Id, Result, fsutil, time};
 use packs::PackCheck;
 use refs::Owner;
+
+pub use verdicts::{Verdict, verdicts};
 
 /// What is verified.
 #[derive(Debug, Clone, Default)]
@@ -119,20 +122,21 @@ impl Findings {
         for (snapshot_id, snapshot) in snapshots {
             let mut readers = Readers::new(stores);
             let mut catalogue_lost = false;
-            let malformed = refs::follow(&mut readers, snapshot, &mut |id, owner| {
-                if !self.lost.contains_key(&id) {
-                    if Readers::place(stores, &id).is_some() {
-                        return;
+            let malformed =
+                refs::follow(&mut readers, snapshot, &mut |id: Id, owner: &Owner<'_>| {
+                    if !self.lost.contains_key(&id) {
+                        if Readers::place(stores, &id).is_some() {
+                            return;
+                        }
+                        let reason = "the snapshot needs a blob that no pack holds".to_string();
+                        let number = self.add(String::new(), None, Some(id), reason);
+                        self.lost.insert(id, number);
                     }
-                    let reason = "the snapshot needs a blob that no pack holds".to_string();
-                    let number = self.add(String::new(), None, Some(id), reason);
-                    self.lost.insert(id, number);
-                }
-                let open = &mut self.open[self.lost[&id]];
-                open.files.extend(owner.files());
-                open.snapshots.insert(*snapshot_id);
-                catalogue_lost |= matches!(owner, Owner::Catalogue { .. });
-            });
+                    let open = &mut self.open[self.lost[&id]];
+                    open.files.extend(owner.files());
+                    open.snapshots.insert(*snapshot_id);
+                    catalogue_lost |= matches!(owner, Owner::Catalogue { .. });
+                });
             if catalogue_lost {
                 notes.push(format!(
                     "a part of the catalogue of {} is lost: other damage may cost it more files than are named",
@@ -357,7 +361,7 @@ fn needed(
     let mut ids = HashSet::new();
     for (_, snapshot) in snapshots {
         let mut readers = Readers::new(stores);
-        refs::follow(&mut readers, snapshot, &mut |id, _| {
+        refs::follow(&mut readers, snapshot, &mut |id: Id, _: &Owner<'_>| {
             ids.insert(id);
         });
     }

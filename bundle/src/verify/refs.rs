@@ -7,10 +7,10 @@ use crate::content::{self, Piece};
 use crate::document::Snapshot;
 use crate::list::Entry;
 use crate::read::Readers;
-use crate::{Id, bytes};
+use crate::{Error, Id, bytes};
 
 /// Who needs a blob.
-pub(super) enum Owner<'a> {
+pub(crate) enum Owner<'a> {
     /// All files of the tree from here on are named by it.
     Catalogue {
         mount_point: &'a str,
@@ -30,7 +30,7 @@ pub(super) enum Owner<'a> {
 
 impl Owner<'_> {
     /// The files on the host that suffer when the blob is lost.
-    pub(super) fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         match self {
             Owner::Catalogue { mount_point } => {
                 vec![format!("{mount_point} (a part of its catalogue)")]
@@ -51,28 +51,57 @@ impl Owner<'_> {
     }
 }
 
-/// Calls `visit` for every blob that the snapshot needs, some more than once. Returns what has the right hash and is
-/// malformed nevertheless; blobs that cannot be read are visited, and what they would refer to is not.
-pub(super) fn follow(
+/// Is told what a snapshot needs. A closure is one that only wants the ids.
+pub(crate) trait Visitor {
+    /// The snapshot needs this blob; some are told more than once.
+    fn needs(&mut self, id: Id, owner: &Owner<'_>);
+
+    /// Whether what this catalogue or content list refers to is known already: then it is not read again.
+    fn followed(&mut self, _id: &Id) -> bool {
+        false
+    }
+
+    /// A catalogue or content list cannot be read or understood: what it refers to is not told.
+    fn broken(&mut self, _id: &Id, _error: &Error) {}
+}
+
+impl<F: FnMut(Id, &Owner<'_>)> Visitor for F {
+    fn needs(&mut self, id: Id, owner: &Owner<'_>) {
+        self(id, owner);
+    }
+}
+
+/// Tells `visitor` every blob that the snapshot needs. Returns what has the right hash and is malformed nevertheless.
+pub(crate) fn follow(
     readers: &mut Readers<'_>,
     snapshot: &Snapshot,
-    visit: &mut dyn FnMut(Id, &Owner<'_>),
+    visitor: &mut dyn Visitor,
 ) -> Vec<(Id, String)> {
     let mut malformed = Vec::new();
     for tree in &snapshot.trees {
         let mount_point = tree.mount_point.as_str();
         for id in &tree.catalogue {
-            visit(*id, &Owner::Catalogue { mount_point });
-            let Ok(json) = readers.blob(id) else { continue };
+            visitor.needs(*id, &Owner::Catalogue { mount_point });
+            if visitor.followed(id) {
+                continue;
+            }
+            let json = match readers.blob(id) {
+                Ok(json) => json,
+                Err(error) => {
+                    visitor.broken(id, &error);
+                    continue;
+                }
+            };
             let lines = match catalogue::parse(id, &json) {
                 Ok(lines) => lines,
                 Err(error) => {
+                    visitor.broken(id, &error);
                     malformed.push((*id, error.to_string()));
                     continue;
                 }
             };
             for line in &lines {
-                visit(
+                visitor.needs(
                     line.segment,
                     &Owner::Segment {
                         mount_point,
@@ -82,7 +111,7 @@ pub(super) fn follow(
                 for entry in &line.entries {
                     if let Some(list) = &entry.content {
                         let owner = Owner::Content { mount_point, entry };
-                        list_of(readers, list, entry.size, &owner, visit, &mut malformed);
+                        list_of(readers, list, entry.size, &owner, visitor, &mut malformed);
                     }
                 }
             }
@@ -95,7 +124,7 @@ pub(super) fn follow(
             &image.content,
             image.size,
             &owner,
-            visit,
+            visitor,
             &mut malformed,
         );
     }
@@ -107,9 +136,12 @@ fn list_of(
     list: &Id,
     size: u64,
     owner: &Owner<'_>,
-    visit: &mut dyn FnMut(Id, &Owner<'_>),
+    visitor: &mut dyn Visitor,
     malformed: &mut Vec<(Id, String)>,
 ) {
+    if visitor.followed(list) {
+        return visitor.needs(*list, owner);
+    }
     let mut needed = HashSet::new();
     let mut lists = HashSet::new();
     let read = content::read(
@@ -127,10 +159,13 @@ fn list_of(
         },
     );
     for id in lists.into_iter().chain(needed) {
-        visit(id, owner);
+        visitor.needs(id, owner);
     }
-    // A list that cannot be read was visited; one that can be read and is wrong is a damage of its own.
-    if let Err(error @ crate::Error::Malformed { .. }) = read {
-        malformed.push((*list, error.to_string()));
+    if let Err(error) = read {
+        visitor.broken(list, &error);
+        // A list that cannot be read was visited; one that can be read and is wrong is a damage of its own.
+        if let Error::Malformed { .. } = error {
+            malformed.push((*list, error.to_string()));
+        }
     }
 }
