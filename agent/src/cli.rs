@@ -59,6 +59,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Read a target again, past the page cache, and check every byte
     Verify(VerifyArgs),
+    /// Remove the restore points of this host that the policy does not keep, and what only they needed
+    Prune(PruneArgs),
     /// Copy files out of a restore point
     Extract(ExtractArgs),
     /// Show the storage layout of this host, or the one saved in a restore point
@@ -196,6 +198,47 @@ pub struct VerifyArgs {
     /// Where to read from.
     #[command(flatten)]
     pub from: From,
+}
+
+/// Options of `lifeboat prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// A stick (/dev/sdX), an image file, or a directory; several one after the other
+    /// [default: the configured targets]
+    pub target: Vec<PathBuf>,
+    /// Show what would stay and why, and what would be removed; writes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Another host's restore points, or those of this one before it was installed anew:
+    /// its name, or the beginning of its machine id
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// How many restore points stay, in place of the configured policy.
+    #[command(flatten)]
+    pub keep: Keep,
+}
+
+/// A policy on the command line. With any of these, those not given keep nothing.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Keep {
+    /// Keep the newest N restore points (with any --keep option, only what such options ask for is kept)
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// Keep the newest restore point of each of the last N hours that have one
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Option<u32>,
+    /// The same of days
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<u32>,
+    /// The same of weeks
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<u32>,
+    /// The same of months
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<u32>,
+    /// The same of years
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<u32>,
 }
 
 /// Options of `lifeboat extract`.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context as _;
+use bundle::prune::Policy;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
 use crate::output::Usage;
+use crate::retention::Retention;
 
 /// Where the configuration is looked for; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/lifeboat/lifeboat.toml";
@@ -40,6 +42,8 @@ pub struct Config {
     pub rescue_modules: Modules,
     /// Directory with `pre-backup` and `post-backup`.
     pub hooks: PathBuf,
+    /// Which restore points stay.
+    pub retention: Retention,
 }
 
 impl Default for Config {
@@ -56,6 +60,7 @@ impl Default for Config {
             update_rescue: true,
             rescue_modules: Modules::Full,
             hooks: PathBuf::from("/etc/lifeboat/hooks.d"),
+            retention: Retention::default(),
         }
     }
 }
@@ -145,6 +150,9 @@ impl Config {
         let config: Config = toml::from_str(text).map_err(|e| {
             format!("{e}Every setting is optional; `lifeboat config example` shows all of them with their defaults.")
         })?;
+        if config.retention.policy() == Policy::NOTHING {
+            return Err("retention: nothing is kept; give at least one of the keep- settings a number above 0".into());
+        }
         for root in &config.roots {
             if !root.is_absolute() {
                 return Err(format!(
@@ -233,6 +241,30 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
     ),
 ];
 
+/// The same of the tables, which a TOML file has at its end: table and setting.
+const TABLES: &[(&str, &str, &str)] = &[
+    (
+        "retention",
+        "automatic",
+        "Which restore points of this host a backup removes by itself: when-full (those that the policy does\n\
+         not keep, and only when a target has no room for a new one), always (the same after every backup),\n\
+         or never. `lifeboat prune --dry-run` shows which they are, and why the others stay.",
+    ),
+    (
+        "retention",
+        "keep-last",
+        "The policy: how many restore points stay on each target. keep-last: the newest ones. The others: the\n\
+         newest one of each of the last N hours, days, weeks (from Monday), months and years, in UTC, that\n\
+         have one. One rule is enough for it to stay. Besides, these are never removed: the newest one, the\n\
+         newest one that was verified, and those of other hosts.",
+    ),
+    ("retention", "keep-hourly", ""),
+    ("retention", "keep-daily", ""),
+    ("retention", "keep-weekly", ""),
+    ("retention", "keep-monthly", ""),
+    ("retention", "keep-yearly", ""),
+];
+
 /// The example configuration: every setting, commented out, with its default or an example.
 pub fn example() -> anyhow::Result<String> {
     let defaults = toml::Table::try_from(Config::default())
@@ -254,6 +286,24 @@ pub fn example() -> anyhow::Result<String> {
             Some(example) => format!("#{name} = {example}\n"),
             None => format!("#{name} = {default}\n"),
         });
+    }
+    let mut table = "";
+    for (of, name, text) in TABLES {
+        let default = defaults
+            .get(*of)
+            .and_then(|t| t.get(*name))
+            .with_context(|| format!("no setting is called {of}.{name}"))?;
+        if table != *of {
+            table = of;
+            out.push_str(&format!("\n#[{of}]\n"));
+        }
+        if !text.is_empty() {
+            out.push('\n');
+        }
+        for line in text.lines() {
+            out.push_str(&format!("# {line}\n"));
+        }
+        out.push_str(&format!("# Default: {default}\n#{name} = {default}\n"));
     }
     Ok(out)
 }
@@ -321,6 +371,26 @@ mod tests {
     }
 
     #[test]
+    fn retention_is_a_table_and_keeps_something() {
+        let config = Config::parse("[retention]\nautomatic = \"always\"\nkeep-daily = 3").unwrap();
+        assert_eq!(config.retention.policy().daily, 3);
+        assert_eq!(config.retention.policy().last, Policy::default().last);
+        let nothing =
+            "[retention]\nkeep-last = 0\nkeep-daily = 0\nkeep-weekly = 0\nkeep-monthly = 0";
+        assert!(
+            Config::parse(nothing)
+                .unwrap_err()
+                .contains("nothing is kept")
+        );
+        assert!(Config::parse("[retention]\nkeep = 3").is_err());
+        assert!(
+            Config::parse("[retention]\nautomatic = \"maybe\"")
+                .unwrap_err()
+                .contains("when-full")
+        );
+    }
+
+    #[test]
     fn compressions_read_as_written() {
         for text in ["zstd:3", "zstd:19", "xz:0", "none"] {
             assert_eq!(text.parse::<Compression>().unwrap().to_string(), text);
@@ -338,11 +408,24 @@ mod tests {
             .keys()
             .cloned()
             .collect();
+        let mut count = 0;
         for name in &names {
-            assert!(
-                SETTINGS.iter().any(|s| s.0 == *name),
-                "{name} is missing in the example"
-            );
+            let defaults = toml::Table::try_from(Config::default()).unwrap();
+            let Some(table) = defaults[name].as_table() else {
+                count += 1;
+                assert!(
+                    SETTINGS.iter().any(|s| s.0 == *name),
+                    "{name} is missing in the example"
+                );
+                continue;
+            };
+            count += 1 + table.len();
+            for setting in table.keys() {
+                assert!(
+                    TABLES.iter().any(|(t, s, _)| t == name && s == setting),
+                    "{name}.{setting} is missing in the example"
+                );
+            }
         }
         let active: String = example
             .lines()
@@ -350,7 +433,7 @@ mod tests {
             .filter(|l| !l.starts_with(' '))
             .map(|l| format!("{l}\n"))
             .collect();
-        assert_eq!(active.lines().count(), names.len());
+        assert_eq!(active.lines().count(), count);
         Config::parse(&active).unwrap();
     }
 

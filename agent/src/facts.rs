@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bundle::document::HostIdentity;
 use layout::system::{Cmd, System};
 use serde::Serialize;
 
@@ -67,12 +68,25 @@ pub struct Proxmox {
     pub guests: Vec<String>,
 }
 
+/// Who this host is.
+pub fn identity(sys: &dyn System) -> HostIdentity {
+    let text = |path: &str| sys.text(Path::new(path)).unwrap_or_default();
+    HostIdentity {
+        machine_id: text("/etc/machine-id"),
+        hostname: text("/proc/sys/kernel/hostname"),
+    }
+}
+
 /// Asks the host.
 pub fn collect(sys: &dyn System) -> Facts {
     let text = |path: &str| sys.text(Path::new(path)).unwrap_or_default();
+    let HostIdentity {
+        machine_id,
+        hostname,
+    } = identity(sys);
     Facts {
-        hostname: text("/proc/sys/kernel/hostname"),
-        machine_id: text("/etc/machine-id"),
+        hostname,
+        machine_id,
         os_release: os_release(&text("/etc/os-release")),
         kernel: text("/proc/sys/kernel/osrelease"),
         kernel_command_line: text("/proc/cmdline"),

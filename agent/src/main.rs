@@ -11,6 +11,7 @@ mod output;
 mod paths;
 mod progress;
 mod rescue;
+mod retention;
 mod signals;
 mod targets;
 mod values;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::List(args) => commands::list::run(&context, &args),
         Command::Show(args) => commands::show::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
+        Command::Prune(args) => commands::prune::run(&context, &args),
         Command::Extract(args) => commands::extract::run(&context, &args),
         Command::Layout(args) => commands::layout::run(&context, &args),
         Command::Plan(args) => commands::plan::run(&context, &args),

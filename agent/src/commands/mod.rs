@@ -10,5 +10,6 @@ pub mod layout;
 pub mod list;
 pub mod plan;
 pub mod prepare;
+pub mod prune;
 pub mod show;
 pub mod verify;

@@ -302,6 +302,16 @@ impl<'e> Backup<'e> {
             .collect()
     }
 
+    /// Ends without a snapshot, and says which targets have failed, and why: what the backup itself ended with may
+    /// only be that no target was left. Complete packs stay, the next backup reuses them.
+    pub fn abandon(mut self) -> Vec<(PathBuf, Result<()>)> {
+        let written = self.finish();
+        let targets = self.shared.targets.iter().zip(written);
+        targets
+            .map(|(t, written)| (t.store.dir().to_path_buf(), written.map(|_| ())))
+            .collect()
+    }
+
     /// Closes the pipeline from its beginning and waits for its end.
     fn finish(&mut self) -> Vec<Result<Written>> {
         self.sink = None;

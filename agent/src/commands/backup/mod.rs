@@ -2,6 +2,7 @@
 
 mod dry_run;
 mod report;
+mod room;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use bundle::backup::{Backup, BackupOptions, Codec};
-use bundle::document::{HostIdentity, SnapshotDraft};
+use bundle::document::{HostIdentity, Image, SnapshotDraft, Tree};
 use bundle::store::Store;
 use bundle::verify::{VerifyOptions, verify, write_report};
 
@@ -18,6 +19,7 @@ use crate::config::{Compression, Config};
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
+use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
 use crate::{Context, facts, hooks, signals};
 use report::{Report, TargetReport};
@@ -81,6 +83,8 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
 struct Part {
     opened: Option<Opened>,
     report: TargetReport,
+    /// It failed for lack of room.
+    full: bool,
 }
 
 /// Opens, writes, verifies, and closes every target, whatever happens in between.
@@ -94,6 +98,7 @@ fn make(
     let start = Instant::now();
     progress.say("looking at the host");
     let work = Work::find(context, args, roots, targets)?;
+    let host = facts::identity(&context.sys);
     signals::check()?;
     let mut parts = Vec::new();
     let mut stores = Vec::new();
@@ -101,28 +106,44 @@ fn make(
         let mut part = Part {
             opened: None,
             report: TargetReport::new(target),
+            full: false,
         };
         match open(target) {
             Ok((opened, store)) => {
                 part.opened = Some(opened);
-                stores.push(store);
+                let retention = &context.config.retention;
+                stores.extend(room::before(
+                    retention, &work, &host, store, &mut part, progress,
+                ));
             }
             Err(error) => part.report.fail(format!("{error:#}")),
         }
         parts.push(part);
     }
-    let result = if stores.is_empty() {
-        let reasons: Vec<String> = parts
-            .iter()
-            .filter_map(|p| p.report.error.clone())
-            .collect();
-        Err(anyhow::anyhow!(
-            "no target can be written to: {}",
-            reasons.join("; ")
-        ))
+    let mut result = if stores.is_empty() {
+        Err(anyhow::anyhow!("no target can be written to"))
     } else {
-        fill(context, args, work, stores, &mut parts, progress)
+        fill(context, args, &work, stores, &mut parts, progress)
     };
+    // One that ran full gets a second run of its own, if there is something to remove.
+    let stores = room::after(&context.config.retention, &host, &mut parts, progress);
+    if !stores.is_empty() {
+        let second = fill(context, args, &work, stores, &mut parts, progress);
+        let (kept, lost) = match (result, second) {
+            (Ok(report), Err(error)) | (Err(error), Ok(report)) => (Ok(report), Some(error)),
+            (Ok(report), Ok(_)) => (Ok(report), None),
+            (Err(_), Err(error)) => (Err(error), None),
+        };
+        result = kept;
+        if let Some(error) = lost {
+            let reports = parts.iter_mut().map(|p| &mut p.report);
+            reports
+                .filter(|r| r.snapshot.is_none() && r.error.is_none())
+                .for_each(|r| r.fail(format!("{error:#}")));
+        }
+        room::say_why_full(&context.config.retention, &host, &mut parts, progress);
+    }
+    follow_up(context, args, &mut parts, &host, progress);
     // From here on nothing is lost any more, but a stick that cannot be unmounted must not be pulled out.
     let mut reports = Vec::new();
     for mut part in parts {
@@ -132,20 +153,17 @@ fn make(
         }
         reports.push(part.report);
     }
-    let mut report = result?;
-    report.targets = reports;
-    report.seconds = start.elapsed().as_secs();
-    if report.targets.iter().all(|t| t.error.is_some()) {
-        let reasons: Vec<String> = report
-            .targets
-            .iter()
-            .filter_map(|t| t.error.clone())
-            .collect();
+    if reports.iter().all(|t| t.error.is_some()) {
+        let reasons: Vec<String> = reports.iter().filter_map(|t| t.error.clone()).collect();
         bail!(
             "no target holds a new restore point: {}",
             reasons.join("; ")
         );
     }
+    let mut report = result?;
+    report.stopped = signals::stopped();
+    report.targets = reports;
+    report.seconds = start.elapsed().as_secs();
     Ok(report)
 }
 
@@ -157,11 +175,11 @@ fn open(target: &Path) -> anyhow::Result<(Opened, Store)> {
     }
 }
 
-/// Reads the host once, writes to all stores, then checks each of them.
+/// Reads the host once, and writes to all stores.
 fn fill(
     context: &Context,
     args: &BackupArgs,
-    work: Work,
+    work: &Work,
     stores: Vec<Store>,
     parts: &mut [Part],
     progress: &Progress,
@@ -169,28 +187,24 @@ fn fill(
     let facts = facts::collect(&context.sys);
     let options = options(&context.config, args);
     let mut backup = Backup::start(stores, options, progress)?;
-    let mut trees = Vec::new();
-    for source in &work.trees {
-        let tree = backup
-            .tree(source)
-            .with_context(|| format!("cannot save {}", source.mount_point.display()))
-            .map_err(why_stopped)?;
-        trees.push(tree);
-    }
-    let mut images = Vec::new();
-    for source in &work.images {
-        let image = backup
-            .image(source)
-            .with_context(|| format!("cannot save the partition {}", source.path.display()))
-            .map_err(why_stopped)?;
-        images.push(image);
-    }
+    let (trees, images) = match read(work, &mut backup) {
+        Ok(read) => read,
+        Err(error) => {
+            // That no target is left says nothing; each of them knows better.
+            for (dir, written) in backup.abandon() {
+                if let (Some(part), Err(error)) = (part_of(parts, &dir), written) {
+                    part.fail(&error);
+                }
+            }
+            return Err(why_stopped(error));
+        }
+    };
     signals::check().map_err(why_stopped)?;
     let host = HostIdentity {
         machine_id: facts.machine_id.clone(),
         hostname: facts.hostname.clone(),
     };
-    let mut report = Report::new(&work, &host, &trees, &images);
+    let report = Report::new(work, &host, &trees, &images);
     let draft = SnapshotDraft {
         host,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -206,10 +220,7 @@ fn fill(
         facts: serde_json::to_value(&facts).context("cannot write the facts as JSON")?,
     };
     for result in backup.commit(draft) {
-        let Some(part) = parts
-            .iter_mut()
-            .find(|p| p.opened.as_ref().is_some_and(|o| o.dir == result.dir))
-        else {
+        let Some(part) = part_of(parts, &result.dir) else {
             continue;
         };
         part.report.bytes_written = result.bytes_written;
@@ -217,13 +228,57 @@ fn fill(
         part.report.known_blobs = result.known_blobs;
         match result.snapshot {
             Ok(id) => part.report.snapshot = Some(id),
-            Err(error) => part.report.fail(error.to_string()),
+            Err(error) => part.fail(&error),
         }
     }
+    Ok(report)
+}
+
+/// Reads the host.
+fn read(work: &Work, backup: &mut Backup<'_>) -> anyhow::Result<(Vec<Tree>, Vec<Image>)> {
+    let mut trees = Vec::new();
+    for source in &work.trees {
+        let tree = backup
+            .tree(source)
+            .with_context(|| format!("cannot save {}", source.mount_point.display()))?;
+        trees.push(tree);
+    }
+    let mut images = Vec::new();
+    for source in &work.images {
+        let image = backup
+            .image(source)
+            .with_context(|| format!("cannot save the partition {}", source.path.display()))?;
+        images.push(image);
+    }
+    Ok((trees, images))
+}
+
+fn part_of<'p>(parts: &'p mut [Part], dir: &Path) -> Option<&'p mut Part> {
+    parts
+        .iter_mut()
+        .find(|p| p.opened.as_ref().is_some_and(|o| o.dir == dir))
+}
+
+impl Part {
+    fn fail(&mut self, error: &bundle::Error) {
+        self.full = error.is_full();
+        self.report.fail(error.to_string());
+    }
+}
+
+/// What follows where there is a new restore point: it is checked, older ones go, and the rescue system is renewed.
+fn follow_up(
+    context: &Context,
+    args: &BackupArgs,
+    parts: &mut [Part],
+    host: &HostIdentity,
+    progress: &Progress,
+) {
     for part in parts.iter_mut() {
         let Part {
             opened: Some(opened),
             report: target,
+            ..
         } = part
         else {
             continue;
@@ -232,12 +287,19 @@ fn fill(
         if context.config.verify && !args.no_verify {
             check(context, opened, &id.to_string(), target, progress);
         }
+        if context.config.retention.automatic == Automatic::Always
+            && target.verified != Some(false)
+            && !signals::stopped()
+        {
+            match retention::automatic(&context.config.retention, opened, host, progress) {
+                Ok(pruned) => target.pruned(pruned),
+                Err(error) => target.problems.push(format!("not pruned: {error:#}")),
+            }
+        }
     }
     if context.config.update_rescue && !args.no_update_rescue {
         update_rescue(context, args, parts, progress);
     }
-    report.stopped = signals::stopped();
-    Ok(report)
 }
 
 /// A stop by a signal is said as such, not as a failure of a tree.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::work::Work;
 use crate::output::{Outcome, table};
 use crate::rescue::Update;
+use crate::retention::Pruned;
 use crate::values;
 
 /// The result of a backup.
@@ -57,6 +58,8 @@ pub struct TargetReport {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub damage: String,
     pub rescue: Option<Update>,
+    /// What was removed to make room for it, or after it.
+    pub pruned: Option<Pruned>,
     /// What went wrong after the restore point was made.
     pub problems: Vec<String>,
 }
@@ -74,6 +77,7 @@ impl TargetReport {
             verified_bytes: 0,
             damage: String::new(),
             rescue: None,
+            pruned: None,
             problems: Vec::new(),
         }
     }
@@ -82,11 +86,26 @@ impl TargetReport {
         self.error = Some(reason);
     }
 
+    /// Adds what was removed, and what could not be.
+    pub fn pruned(&mut self, mut pruned: Pruned) {
+        self.problems.append(&mut pruned.notes);
+        match &mut self.pruned {
+            Some(before) => before.add(pruned),
+            None => self.pruned = Some(pruned),
+        }
+    }
+
     fn text(&self) -> String {
         let name = self.target.display();
+        let pruned = match &self.pruned {
+            Some(pruned) if pruned.restore_points > 0 || pruned.freed > 0 => {
+                format!("    {}\n", pruned.text())
+            }
+            _ => String::new(),
+        };
         let Some(id) = &self.snapshot else {
             return format!(
-                "  {name}: FAILED: {}\n",
+                "  {name}: FAILED: {}\n{pruned}",
                 self.error.as_deref().unwrap_or("no restore point was made")
             );
         };
@@ -104,6 +123,7 @@ impl TargetReport {
             values::bytes(self.bytes_written),
             self.damage
         );
+        out.push_str(&pruned);
         match &self.rescue {
             Some(Update::Updated) => out.push_str("    the rescue system was updated\n"),
             Some(Update::Kept(why)) => {
