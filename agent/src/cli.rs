@@ -57,12 +57,20 @@ pub enum Command {
     List(ListArgs),
     /// Show one restore point: what is in it, and what went wrong when it was made
     Show(ShowArgs),
+    /// List a directory of a restore point
+    Ls(LsArgs),
+    /// Show what changed between two restore points
+    Diff(DiffArgs),
+    /// Find files by name in all restore points of all targets
+    Find(FindArgs),
     /// Read a target again, past the page cache, and check every byte
     Verify(VerifyArgs),
     /// Remove the restore points of this host that the policy does not keep, and what only they needed
     Prune(PruneArgs),
     /// Copy files out of a restore point
     Extract(ExtractArgs),
+    /// Show a restore point, or all, as a read-only file system
+    Mount(MountArgs),
     /// Show the storage layout of this host, or the one saved in a restore point
     Layout(LayoutArgs),
     /// Show what a restore onto the disks at hand would do; touches none of them
@@ -190,6 +198,57 @@ pub struct ShowArgs {
     pub from: From,
 }
 
+/// Options of `lifeboat ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// The beginning of a restore point's id, or `latest`
+    pub snapshot: String,
+    /// Absolute paths of the host, files or directories [default: /]
+    pub paths: Vec<PathBuf>,
+    /// Everything below, too
+    #[arg(long, short = 'R')]
+    pub recursive: bool,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// Options of `lifeboat diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The older restore point: the beginning of its id, or `latest`
+    pub a: String,
+    /// The newer one
+    pub b: String,
+    /// Only at and below this absolute path of the host
+    pub path: Option<PathBuf>,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// Options of `lifeboat find`.
+#[derive(Debug, Args)]
+pub struct FindArgs {
+    /// A name (fstab), a pattern of names (*.conf), or a pattern of whole paths (/etc/**/*.conf)
+    pub pattern: String,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// Options of `lifeboat mount`.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// The beginning of a restore point's id, `latest`, or `all` for a directory per restore point
+    pub snapshot: String,
+    /// An empty directory to show it in
+    pub dir: PathBuf,
+    /// Where to read from.
+    #[command(flatten)]
+    pub from: From,
+}
+
 /// Options of `lifeboat verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -246,7 +305,8 @@ pub struct Keep {
 pub struct ExtractArgs {
     /// The beginning of a restore point's id, or `latest`
     pub snapshot: String,
-    /// Absolute paths of the host, files or directories [default: everything]
+    /// Absolute paths of the host, files or directories, or patterns: *, ? and [a-z] within a name, ** across
+    /// directories; without a slash, a name anywhere [default: everything]
     pub paths: Vec<PathBuf>,
     /// Where to read from.
     #[command(flatten)]

@@ -6,7 +6,9 @@ mod config;
 mod disks;
 mod exclusions;
 mod facts;
+mod fuse;
 mod hooks;
+mod listing;
 mod output;
 mod paths;
 mod progress;
@@ -64,6 +66,10 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Backup(args) => commands::backup::run(&context, &args),
         Command::List(args) => commands::list::run(&context, &args),
         Command::Show(args) => commands::show::run(&context, &args),
+        Command::Ls(args) => commands::ls::run(&context, &args),
+        Command::Diff(args) => commands::diff::run(&context, &args),
+        Command::Find(args) => commands::find::run(&context, &args),
+        Command::Mount(args) => commands::mount::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
         Command::Prune(args) => commands::prune::run(&context, &args),
         Command::Extract(args) => commands::extract::run(&context, &args),

@@ -1,5 +1,6 @@
 //! Absolute paths of the host, and which tree of a snapshot holds them.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use bundle::document::Tree;
@@ -27,6 +28,19 @@ pub fn normal(path: &Path) -> anyhow::Result<PathBuf> {
         }
     }
     Ok(out)
+}
+
+/// Does it hold wildcards?
+pub fn is_wild(path: &Path) -> bool {
+    bundle::pattern::is_wild(path.as_os_str().as_bytes())
+}
+
+/// A path of the host, or a pattern: one without a slash is of names anywhere.
+pub fn pattern(path: &Path) -> anyhow::Result<PathBuf> {
+    match is_wild(path) && path.components().count() == 1 && !path.is_absolute() {
+        true => Ok(path.to_path_buf()),
+        false => normal(path),
+    }
 }
 
 /// What has to be taken out of which tree to get `wanted` (normal paths; none: everything). A path belongs to the tree

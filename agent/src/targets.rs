@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use bundle::document::Snapshot;
@@ -214,7 +215,7 @@ pub fn chosen(given: &[PathBuf], config: &Config, option: &str) -> anyhow::Resul
 /// Stores that are read as one.
 pub struct Sources {
     /// The stores, in the order in which they were named.
-    pub stores: Vec<(PathBuf, Store)>,
+    pub stores: Vec<(PathBuf, Arc<Store>)>,
     /// Targets that could not be opened, with the reason.
     pub failed: Vec<(PathBuf, anyhow::Error)>,
     /// Disks that hold one of the stores: a restore never writes to them.
@@ -224,7 +225,30 @@ pub struct Sources {
 impl Sources {
     /// The stores themselves.
     pub fn readers(&self) -> Vec<&Store> {
-        self.stores.iter().map(|(_, store)| store).collect()
+        self.stores.iter().map(|(_, store)| &**store).collect()
+    }
+
+    /// The same, to be kept by something that outlives a borrow.
+    pub fn shared(&self) -> Vec<Arc<Store>> {
+        self.stores.iter().map(|(_, store)| store.clone()).collect()
+    }
+
+    /// Every restore point, the oldest first, each once; what cannot be read is passed over with a warning.
+    pub fn all_snapshots(&self) -> anyhow::Result<Vec<(bundle::Id, Snapshot)>> {
+        let mut all: Vec<(bundle::Id, Snapshot)> = Vec::new();
+        for (path, store) in &self.stores {
+            for header in store.snapshots()? {
+                if all.iter().all(|(id, _)| *id != header.id) {
+                    all.push(store.snapshot(&header.id.to_string())?);
+                }
+            }
+            for damaged in store.damaged_documents()? {
+                let file = damaged.file.display();
+                eprintln!("warning: {}: {file}: {}", path.display(), damaged.reason);
+            }
+        }
+        all.sort_by(|a, b| (&a.1.time, a.0).cmp(&(&b.1.time, b.0)));
+        Ok(all)
     }
 
     /// The restore point that is meant: by the beginning of its id, or the newest one on any of the targets.
@@ -271,7 +295,7 @@ pub fn reading<T>(
         match Opened::open(path, Access::Read) {
             Ok(target) => {
                 match target.reader() {
-                    Ok(store) => sources.stores.push((path.clone(), store)),
+                    Ok(store) => sources.stores.push((path.clone(), Arc::new(store))),
                     Err(e) => sources.failed.push((path.clone(), e)),
                 }
                 if let Kind::Device(device) = &target.kind {

@@ -55,6 +55,24 @@ pub(crate) fn is_inside(path: &[u8]) -> bool {
                 .all(|name| !matches!(name, b"" | b"." | b"..")))
 }
 
+/// Compares two paths in the order of a tree: a directory before what is in it, names by their bytes.
+pub(crate) fn tree_order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    fn key(path: &[u8]) -> impl Iterator<Item = u8> + '_ {
+        let path = if path == b"." { &[] } else { path };
+        // A NUL is in no name, and a slash must come before every byte of a name.
+        path.iter().map(|c| if *c == b'/' { 0 } else { *c })
+    }
+    key(a).cmp(key(b))
+}
+
+/// Is `path` the directory `dir` (`.`: the root) or something below it?
+pub(crate) fn is_below(path: &[u8], dir: &[u8]) -> bool {
+    dir == b"."
+        || path
+            .strip_prefix(dir)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Base64 with padding (RFC 4648), which `jq` reads with `@base64d` and coreutils with `base64 -d`.
@@ -95,6 +113,16 @@ pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn order_of_a_tree() {
+        let ordered: [&[u8]; 7] = [b".", b"a", b"a/z", b"a/z/b", b"a b", b"a.d", b"b"];
+        for pair in ordered.windows(2) {
+            assert!(tree_order(pair[0], pair[1]).is_lt(), "{pair:?}");
+        }
+        assert!(is_below(b"a/z", b"a") && is_below(b"a", b"a") && is_below(b"a", b"."));
+        assert!(!is_below(b"ab", b"a") && !is_below(b"a", b"a/z"));
+    }
 
     #[test]
     fn base64_as_coreutils_does_it() {

@@ -1,5 +1,8 @@
 //! The catalogue of a tree: JSON lines, one per segment, in blobs of their own.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::document::Tree;
@@ -195,11 +198,77 @@ pub(crate) struct Catalogue<'s> {
 
 impl<'s> Catalogue<'s> {
     pub(crate) fn new(readers: Readers<'s>, tree: &'s Tree) -> Catalogue<'s> {
+        Catalogue::of(readers, &tree.catalogue)
+    }
+
+    /// Some of a tree's blobs.
+    pub(crate) fn of(readers: Readers<'s>, blobs: &'s [Id]) -> Catalogue<'s> {
         Catalogue {
             readers,
-            blobs: tree.catalogue.iter(),
+            blobs: blobs.iter(),
             pending: Vec::new().into_iter(),
         }
+    }
+}
+
+/// Finds the blobs of a catalogue that can hold a path, by halving: a tree is in order.
+pub(crate) struct Finder<'s> {
+    readers: Readers<'s>,
+    blobs: &'s [Id],
+    firsts: HashMap<usize, Vec<u8>>,
+}
+
+impl<'s> Finder<'s> {
+    pub(crate) fn new(readers: Readers<'s>, tree: &'s Tree) -> Finder<'s> {
+        Finder {
+            readers,
+            blobs: &tree.catalogue,
+            firsts: HashMap::new(),
+        }
+    }
+
+    /// The blobs that can hold `path` and, where `deep`, what is below it. All of them where one on the way cannot be
+    /// read: who goes through them meets the damage and says so.
+    pub(crate) fn blobs(&mut self, path: &[u8], deep: bool) -> Range<usize> {
+        self.range(path, deep).unwrap_or(0..self.blobs.len())
+    }
+
+    fn range(&mut self, path: &[u8], deep: bool) -> Option<Range<usize>> {
+        let after = self.search(|first| bytes::tree_order(first, path).is_le())?;
+        let start = after.saturating_sub(1);
+        let end = if deep {
+            self.search(|first| {
+                bytes::tree_order(first, path).is_le() || bytes::is_below(first, path)
+            })?
+        } else {
+            after
+        };
+        Some(start..end.max(start))
+    }
+
+    /// The number of blobs, from the first, whose first path is one for which `before` holds.
+    fn search(&mut self, before: impl Fn(&[u8]) -> bool) -> Option<usize> {
+        let (mut low, mut high) = (0, self.blobs.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if before(self.first(middle)?) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Some(low)
+    }
+
+    fn first(&mut self, at: usize) -> Option<&[u8]> {
+        if !self.firsts.contains_key(&at) {
+            let json = self.readers.blob(&self.blobs[at]).ok()?;
+            let line = json.split(|b| *b == b'\n').find(|t| !t.is_empty())?;
+            let first = parse(&self.blobs[at], line).ok()?.pop()?.entries;
+            let path = bytes::of(&first.first()?.path).to_vec();
+            self.firsts.insert(at, path);
+        }
+        self.firsts.get(&at).map(Vec::as_slice)
     }
 }
 

@@ -102,8 +102,8 @@ pub enum Error {
         /// One reason per place that was tried.
         reason: String,
     },
-    /// A pattern of an exclusion that cannot be understood.
-    #[error("the exclusion {pattern:?} is not usable: {reason}")]
+    /// A pattern that cannot be understood.
+    #[error("the pattern {pattern:?} is not usable: {reason}")]
     Pattern {
         /// The pattern.
         pattern: String,
@@ -129,6 +129,14 @@ pub enum Error {
         file: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A file of a snapshot cannot be delivered.
+    #[error("{path}: {source}")]
+    File {
+        /// Its path on the host.
+        path: String,
+        /// The reason.
+        source: Box<Error>,
     },
     /// Every target of a backup has failed.
     #[error("no target is left to write to: {0}")]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::backup::TreeSource;
 use crate::events::Events;
+use crate::pattern::{check_brackets, glob, is_wild};
 use crate::walk::{Visit, Walk};
 use crate::{Error, Result, bytes};
 
@@ -69,7 +70,7 @@ impl Exclusions {
         if whole && !body.starts_with('/') {
             bytes.insert(0, b'/');
         }
-        if bytes.iter().any(|b| b"*?[\\".contains(b)) {
+        if is_wild(&bytes) {
             self.globs.push(Glob {
                 number,
                 whole,
@@ -134,101 +135,6 @@ impl Exclusions {
                 |g: &&Glob| holds(&g.number) && glob(&g.pattern, if g.whole { path } else { name });
             self.globs.iter().find(fits).map(|g| g.number)
         })
-    }
-}
-
-fn check_brackets(pattern: &[u8]) -> Result<(), &'static str> {
-    let mut rest = pattern;
-    while let Some((first, tail)) = rest.split_first() {
-        rest = match first {
-            b'\\' => tail.get(1..).ok_or("it ends with a backslash")?,
-            b'[' => set(tail, 0).ok_or("a bracket is not closed")?.1,
-            _ => tail,
-        };
-    }
-    Ok(())
-}
-
-/// Is `byte` in the set that begins after `[`, and what comes after its end?
-fn set(pattern: &[u8], byte: u8) -> Option<(bool, &[u8])> {
-    let (negated, mut rest) = match pattern {
-        [b'!' | b'^', rest @ ..] => (true, rest),
-        _ => (false, pattern),
-    };
-    let mut found = false;
-    let mut first = true;
-    loop {
-        match rest {
-            [b']', after @ ..] if !first => return Some((found != negated, after)),
-            [low, b'-', high, after @ ..] if *high != b']' => {
-                found |= (*low..=*high).contains(&byte);
-                rest = after;
-            }
-            [one, after @ ..] => {
-                found |= *one == byte;
-                rest = after;
-            }
-            [] => return None,
-        }
-        first = false;
-    }
-}
-
-/// Does the pattern fit the whole text? Backtracks to the last star only, and to the last double star when that fails,
-/// so that no pattern takes exponential time.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (pattern, text);
-    let mut star: Option<(&[u8], &[u8])> = None;
-    let mut double: Option<(&[u8], &[u8], bool)> = None;
-    loop {
-        if let [b'*', b'*', rest @ ..] = p {
-            // `**/` stands for whole names, none included; other double stars for any bytes.
-            let names = rest.strip_prefix(b"/");
-            p = names.unwrap_or(rest);
-            double = Some((p, t, names.is_some()));
-            star = None;
-            continue;
-        }
-        if let [b'*', rest @ ..] = p {
-            p = rest;
-            star = Some((p, t));
-            continue;
-        }
-        let step = match (p, t) {
-            ([], []) => return true,
-            (_, []) | ([], _) => None,
-            ([b'?', p @ ..], [b, t @ ..]) => (*b != b'/').then_some((p, t)),
-            ([b'[', p @ ..], [b, t @ ..]) => match set(p, *b) {
-                Some((true, after)) if *b != b'/' => Some((after, t)),
-                _ => None,
-            },
-            ([b'\\', a, p @ ..], [b, t @ ..]) | ([a, p @ ..], [b, t @ ..]) => {
-                (a == b).then_some((p, t))
-            }
-        };
-        if let Some(next) = step {
-            (p, t) = next;
-            continue;
-        }
-        // One more byte for the last star, or for the last double star.
-        match (&mut star, &mut double) {
-            (Some((after, from)), _) if from.first().is_some_and(|b| *b != b'/') => {
-                *from = &from[1..];
-                (p, t) = (after, from);
-            }
-            (_, Some((after, from, names))) if !from.is_empty() => {
-                let skip = if *names {
-                    from.iter().position(|b| *b == b'/').map(|at| at + 1)
-                } else {
-                    Some(1)
-                };
-                let Some(skip) = skip else { return false };
-                *from = &from[skip..];
-                (p, t) = (after, from);
-                star = None;
-            }
-            _ => return false,
-        }
     }
 }
 

@@ -5,12 +5,16 @@
 //! [`events::Events`].
 
 pub mod backup;
+pub mod browse;
+pub mod diff;
 pub mod document;
 pub mod error;
 pub mod events;
 pub mod exclude;
 pub mod extract;
+pub mod find;
 pub mod list;
+pub mod pattern;
 pub mod prune;
 pub mod store;
 pub mod verify;

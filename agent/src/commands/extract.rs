@@ -30,14 +30,15 @@ struct Done {
 /// Copies files out of a restore point.
 pub fn run(context: &Context, args: &ExtractArgs) -> anyhow::Result<Outcome> {
     let targets = chosen(&args.from.from, &context.config, "--from")?;
-    let wanted = args
+    let named = args
         .paths
         .iter()
-        .map(|p| paths::normal(p))
+        .map(|p| paths::pattern(p))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let progress = Progress::new(context.out.quiet);
     reading(&targets, |sources| {
         let (id, snapshot) = sources.snapshot(&args.snapshot)?;
+        let wanted = expand(sources, &snapshot, &named)?;
         if let Some(path) = paths::outside(&snapshot.trees, &wanted).first() {
             let trees: Vec<_> = snapshot
                 .trees
@@ -78,6 +79,29 @@ pub fn run(context: &Context, args: &ExtractArgs) -> anyhow::Result<Outcome> {
             Outcome::Fine
         })
     })
+}
+
+/// Paths for the patterns; one that fits nothing is an error, as nothing would look like success.
+fn expand(
+    sources: &Sources,
+    snapshot: &Snapshot,
+    named: &[PathBuf],
+) -> anyhow::Result<Vec<PathBuf>> {
+    let (patterns, mut wanted): (Vec<PathBuf>, Vec<PathBuf>) =
+        named.iter().cloned().partition(|p| paths::is_wild(p));
+    if !patterns.is_empty() {
+        let (found, nothing) =
+            bundle::list::matching(&sources.readers(), &snapshot.trees, &patterns)?;
+        if !nothing.is_empty() {
+            let nothing: Vec<_> = nothing.iter().map(|p| p.display().to_string()).collect();
+            bail!(
+                "nothing in the restore point fits {}; `lifeboat find` looks in the others",
+                nothing.join(", ")
+            );
+        }
+        wanted.extend(found);
+    }
+    Ok(wanted)
 }
 
 fn into_directory(

@@ -3,11 +3,15 @@
 pub mod arm;
 pub mod backup;
 pub mod config;
+pub mod diff;
 pub mod disarm;
 pub mod extract;
+pub mod find;
 pub mod inventory;
 pub mod layout;
 pub mod list;
+pub mod ls;
+pub mod mount;
 pub mod plan;
 pub mod prepare;
 pub mod prune;

@@ -196,7 +196,7 @@ fn files(
             let written = if context.out.json {
                 json_line(&path, &entry)?
             } else {
-                ls_line(&path, &entry)
+                crate::listing::line(&path, &entry)
             };
             match writeln!(out, "{written}") {
                 Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Outcome::Fine),
@@ -227,84 +227,4 @@ fn json_line(path: &Path, entry: &Entry) -> anyhow::Result<String> {
             .map(|t| t.to_string_lossy().into_owned()),
         state: &entry.state,
     })?)
-}
-
-fn ls_line(path: &Path, entry: &Entry) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let kind = match entry.kind {
-        EntryKind::File | EntryKind::Hardlink => '-',
-        EntryKind::Dir => 'd',
-        EntryKind::Symlink => 'l',
-        EntryKind::Char => 'c',
-        EntryKind::Block => 'b',
-        EntryKind::Fifo => 'p',
-    };
-    let bits: String = (0..9)
-        .map(|i| {
-            if entry.mode >> (8 - i) & 1 == 1 {
-                ['r', 'w', 'x'][i as usize % 3]
-            } else {
-                '-'
-            }
-        })
-        .collect();
-    let owner = format!("{}:{}", entry.uid, entry.gid);
-    let size = match entry.rdev {
-        Some((major, minor)) => format!("{major}, {minor}"),
-        None => entry.size.to_string(),
-    };
-    let show = |p: &Path| crate::progress::printable(p.as_os_str().as_bytes());
-    let target = match (&entry.target, entry.kind) {
-        (Some(t), EntryKind::Symlink) => format!(" -> {}", show(t)),
-        (Some(t), _) => format!(" same as {}", show(t)),
-        (None, _) => String::new(),
-    };
-    let state = match entry.state {
-        Some(EntryState::Changed) => "  (changed while it was read)",
-        Some(EntryState::Vanished) => "  (vanished before it was read)",
-        Some(EntryState::Unreadable) => "  (could not be read; not in the restore point)",
-        Some(EntryState::Partial) => "  (could not be read completely)",
-        None => "",
-    };
-    let time = values::rfc3339(entry.mtime.0);
-    format!(
-        "{kind}{bits} {owner:>11} {size:>12} {time} {}{target}{state}",
-        show(path)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_read_like_ls() {
-        let entry = Entry {
-            path: "bin/su".into(),
-            kind: EntryKind::File,
-            size: 72_000,
-            mode: 0o4755,
-            uid: 0,
-            gid: 0,
-            mtime: (951_782_400, 5),
-            ctime: (0, 0),
-            ino: 1,
-            rdev: None,
-            target: None,
-            content: None,
-            state: None,
-        };
-        let line = ls_line(Path::new("/bin/su"), &entry);
-        assert_eq!(
-            line,
-            "-rwxr-xr-x         0:0        72000 2000-02-29T00:00:00Z /bin/su"
-        );
-        let device = Entry {
-            kind: EntryKind::Char,
-            rdev: Some((1, 3)),
-            ..entry
-        };
-        assert!(ls_line(Path::new("/x"), &device).starts_with("crwxr-xr-x"));
-        assert!(ls_line(Path::new("/x"), &device).contains(" 1, 3 "));
-    }
 }
