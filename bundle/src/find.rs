@@ -1,7 +1,7 @@
 //! Files by name or pattern in all snapshots at hand.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -91,11 +91,6 @@ pub fn find(
         let host = snapshot.host.machine_id.as_str();
         let number = counts.entry(host).or_default();
         *number += 1;
-        let mount_points: HashSet<&Path> = snapshot
-            .trees
-            .iter()
-            .map(|t| Path::new(&t.mount_point))
-            .collect();
         for tree in &snapshot.trees {
             for blob in &tree.catalogue {
                 if events.cancelled() {
@@ -109,9 +104,9 @@ pub fn find(
                 });
                 for entry in hits.iter() {
                     let path = list::on_host(tree, &entry.path);
-                    // A directory that another tree is mounted on is not seen on the host.
-                    let root = entry.path == Path::new(".");
-                    if !root && mount_points.contains(path.as_path()) {
+                    // What another tree is mounted on is not seen on the host.
+                    let holder = list::holder(&snapshot.trees, &path);
+                    if !holder.is_some_and(|h| std::ptr::eq(h, tree)) {
                         continue;
                     }
                     let key = (host, snapshot.host.hostname.as_str(), path);

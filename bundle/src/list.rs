@@ -287,13 +287,16 @@ impl Iterator for Walk<'_> {
                 Ok(entry) => entry,
                 Err(error) => return Some(Err(error)),
             };
-            let path = on_host(stage.tree, &entry.path);
+            let tree = stage.tree;
+            let path = on_host(tree, &entry.path);
             let mounted = |t: &&Tree| Path::new(&t.mount_point) == path;
-            if entry.path != Path::new(".") && self.trees.iter().any(|t| mounted(&t)) {
-                match self.waiting.iter().position(mounted) {
-                    Some(at) if self.shown(&path) => self.enter(at),
-                    _ => {}
+            if let Some(at) = self.waiting.iter().position(mounted) {
+                if entry.path != Path::new(".") && self.shown(&path) {
+                    self.enter(at);
                 }
+            }
+            // What another tree is mounted on is not seen on the host.
+            if !holder(self.trees, &path).is_some_and(|t| std::ptr::eq(t, tree)) {
                 continue;
             }
             // A tree below no directory of another is listed where it begins, however deep that is.

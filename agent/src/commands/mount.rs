@@ -92,7 +92,11 @@ fn serve(session: BackgroundSession, dir: &std::path::Path) -> anyhow::Result<()
                 .context("the file system ended with an error");
         }
         match nix::mount::umount(dir) {
-            Ok(()) => break,
+            Ok(()) => {
+                return session
+                    .join()
+                    .context("the file system ended with an error");
+            }
             Err(nix::errno::Errno::EBUSY) if look < PATIENCE => {
                 if look == 0 {
                     eprintln!("{} is in use; waiting for that to end", dir.display());

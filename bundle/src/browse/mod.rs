@@ -318,6 +318,28 @@ impl Browser {
         })
     }
 
+    /// Where data, or a hole, begins at or after `offset`; `None` beyond the end. The end of a file is a hole.
+    pub fn seek(&self, ino: u64, offset: u64, hole: bool) -> Result<Option<u64>> {
+        self.with(ino, |index, node| {
+            let n = &index.nodes[node as usize];
+            if offset >= n.size {
+                return Ok(None);
+            }
+            let Some(list) = &n.content else {
+                return Ok(Some(if hole { n.size } else { offset }));
+            };
+            let pieces = self.pieces(list, n.size)?;
+            let from = pieces.partition_point(|(at, piece)| at + piece.size() <= offset);
+            let found = pieces[from..]
+                .iter()
+                .find(|(_, piece)| matches!(piece, Piece::Hole(_)) == hole);
+            Ok(match found {
+                Some((at, _)) => Some(offset.max(*at)),
+                None => hole.then_some(n.size),
+            })
+        })
+    }
+
     fn read_large(&self, list: &Id, size: u64, offset: u64, end: u64) -> Result<Vec<u8>> {
         let pieces = self.pieces(list, size)?;
         let mut out = vec![0; (end - offset) as usize];
