@@ -309,3 +309,86 @@ pub(crate) fn parse(id: &Id, json: &[u8]) -> Result<Vec<Line>> {
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::{Backup, BackupOptions, TreeSource};
+    use crate::events::Silent;
+    use crate::exclude::Exclusions;
+    use crate::list;
+    use crate::store::{Store, StoreOptions};
+    use std::path::Path;
+
+    #[test]
+    fn a_path_is_found_without_reading_the_whole_catalogue() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, target) = (dir.path().join("root"), dir.path().join("store"));
+        std::fs::create_dir(&target).unwrap();
+        // Long names fill a catalogue with few files.
+        for outer in 0..12 {
+            let sub = root.join(format!("{outer:02}/{}", "d".repeat(200)));
+            std::fs::create_dir_all(&sub).unwrap();
+            for inner in 0..500 {
+                std::fs::write(
+                    sub.join(format!("{inner:03}{}", "f".repeat(200))),
+                    [1; 4000],
+                )
+                .unwrap();
+            }
+        }
+        let store = Store::create(&target, &StoreOptions::default()).unwrap();
+        let mut backup = Backup::start(vec![store], BackupOptions::default(), &Silent).unwrap();
+        let source = TreeSource {
+            root,
+            mount_point: "/".into(),
+            exclude: Exclusions::none(),
+        };
+        let tree = backup.tree(&source).unwrap();
+        assert!(
+            backup.commit(crate::backup::tests::draft(vec![tree.clone()]))[0]
+                .snapshot
+                .is_ok()
+        );
+        let store = Store::open_read_only(&target).unwrap();
+        let stores = [&store];
+        let blobs = tree.catalogue.len();
+        assert!(blobs >= 5, "{blobs} blobs are too few to tell");
+
+        let all: Vec<Entry> = list::entries(&stores, &tree)
+            .collect::<Result<_>>()
+            .unwrap();
+        for entry in all.iter().step_by(397).chain(&all[..14]).chain(all.last()) {
+            let mut finder = Finder::new(Readers::new(&stores), &tree);
+            let found = finder.blobs(bytes::of(&entry.path), false);
+            assert_eq!(found.len(), 1);
+            assert!(
+                finder.firsts.len() < blobs,
+                "{} of {blobs}",
+                finder.firsts.len()
+            );
+            for deep in [false, true] {
+                let found: Vec<Entry> = list::below(&stores, &tree, &entry.path, deep)
+                    .collect::<Result<_>>()
+                    .unwrap();
+                let expected = all.iter().filter(|e| {
+                    let root = entry.path == Path::new(".");
+                    e.path == entry.path || (deep && (root || e.path.starts_with(&entry.path)))
+                });
+                assert!(found.iter().eq(expected), "{:?} {deep}", entry.path);
+            }
+        }
+        for nothing in ["0", "00/e", "zz", "05/no such file"] {
+            assert_eq!(
+                list::below(&stores, &tree, Path::new(nothing), true).count(),
+                0
+            );
+        }
+        // Where a blob on the way is lost, everything is looked at, and the loss is said.
+        let mut damaged = tree.clone();
+        damaged.catalogue[blobs / 2] = Id::of(b"lost");
+        let found = list::below(&stores, &damaged, &all[1].path, false);
+        let (good, bad): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
+        assert_eq!((good.len(), bad.len()), (1, 1));
+    }
+}

@@ -9,7 +9,7 @@ mod reader;
 mod sink;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 
 use std::fs::File;

@@ -16,7 +16,7 @@ use crate::member::{self, Extra};
 use crate::store::StoreOptions;
 use crate::verify::{VerifyOptions, verify};
 
-fn draft(trees: Vec<Tree>) -> SnapshotDraft {
+pub(crate) fn draft(trees: Vec<Tree>) -> SnapshotDraft {
     SnapshotDraft {
         host: HostIdentity {
             machine_id: String::new(),

@@ -1,10 +1,10 @@
 //! What an extraction needs, from the catalogue: which entries, which segments, which chunks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::{FileProblem, Selection};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Finder};
 use crate::content::{self, Piece};
 use crate::document::Tree;
 use crate::list::{Entry, EntryKind, EntryState};
@@ -88,16 +88,36 @@ pub(super) struct Plan {
     pub doubtful: Vec<FileProblem>,
     pub not_found: Vec<PathBuf>,
     pub bytes: u64,
+    /// Numbers of the catalogue blobs that can hold something selected.
+    parts: BTreeSet<usize>,
     /// Catalogue blobs that cannot be read: what they list is unknown.
     pub lost: Vec<FileProblem>,
 }
 
 impl Plan {
     pub(super) fn new(stores: &[&Store], tree: &Tree, filter: &Filter) -> Plan {
-        let mut plan = Plan::default();
+        let parts = match &filter.paths {
+            None => (0..tree.catalogue.len()).collect(),
+            Some(paths) => {
+                // One file of many must not cost a look at all of them.
+                let mut finder = Finder::new(Readers::new(stores), tree);
+                let below = paths.iter().map(|p| (p.as_slice(), true));
+                let above = filter.above.iter().map(|p| (p.as_slice(), false));
+                below
+                    .chain(above)
+                    .chain([(&b"."[..], false)])
+                    .flat_map(|(path, deep)| finder.blobs(path, deep))
+                    .collect()
+            }
+        };
+        let mut plan = Plan {
+            parts,
+            ..Plan::default()
+        };
+        let blobs = plan.catalogue(tree);
         let mut found: HashSet<Vec<u8>> = HashSet::new();
         let mut unresolved: HashSet<Vec<u8>> = HashSet::new();
-        for line in Catalogue::new(Readers::new(stores), tree) {
+        for line in Catalogue::of(Readers::new(stores), &blobs) {
             let line = match line {
                 Ok(line) => line,
                 Err(error) => {
@@ -196,7 +216,15 @@ impl Plan {
 
     /// Finds the segments of first names that are not selected themselves.
     fn resolve(&mut self, stores: &[&Store], tree: &Tree) {
-        for line in Catalogue::new(Readers::new(stores), tree).flatten() {
+        let mut finder = Finder::new(Readers::new(stores), tree);
+        let parts: BTreeSet<usize> = self
+            .alias
+            .keys()
+            .flat_map(|path| finder.blobs(path, false))
+            .collect();
+        let blobs: Vec<Id> = parts.iter().map(|i| tree.catalogue[*i]).collect();
+        self.parts.extend(parts);
+        for line in Catalogue::of(Readers::new(stores), &blobs).flatten() {
             let needed: Vec<Entry> = line
                 .entries
                 .into_iter()
@@ -223,6 +251,11 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// The catalogue blobs that can hold something selected, in order.
+    pub(super) fn catalogue(&self, tree: &Tree) -> Vec<Id> {
+        self.parts.iter().map(|i| tree.catalogue[*i]).collect()
     }
 
     /// Where a member goes.

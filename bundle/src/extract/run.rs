@@ -358,7 +358,8 @@ impl Shared<'_> {
             .iter()
             .map(|(id, wanted)| (*id, wanted))
             .collect();
-        for line in Catalogue::new(Readers::new(self.stores), tree).flatten() {
+        let blobs = self.plan.catalogue(tree);
+        for line in Catalogue::of(Readers::new(self.stores), &blobs).flatten() {
             let (Some(reason), Some(wanted)) = (lost.get(&line.segment), wanted.get(&line.segment))
             else {
                 continue;

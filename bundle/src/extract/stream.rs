@@ -87,7 +87,8 @@ pub(super) fn to_tar(
     let mut absent: std::collections::HashSet<std::path::PathBuf> =
         std::collections::HashSet::new();
     let mut content = Vec::new();
-    for line in Catalogue::new(Readers::new(stores), tree).flatten() {
+    let blobs = plan.catalogue(tree);
+    for line in Catalogue::of(Readers::new(stores), &blobs).flatten() {
         let Some(wanted) = wanted.get(&line.segment) else {
             continue;
         };
