@@ -11,7 +11,7 @@ use crate::values::{Hours, Size};
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  failed; for verify: damage was found
+  1  failed; for verify: damage was found; for find: nothing was found
   2  wrong usage, or a wrong configuration
   3  done, with warnings: files changed or vanished meanwhile or were unreadable, parts of the
      layout that a restore will not remake, or one of several targets failed

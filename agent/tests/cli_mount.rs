@@ -200,3 +200,23 @@ fn damage_is_an_error_of_the_file_and_a_line() {
     let (_, text) = mounted.end();
     assert!(text.contains("/tree/big.bin: blob"), "{text}");
 }
+
+#[test]
+fn a_signal_ends_a_mount_that_is_in_use() {
+    if !possible() {
+        return;
+    }
+    let bench = Bench::with_store();
+    bench.make_tree();
+    bench.backup().expect(0);
+    let mut mounted = Mounted::new(&bench, "latest");
+    let shown = bench.extracted("mnt");
+    let mut held = fs::File::open(shown.join("big.bin")).unwrap();
+    mounted.signal(nix::sys::signal::Signal::SIGTERM);
+    let (code, text) = mounted.end();
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("was still in use"), "{text}");
+    assert!(!mounted.is_there());
+    // Whoever still holds a file gets an error, and does not hang.
+    assert!(held.read(&mut [0; 1]).is_err());
+}

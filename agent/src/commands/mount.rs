@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bundle::browse::Browser;
 use fuser::{BackgroundSession, Config, MountOption, Session};
+use nix::mount::MntFlags;
 
 use crate::cli::MountArgs;
 use crate::output::{Outcome, Refused};
@@ -14,7 +15,7 @@ use crate::{Context, fuse, signals, values};
 /// How often is looked whether a signal came.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a busy mount is waited for at a signal, in looks.
-const PATIENCE: u32 = 50;
+const PATIENCE: u32 = 30;
 
 /// Shows restore points as a file system, until it is unmounted or a signal comes.
 pub fn run(context: &Context, args: &MountArgs) -> anyhow::Result<Outcome> {
@@ -104,9 +105,12 @@ fn serve(session: BackgroundSession, dir: &std::path::Path) -> anyhow::Result<()
                 std::thread::sleep(LOOK);
             }
             Err(nix::errno::Errno::EBUSY) => {
-                // Without its server the file system would hang whoever uses it; detached, it ends with them.
-                nix::mount::umount2(dir, nix::mount::MntFlags::MNT_DETACH)
-                    .with_context(|| format!("cannot unmount {}", dir.display()))?;
+                // Without its server the file system would hang whoever uses it. Forced, the kernel ends the
+                // connection: they get errors, and the stores are let go.
+                let _ = nix::mount::umount2(dir, MntFlags::MNT_FORCE);
+                let detached = nix::mount::umount2(dir, MntFlags::MNT_DETACH);
+                detached.with_context(|| format!("cannot unmount {}", dir.display()))?;
+                let _ = session.join();
                 bail!(
                     "{} was still in use and is detached; what was open there can no longer be read",
                     dir.display()
