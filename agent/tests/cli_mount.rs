@@ -178,6 +178,7 @@ fn all_restore_points_side_by_side_until_unmounted() {
     nix::mount::umount(&mounted.at).unwrap();
     let (code, text) = mounted.end();
     assert_eq!(code, 0, "{text}");
+    assert!(!text.contains("WARN"), "{text}");
 }
 
 #[test]
