@@ -90,6 +90,7 @@ mod tests {
             .iter()
             .map(|m| Tree {
                 mount_point: (*m).to_owned(),
+                filesystem: None,
                 catalogue: Vec::new(),
                 entries: 0,
                 files: 0,

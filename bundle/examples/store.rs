@@ -52,6 +52,7 @@ fn backup(tree: &str, targets: &[&str]) -> Outcome {
     let source = TreeSource {
         root: PathBuf::from(tree),
         mount_point: "/".into(),
+        filesystem: None,
         exclude: Exclusions::none(),
     };
     let tree = backup.tree(&source)?;

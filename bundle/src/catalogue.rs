@@ -290,6 +290,15 @@ impl Iterator for Catalogue<'_> {
     }
 }
 
+/// The path of a line's first entry; `None` where that cannot be said without taking it apart.
+pub(crate) fn first_path(line: &[u8]) -> Option<Vec<u8>> {
+    const MARK: &[u8] = b"\"entries\":[";
+    let at = line.windows(MARK.len()).take(200).position(|w| w == MARK)? + MARK.len();
+    let mut entries = serde_json::Deserializer::from_slice(&line[at..]).into_iter::<WireEntry>();
+    let entry = entries.next()?.ok()?;
+    from_text(entry.path, entry.path_b64).ok()?
+}
+
 /// The lines of one catalogue blob.
 pub(crate) fn parse(id: &Id, json: &[u8]) -> Result<Vec<Line>> {
     let damaged = |reason: String| Error::malformed(format!("catalogue {}", id.short()), reason);

@@ -51,6 +51,9 @@ pub struct Snapshot {
 pub struct Tree {
     /// Where the file system was mounted, `/` first.
     pub mount_point: String,
+    /// Which file system it was: its UUID. Where it is not known, the next backup reads everything again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<String>,
     /// The catalogue's blobs, in order: JSON lines that name the segments and their entries.
     pub catalogue: Vec<Id>,
     /// Number of entries of every kind.
@@ -137,8 +140,12 @@ pub struct Problem {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stats {
-    /// Bytes of plain content that the trees and images refer to in this run.
+    /// Bytes of files and block devices that were read.
     pub bytes_read: u64,
+    /// Bytes of files that were not read, as an earlier snapshot holds them.
+    pub bytes_referenced: u64,
+    /// Segments that were taken from an earlier snapshot.
+    pub segments_reused: u64,
     /// Seconds from the start of the backup to the document.
     pub seconds: u64,
 }

@@ -292,6 +292,7 @@ mod tests {
         let source = TreeSource {
             root: dir.path().into(),
             mount_point: "/mnt".into(),
+            filesystem: None,
             exclude,
         };
         let estimate = estimate(&source, &crate::events::Silent).unwrap();

@@ -21,6 +21,24 @@ pub(super) struct Inode {
 }
 
 impl Inode {
+    /// The name under which the content is kept; `None` when it is still to be read. Waits until that is known, see
+    /// [`Role::resolve`].
+    pub(super) fn kept(&self) -> Option<Arc<[u8]>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match &*state {
+                State::Kept(path) => return Some(path.clone()),
+                State::Missed => return None,
+                State::Pending => {
+                    state = self
+                        .settled
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
     fn settle(&self, state: State) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         self.settled.notify_all();
@@ -70,6 +88,10 @@ impl Role {
 pub(super) struct First(Arc<Inode>);
 
 impl First {
+    pub(super) fn inode(&self) -> &Arc<Inode> {
+        &self.0
+    }
+
     pub(super) fn kept(&self, path: &[u8]) {
         self.0.settle(State::Kept(path.into()));
     }

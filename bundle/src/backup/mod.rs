@@ -5,6 +5,9 @@
 
 mod chunks;
 mod links;
+mod previous;
+#[cfg(test)]
+mod previous_tests;
 mod reader;
 mod sink;
 mod target;
@@ -50,6 +53,9 @@ pub struct BackupOptions {
     pub workers: usize,
     /// Packs end at the first blob beyond this many bytes; 128 MiB unless set.
     pub pack_size: u64,
+    /// The `machine_id` whose newest restore point on the targets spares the reading of files that have not changed
+    /// since; without it, everything is read.
+    pub since: Option<String>,
 }
 
 impl Default for BackupOptions {
@@ -61,6 +67,7 @@ impl Default for BackupOptions {
             compression: Codec::Zstd(3),
             workers,
             pack_size: 128 << 20,
+            since: None,
         }
     }
 }
@@ -72,6 +79,8 @@ pub struct TreeSource {
     pub root: PathBuf,
     /// Where it belongs on the host: `/`, `/var`.
     pub mount_point: PathBuf,
+    /// Which file system it is: its UUID. Files are spared the reading only where an earlier snapshot saw the same one.
+    pub filesystem: Option<String>,
     /// What is left out; patterns see paths on the host (below `mount_point`).
     pub exclude: Exclusions,
 }
@@ -131,7 +140,9 @@ pub struct Backup<'e> {
     writers: Vec<JoinHandle<Result<Written>>>,
     time: String,
     started: Instant,
-    bytes_read: u64,
+    stats: Stats,
+    previous: Vec<previous::Previous>,
+    racy: i64,
     #[cfg(test)]
     hook: Option<Hook<'e>>,
 }
@@ -161,6 +172,10 @@ impl<'e> Backup<'e> {
         };
         let time = time::rfc3339(time::now());
         warn_of_future(&targets, &time, events)?;
+        let previous = match &options.since {
+            Some(machine) => previous::find(&targets, machine, &time)?,
+            None => Vec::new(),
+        };
         let shared = Arc::new(Shared::new(targets));
         let (jobs, queue) = bounded(options.workers * 2);
         let mut to_writers = Vec::new();
@@ -190,7 +205,9 @@ impl<'e> Backup<'e> {
             writers,
             time,
             started: Instant::now(),
-            bytes_read: 0,
+            stats: Stats::default(),
+            previous,
+            racy: previous::RACY,
             #[cfg(test)]
             hook: None,
         })
@@ -215,12 +232,28 @@ impl<'e> Backup<'e> {
         let run = tree::Run {
             mount_point,
             events: self.events,
+            racy: self.racy,
             #[cfg(test)]
             hook: self.hook,
         };
-        let tree = tree::store(source, self.sink()?, self.options.workers, &run)?;
-        self.bytes_read += tree.bytes;
+        let previous = source.filesystem.as_deref().and_then(|filesystem| {
+            let mut known = self.previous.iter();
+            known.find(|p| p.is_of(&run.mount_point, filesystem))
+        });
+        let workers = self.options.workers;
+        let (tree, spared) = tree::store(source, self.sink()?, workers, &run, previous)?;
+        self.stats.bytes_read += tree.bytes.saturating_sub(spared.bytes);
+        self.stats.bytes_referenced += spared.bytes;
+        self.stats.segments_reused += spared.segments;
         Ok(tree)
+    }
+
+    /// Sizes and times so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            seconds: self.started.elapsed().as_secs(),
+            ..self.stats.clone()
+        }
     }
 
     /// Stores a block device's content.
@@ -238,7 +271,7 @@ impl<'e> Backup<'e> {
         chunks::advise_once(&file);
         let content =
             chunks::Chunker::default().store(&file, size, regular, self.sink()?, self.events)?;
-        self.bytes_read += size;
+        self.stats.bytes_read += size;
         let short = content.short.then(|| "it ended early".to_string());
         Ok(Image {
             node: source.node.clone(),
@@ -263,10 +296,7 @@ impl<'e> Backup<'e> {
             trees: draft.trees,
             images: draft.images,
             summary,
-            stats: Stats {
-                bytes_read: self.bytes_read,
-                seconds: self.started.elapsed().as_secs(),
-            },
+            stats: self.stats(),
             facts: draft.facts,
         };
         let document = serde_json::to_vec_pretty(&snapshot);

@@ -10,6 +10,7 @@ use nix::fcntl::{OFlag, readlinkat};
 
 use super::chunks::{Chunker, advise_once, has_holes};
 use super::links::Role;
+use super::previous::{Judge, OldLine};
 use super::sink::Sink;
 use super::tree::{INLINE_MAX, Run};
 use crate::document::{Problem, Summary};
@@ -45,6 +46,9 @@ pub(super) struct Batch {
     pub entries: u64,
     pub files: u64,
     pub bytes: u64,
+    /// Bytes of these, and segments, that an earlier snapshot holds: they were not read.
+    pub referenced: u64,
+    pub reused: u64,
 }
 
 /// One reader thread's state.
@@ -59,6 +63,8 @@ pub(super) struct Reader<'r> {
     value: Vec<u8>,
     directory: Option<(Vec<u8>, OwnedFd)>,
     batch: Batch,
+    /// Extended attributes of the entry at hand could not be read.
+    lost: bool,
 }
 
 /// Why an entry has no member.
@@ -94,11 +100,44 @@ impl<'r> Reader<'r> {
             value: vec![0; 64 << 10],
             directory: None,
             batch: Batch::default(),
+            lost: false,
         }
     }
 
+    /// References the batch's segment in an earlier snapshot where that is the same, or reads it.
+    pub(super) fn read_or_reuse(
+        &mut self,
+        items: Vec<Item>,
+        old: Option<(&Judge<'_>, OldLine)>,
+    ) -> Result<Batch> {
+        let reused = old.and_then(|(judge, line)| Some((judge.reuse(&items, &line)?, line)));
+        let Some((reused, line)) = reused else {
+            return self.read(items);
+        };
+        if self.run.events.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if let Some(item) = items.first() {
+            self.run.events.item(&item.path);
+        }
+        self.run.events.bytes(reused.bytes);
+        self.sink.reference()?;
+        Ok(Batch {
+            segments: vec![Segment {
+                id: reused.segment,
+                line: line.text().to_vec(),
+            }],
+            summary: Summary::default(),
+            entries: reused.entries,
+            files: reused.files,
+            bytes: reused.bytes,
+            referenced: reused.bytes,
+            reused: 1,
+        })
+    }
+
     /// Reads a batch: one segment, or more when files grew meanwhile.
-    pub(super) fn read(&mut self, items: Vec<Item>) -> Result<Batch> {
+    fn read(&mut self, items: Vec<Item>) -> Result<Batch> {
         // A directory of this name may be another one by now.
         self.directory = None;
         let last = items.len();
@@ -243,6 +282,7 @@ impl<'r> Reader<'r> {
             Err(Errno::EACCES) => Extra::default(),
             Err(error) => return Err(error.into()),
         };
+        self.mark_lost(entry);
         member::push_header(&mut self.segment, entry, &extra, 0);
         Ok(())
     }
@@ -269,6 +309,7 @@ impl<'r> Reader<'r> {
             },
             Err(_) => Extra::default(),
         };
+        self.mark_lost(entry);
         member::push_header(&mut self.segment, entry, &extra, 0);
         Ok(())
     }
@@ -296,6 +337,7 @@ impl<'r> Reader<'r> {
         let mut changed = (before.dev, before.ino) != (seen.dev, seen.ino);
         *entry = describe(path, &before);
         let extra = self.extra_of(&entry.path.clone(), file.as_fd());
+        self.mark_lost(entry);
         #[cfg(test)]
         self.run.hook(path);
         let start = self.segment.len();
@@ -354,6 +396,13 @@ impl<'r> Reader<'r> {
         Ok(())
     }
 
+    /// What misses extended attributes is not complete, and must be read again by the next backup.
+    fn mark_lost(&mut self, entry: &mut Entry) {
+        if std::mem::take(&mut self.lost) {
+            entry.state = Some(EntryState::Partial);
+        }
+    }
+
     fn extra_of(&mut self, path: &std::path::Path, fd: BorrowedFd<'_>) -> Extra {
         let xattrs = self.xattrs(path, &XattrSource::Open(fd.as_raw_fd()));
         Extra {
@@ -409,6 +458,7 @@ impl<'r> Reader<'r> {
 
     fn lost_xattrs(&mut self, path: &std::path::Path, what: &str, reason: &str) {
         let detail = format!("extended attributes: {what}: {reason}");
+        self.lost = true;
         self.problem(bytes::of(path), EntryState::Partial, detail);
     }
 }

@@ -179,6 +179,14 @@ impl Sink {
         })
     }
 
+    /// Counts a blob that every target is known to hold.
+    pub(super) fn reference(&self) -> Result<()> {
+        for target in &self.shared.targets {
+            target.known.fetch_add(1, Ordering::Relaxed);
+        }
+        self.alive()
+    }
+
     fn send(&self, job: Job) -> Result<Id> {
         let id = job.id;
         self.jobs
@@ -188,9 +196,13 @@ impl Sink {
     }
 
     fn check(&self, id: Id) -> Result<Id> {
+        self.alive().map(|()| id)
+    }
+
+    fn alive(&self) -> Result<()> {
         // The targets' own errors are in their results.
         if self.shared.alive() {
-            Ok(id)
+            Ok(())
         } else {
             Err(Error::NoTarget("all of them have failed".to_string()))
         }

@@ -55,6 +55,7 @@ fn with_hook(root: &Path, hook: &(dyn Fn(&[u8]) + Sync)) -> (Summary, Vec<Entry>
     let source = TreeSource {
         root: root.into(),
         mount_point: "/".into(),
+        filesystem: None,
         exclude: Exclusions::none(),
     };
     let tree = backup.tree(&source).unwrap();
@@ -299,6 +300,7 @@ fn a_reader_that_panics_ends_the_backup_with_an_error() {
     let source = TreeSource {
         root,
         mount_point: "/".into(),
+        filesystem: None,
         exclude: Exclusions::none(),
     };
     let error = backup.tree(&source).unwrap_err();
@@ -330,7 +332,7 @@ fn entry(path: &str, kind: EntryKind, target: Option<&str>) -> Entry {
 fn forged(dir: &Path, members: &[(Entry, &[u8])], listed: &[Entry]) -> ExtractReport {
     let store = dir.join("store");
     fs::create_dir(&store).unwrap();
-    let mut backup = start(&store);
+    let backup = start(&store);
     let mut segment = Vec::new();
     for (entry, data) in members {
         member::push_header(&mut segment, entry, &Extra::default(), data.len() as u64);
@@ -347,6 +349,7 @@ fn forged(dir: &Path, members: &[(Entry, &[u8])], listed: &[Entry]) -> ExtractRe
     let summary = Summary::default();
     let tree = Tree {
         mount_point: "/".into(),
+        filesystem: None,
         catalogue,
         entries: 0,
         files: 0,
@@ -354,7 +357,6 @@ fn forged(dir: &Path, members: &[(Entry, &[u8])], listed: &[Entry]) -> ExtractRe
         segments: 1,
         summary,
     };
-    backup.bytes_read = 0;
     assert!(backup.commit(draft(vec![tree]))[0].snapshot.is_ok());
     let store = Store::open_read_only(&store).unwrap();
     let (_, snapshot) = store.snapshot("latest").unwrap();
@@ -457,6 +459,7 @@ fn a_stop_ends_the_backup_and_leaves_no_snapshot() {
     let source = TreeSource {
         root: dir.path().into(),
         mount_point: "/".into(),
+        filesystem: None,
         exclude: Exclusions::none(),
     };
     assert!(matches!(

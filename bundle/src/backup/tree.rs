@@ -9,12 +9,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::TreeSource;
 use super::links::{Links, Role};
+use super::previous::{self, Cursor, Judge, OldLine, Previous};
 use super::reader::{Batch, Item, Reader};
 use super::sink::Sink;
 use crate::catalogue::{self, boundary};
 use crate::document::{Problem, Summary, Tree};
 use crate::events::Events;
 use crate::format::Kind;
+use crate::walk::stat_fd;
 use crate::walk::{Stat, Visit, Walk, open_root};
 use crate::{Error, Id, Result, bytes};
 
@@ -34,6 +36,8 @@ const WINDOW: usize = 128;
 pub(super) struct Run<'r> {
     pub mount_point: String,
     pub events: &'r dyn Events,
+    /// See [`previous::RACY`], which tests do not wait for.
+    pub racy: i64,
     #[cfg(test)]
     pub hook: Option<super::Hook<'r>>,
 }
@@ -51,6 +55,15 @@ impl Run<'_> {
 struct Job {
     number: u64,
     items: Vec<Item>,
+    /// The line of an earlier catalogue that begins like this.
+    old: Option<OldLine>,
+}
+
+/// What an earlier snapshot spared.
+#[derive(Default)]
+pub(super) struct Spared {
+    pub bytes: u64,
+    pub segments: u64,
 }
 
 /// Stores the files of one file system.
@@ -59,20 +72,41 @@ pub(super) fn store(
     sink: &Sink,
     workers: usize,
     run: &Run<'_>,
-) -> Result<Tree> {
+    previous: Option<&Previous>,
+) -> Result<(Tree, Spared)> {
     let root = open_root(&source.root)?;
+    if source.filesystem.is_some() {
+        // A page that a program has mapped and changed already can be changed again without a new time, until it was
+        // written: from here on, every change gives one, and the next backup sees it.
+        if let Err(error) = nix::unistd::syncfs(&root) {
+            tracing::warn!(root = %source.root.display(), %error, "not synced before it is read");
+        }
+    }
+    let top = stat_fd(root.as_fd()).map_err(Error::sys("examine", &source.root))?;
+    let judge = previous.map(|previous| Judge::new(previous, &sink.shared, top.dev, run.racy));
     let (jobs, job_queue) = bounded::<Job>(workers * 2);
     let (done, results) = unbounded::<(u64, Result<Batch>)>();
     let (permits, returned) = bounded::<()>(WINDOW);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let cursor = previous.map(|previous| {
+            let (lines, old) = bounded(WINDOW);
+            scope.spawn(move || previous::stream(previous, &sink.shared, run, &lines));
+            Cursor::new(old)
+        });
         let walker = scope.spawn({
             let stop = &stop;
-            move || walk(source, run, &jobs, &permits, stop)
+            move || walk(source, run, cursor, &jobs, &permits, stop)
         });
         for _ in 0..workers {
-            let (queue, done, sink, root, stop) =
-                (job_queue.clone(), done.clone(), sink.clone(), &root, &stop);
+            let (queue, done, sink, root, stop, judge) = (
+                job_queue.clone(),
+                done.clone(),
+                sink.clone(),
+                &root,
+                &stop,
+                judge.as_ref(),
+            );
             scope.spawn(move || {
                 let mut reader = Reader::new(run, root.as_fd(), sink);
                 for job in queue {
@@ -81,8 +115,10 @@ pub(super) fn store(
                         continue;
                     }
                     // A batch that never comes would let the others wait for it: a defect is an error like others.
-                    let batch = catch_unwind(AssertUnwindSafe(|| reader.read(job.items)))
-                        .unwrap_or(Err(Error::Internal("a reader panicked")));
+                    let batch = catch_unwind(AssertUnwindSafe(|| {
+                        reader.read_or_reuse(job.items, judge.zip(job.old))
+                    }))
+                    .unwrap_or(Err(Error::Internal("a reader panicked")));
                     if done.send((job.number, batch)).is_err() {
                         return;
                     }
@@ -100,11 +136,12 @@ pub(super) fn store(
         let walked = walker
             .join()
             .map_err(|_| Error::Internal("the walker panicked"))?;
-        let mut tree = collected?;
+        let (mut tree, spared) = collected?;
         let seen = walked?;
+        tree.filesystem.clone_from(&source.filesystem);
         tree.mount_point.clone_from(&run.mount_point);
         tree.summary.add(&seen);
-        Ok(tree)
+        Ok((tree, spared))
     })
 }
 
@@ -112,6 +149,7 @@ pub(super) fn store(
 fn walk(
     source: &TreeSource,
     run: &Run<'_>,
+    mut cursor: Option<Cursor>,
     jobs: &Sender<Job>,
     permits: &Sender<()>,
     stop: &AtomicBool,
@@ -120,7 +158,12 @@ fn walk(
     let mut links = Links::default();
     let (mut items, mut size, mut number) = (Vec::new(), 0, 0);
     let mut send = |items: Vec<Item>| {
-        let sent = permits.send(()).is_ok() && jobs.send(Job { number, items }).is_ok();
+        let old = match (&mut cursor, items.first()) {
+            (Some(cursor), Some(first)) => cursor.at(&first.path),
+            _ => None,
+        };
+        let job = Job { number, items, old };
+        let sent = permits.send(()).is_ok() && jobs.send(job).is_ok();
         number += 1;
         sent && !stop.load(Ordering::Relaxed)
     };
@@ -201,9 +244,11 @@ fn collect(
     sink: &Sink,
     results: &Receiver<(u64, Result<Batch>)>,
     returned: &Receiver<()>,
-) -> Result<Tree> {
+) -> Result<(Tree, Spared)> {
+    let mut spared = Spared::default();
     let mut tree = Tree {
         mount_point: String::new(),
+        filesystem: None,
         catalogue: Vec::new(),
         entries: 0,
         files: 0,
@@ -224,6 +269,8 @@ fn collect(
             tree.bytes += batch.bytes;
             tree.segments += batch.segments.len() as u64;
             tree.summary.add(&batch.summary);
+            spared.bytes += batch.referenced;
+            spared.segments += batch.reused;
             for segment in &batch.segments {
                 if let Some(mut blob) = builder.push(&segment.id, &segment.line) {
                     tree.catalogue.push(sink.put(Kind::Catalogue, &mut blob)?);
@@ -234,5 +281,5 @@ fn collect(
     if let Some(mut blob) = builder.finish() {
         tree.catalogue.push(sink.put(Kind::Catalogue, &mut blob)?);
     }
-    Ok(tree)
+    Ok((tree, spared))
 }

@@ -35,6 +35,7 @@ fn store_of(dir: &Path, blobs: &[Vec<u8>]) -> Store {
 fn tree_of(catalogue: &[u8]) -> Tree {
     Tree {
         mount_point: "/".into(),
+        filesystem: None,
         catalogue: vec![Id::of(catalogue)],
         entries: 0,
         files: 0,

@@ -83,6 +83,7 @@ pub fn source(root: &Path) -> TreeSource {
     TreeSource {
         root: root.into(),
         mount_point: "/".into(),
+        filesystem: None,
         exclude: Exclusions::none(),
     }
 }

@@ -67,6 +67,7 @@ impl Work {
             .map(|m| TreeSource {
                 root: m.clone(),
                 mount_point: m,
+                filesystem: None,
                 exclude: exclude.clone(),
             })
             .collect();
@@ -124,6 +125,7 @@ fn directories(
         .map(|m| TreeSource {
             root: m.clone(),
             mount_point: m,
+            filesystem: None,
             exclude: exclude.clone(),
         })
         .collect();

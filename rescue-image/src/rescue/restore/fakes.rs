@@ -174,6 +174,7 @@ impl Parts for Fake {
         let layout = serde_json::to_value(saved())?;
         let tree = Tree {
             mount_point: "/".to_owned(),
+            filesystem: None,
             catalogue: Vec::new(),
             entries: 3,
             files: 2,

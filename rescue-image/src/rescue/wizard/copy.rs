@@ -123,6 +123,7 @@ mod tests {
     fn tree(at: &str) -> Tree {
         Tree {
             mount_point: at.to_owned(),
+            filesystem: None,
             catalogue: Vec::new(),
             entries: 0,
             files: 0,
