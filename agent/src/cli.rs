@@ -154,6 +154,9 @@ pub struct BackupArgs {
     /// zstd:LEVEL, xz:LEVEL or none [default: zstd:3]
     #[arg(long, value_name = "CODEC")]
     pub compression: Option<Compression>,
+    /// Read every file, also those that have not changed since the last restore point
+    #[arg(long)]
+    pub reread: bool,
     /// Do not read the new restore point again
     #[arg(long)]
     pub no_verify: bool,

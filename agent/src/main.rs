@@ -6,6 +6,7 @@ mod config;
 mod disks;
 mod exclusions;
 mod facts;
+mod filesystem;
 mod fuse;
 mod hooks;
 mod listing;

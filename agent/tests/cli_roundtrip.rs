@@ -231,3 +231,45 @@ fn several_roots_are_several_trees() {
     let layout = bench.run(["layout", "latest"]).expect(1);
     assert!(layout.err.contains("not a whole host"), "{}", layout.err);
 }
+
+#[test]
+fn what_has_not_changed_is_not_read_again() {
+    let bench = Bench::with_store();
+    bench.make_tree();
+    let source = bench.path("tree");
+    // Where the tests run on a file system without a lasting name, everything is read, and that is right.
+    let known = nix::sys::statfs::statfs(&source).unwrap().filesystem_type()
+        == nix::sys::statfs::EXT4_SUPER_MAGIC;
+    // Files of the last two seconds before a backup are read again by the next one.
+    std::thread::sleep(std::time::Duration::from_millis(2200));
+    let first = bench.backup().expect(0).json();
+    assert_eq!(first["bytes_read"], first["bytes"]);
+    assert_eq!(first["segments_reused"], 0);
+    let second = bench.backup().expect(0).json();
+    if known {
+        assert_eq!(second["bytes_read"], 0, "{second}");
+        assert_eq!(second["bytes_referenced"], first["bytes"]);
+    }
+    let to = bench.str("store");
+    let args = [
+        "backup",
+        "--reread",
+        "--root",
+        bench.str("tree"),
+        "--to",
+        to,
+    ];
+    let text = bench.run([&args[..], &["--json"]].concat()).expect(0);
+    assert_eq!(text.json()["bytes_read"], first["bytes"]);
+    let text = bench
+        .run(["backup", "--root", bench.str("tree"), "--to", to])
+        .expect(0);
+    assert!(
+        !known
+            || text
+                .out
+                .contains("had not changed since the last restore point"),
+        "{}",
+        text.out
+    );
+}

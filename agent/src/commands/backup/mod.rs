@@ -185,7 +185,10 @@ fn fill(
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let facts = facts::collect(&context.sys);
-    let options = options(&context.config, args);
+    let mut options = options(&context.config, args);
+    if !args.reread {
+        options.since = Some(facts.machine_id.clone());
+    }
     let mut backup = Backup::start(stores, options, progress)?;
     let (trees, images) = match read(work, &mut backup) {
         Ok(read) => read,
@@ -204,7 +207,7 @@ fn fill(
         machine_id: facts.machine_id.clone(),
         hostname: facts.hostname.clone(),
     };
-    let report = Report::new(work, &host, &trees, &images);
+    let report = Report::new(work, &host, &trees, &images, &backup.stats());
     let draft = SnapshotDraft {
         host,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bundle::document::{HostIdentity, Image, Summary, Tree};
+use bundle::document::{HostIdentity, Image, Stats, Summary, Tree};
 use serde::Serialize;
 
 use super::work::Work;
@@ -19,6 +19,10 @@ pub struct Report {
     pub seconds: u64,
     pub files: u64,
     pub bytes: u64,
+    /// Of these, read now, and taken from an earlier restore point as they had not changed.
+    pub bytes_read: u64,
+    pub bytes_referenced: u64,
+    pub segments_reused: u64,
     pub trees: Vec<TreeReport>,
     pub summary: Summary,
     /// File systems that are not in the restore point, on purpose: no warning, but nobody should rely on them.
@@ -139,7 +143,13 @@ impl TargetReport {
 }
 
 impl Report {
-    pub fn new(work: &Work, host: &HostIdentity, trees: &[Tree], images: &[Image]) -> Report {
+    pub fn new(
+        work: &Work,
+        host: &HostIdentity,
+        trees: &[Tree],
+        images: &[Image],
+        stats: &Stats,
+    ) -> Report {
         let mut summary = Summary::default();
         for tree in trees {
             summary.add(&tree.summary);
@@ -170,6 +180,9 @@ impl Report {
             seconds: 0,
             files: lines.iter().map(|l| l.files).sum(),
             bytes: lines.iter().map(|l| l.bytes).sum(),
+            bytes_read: stats.bytes_read,
+            bytes_referenced: stats.bytes_referenced,
+            segments_reused: stats.segments_reused,
             trees: lines,
             summary,
             not_saved: work.not_saved(),
@@ -229,6 +242,13 @@ impl Report {
             values::bytes(self.bytes),
             values::duration(std::time::Duration::from_secs(self.seconds)),
         );
+        if self.segments_reused > 0 {
+            out.push_str(&format!(
+                "Read {}; {} had not changed since the last restore point\n",
+                values::bytes(self.bytes_read),
+                values::bytes(self.bytes_referenced),
+            ));
+        }
         let rows: Vec<Vec<String>> = self
             .trees
             .iter()
@@ -282,7 +302,7 @@ mod tests {
             machine_id: String::new(),
             hostname: "pve1".into(),
         };
-        let mut report = Report::new(&work, &host, &[], &[]);
+        let mut report = Report::new(&work, &host, &[], &[], &Stats::default());
         let mut target = TargetReport::new(Path::new("/mnt/drive"));
         target.snapshot = Some(bundle::Id::of(b"x"));
         target.verified = Some(true);

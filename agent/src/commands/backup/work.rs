@@ -66,8 +66,8 @@ impl Work {
             .into_iter()
             .map(|m| TreeSource {
                 root: m.clone(),
+                filesystem: filesystem_of(&layout, &m),
                 mount_point: m,
-                filesystem: None,
                 exclude: exclude.clone(),
             })
             .collect();
@@ -100,6 +100,16 @@ impl Work {
     }
 }
 
+/// The UUID in the captured layout.
+fn filesystem_of(layout: &Layout, mount_point: &Path) -> Option<String> {
+    let mount = layout
+        .mounts
+        .iter()
+        .find(|m| m.mounted && m.mount_point == mount_point)?;
+    let uuid = mount.node.as_str().strip_prefix("fs:")?;
+    crate::filesystem::as_this_user(uuid.to_owned())
+}
+
 fn directories(
     context: &Context,
     args: &BackupArgs,
@@ -124,8 +134,8 @@ fn directories(
         .into_iter()
         .map(|m| TreeSource {
             root: m.clone(),
+            filesystem: crate::filesystem::identity(&m),
             mount_point: m,
-            filesystem: None,
             exclude: exclude.clone(),
         })
         .collect();
