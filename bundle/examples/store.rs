@@ -48,11 +48,15 @@ fn backup(tree: &str, targets: &[&str]) -> Outcome {
         .iter()
         .map(|t| open(t))
         .collect::<bundle::Result<Vec<_>>>()?;
-    let mut backup = Backup::start(stores, BackupOptions::default(), &Silent)?;
+    let options = BackupOptions {
+        since: Some("0".repeat(32)),
+        ..BackupOptions::default()
+    };
+    let mut backup = Backup::start(stores, options, &Silent)?;
     let source = TreeSource {
         root: PathBuf::from(tree),
         mount_point: "/".into(),
-        filesystem: None,
+        filesystem: Some("example".into()),
         exclude: Exclusions::none(),
     };
     let tree = backup.tree(&source)?;
@@ -60,6 +64,7 @@ fn backup(tree: &str, targets: &[&str]) -> Outcome {
         "{} entries, {} bytes, {} segments",
         tree.entries, tree.bytes, tree.segments
     );
+    println!("{:?}", backup.stats());
     println!(
         "{} changed, {} vanished, {} unreadable",
         tree.summary.changed, tree.summary.vanished, tree.summary.unreadable
