@@ -157,6 +157,9 @@ pub struct BackupArgs {
     /// Read every file, also those that have not changed since the last restore point
     #[arg(long)]
     pub reread: bool,
+    /// Read at most so much of the host per second, for example 100M [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub io_limit: Option<Size>,
     /// Do not read the new restore point again
     #[arg(long)]
     pub no_verify: bool,

@@ -34,6 +34,8 @@ pub struct Config {
     pub compression: Compression,
     /// Threads that compress; 0: one per processor.
     pub workers: usize,
+    /// Bytes per second that are read of the host at most; none: as fast as it goes.
+    pub io_limit: String,
     /// Whether a new restore point is read again.
     pub verify: bool,
     /// Whether the rescue system on sticks follows changes of kernel and tools.
@@ -56,6 +58,7 @@ impl Default for Config {
             default_exclusions: true,
             compression: Compression::Zstd(3),
             workers: 0,
+            io_limit: String::new(),
             verify: true,
             update_rescue: true,
             rescue_modules: Modules::Full,
@@ -146,6 +149,18 @@ impl Config {
         })
     }
 
+    /// Bytes per second, where there is a limit.
+    pub fn io_limit(&self) -> Result<Option<u64>, String> {
+        if self.io_limit.is_empty() {
+            return Ok(None);
+        }
+        let size: crate::values::Size = self
+            .io_limit
+            .parse()
+            .map_err(|e| format!("io-limit: {e}"))?;
+        Ok(Some(size.0))
+    }
+
     fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|e| {
             format!("{e}Every setting is optional; `lifeboat config example` shows all of them with their defaults.")
@@ -161,6 +176,7 @@ impl Config {
                 ));
             }
         }
+        config.io_limit()?;
         for target in &config.targets {
             if !target.is_absolute() {
                 return Err(format!(
@@ -215,6 +231,12 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
         "workers",
         "Threads that compress; 0 means one per processor.",
         None,
+    ),
+    (
+        "io-limit",
+        "How much of the host a backup reads per second at most, so that guests keep their share of the disks.\n\
+         Empty: as fast as it goes.",
+        Some("\"100M\""),
     ),
     (
         "verify",
@@ -363,6 +385,13 @@ mod tests {
                 .contains("zstd:1")
         );
         assert!(Config::parse("compression = \"zstd:99\"").is_err());
+        assert!(
+            Config::parse("io-limit = \"fast\"")
+                .unwrap_err()
+                .contains("io-limit")
+        );
+        let limited = Config::parse("io-limit = \"1M\"").unwrap();
+        assert_eq!(limited.io_limit(), Ok(Some(1 << 20)));
         assert!(
             Config::parse("targets = [\"stick.img\"]")
                 .unwrap_err()

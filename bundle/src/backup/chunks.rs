@@ -99,6 +99,7 @@ impl Chunker {
                     let want = READ
                         .min(BUFFER - to)
                         .min(usize::try_from(end - read_to).unwrap_or(usize::MAX));
+                    sink.reading(want as u64, events);
                     read_padded(file, read_to, &mut self.buffer[to..to + want], state);
                     events.bytes(want as u64);
                     if events.cancelled() {

@@ -4,6 +4,7 @@
 //! writer per target. Every stage waits only for the one after it, so that they cannot block each other in a circle.
 
 mod chunks;
+mod limit;
 mod links;
 mod previous;
 #[cfg(test)]
@@ -56,6 +57,8 @@ pub struct BackupOptions {
     /// The `machine_id` whose newest restore point on the targets spares the reading of files that have not changed
     /// since; without it, everything is read.
     pub since: Option<String>,
+    /// Bytes per second that are read of files and block devices at most.
+    pub io_limit: Option<u64>,
 }
 
 impl Default for BackupOptions {
@@ -68,6 +71,7 @@ impl Default for BackupOptions {
             workers,
             pack_size: 128 << 20,
             since: None,
+            io_limit: None,
         }
     }
 }
@@ -176,7 +180,7 @@ impl<'e> Backup<'e> {
             Some(machine) => previous::find(&targets, machine, &time)?,
             None => Vec::new(),
         };
-        let shared = Arc::new(Shared::new(targets));
+        let shared = Arc::new(Shared::new(targets, options.io_limit));
         let (jobs, queue) = bounded(options.workers * 2);
         let mut to_writers = Vec::new();
         let mut writers = Vec::new();

@@ -355,6 +355,7 @@ impl<'r> Reader<'r> {
             member::push_header(&mut self.segment, entry, &extra, 0);
         } else {
             member::push_header(&mut self.segment, entry, &extra, before.size);
+            self.sink.reading(before.size, self.run.events);
             let data = self.segment.len();
             self.segment.resize(data + before.size as usize, 0);
             match read_up_to(&file, &mut self.segment[data..]) {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::Codec;
+use crate::backup::limit::Limiter;
 use crate::codec::{Encoder, Encoding};
+use crate::events::Events;
 use crate::format::Kind;
 use crate::store::Store;
 use crate::{Error, Id, Result};
@@ -83,10 +85,11 @@ pub(super) struct Shared {
     /// Blobs that are new in this run, with the targets they were sent to.
     sent: Mutex<HashMap<Id, Mask>>,
     pub pool: Arc<Pool>,
+    pub limit: Option<Limiter>,
 }
 
 impl Shared {
-    pub(super) fn new(stores: Vec<Store>) -> Shared {
+    pub(super) fn new(stores: Vec<Store>, io_limit: Option<u64>) -> Shared {
         let target = |store| Target {
             store,
             failed: AtomicBool::new(false),
@@ -97,6 +100,7 @@ impl Shared {
             targets: stores.into_iter().map(target).collect(),
             sent: Mutex::default(),
             pool: Arc::default(),
+            limit: io_limit.map(Limiter::new),
         }
     }
 
@@ -177,6 +181,13 @@ impl Sink {
             wanted,
             data: copy,
         })
+    }
+
+    /// Called before so many bytes of the host are read.
+    pub(super) fn reading(&self, bytes: u64, events: &dyn Events) {
+        if let Some(limit) = &self.shared.limit {
+            limit.wait(bytes, &|| events.cancelled());
+        }
     }
 
     /// Counts a blob that every target is known to hold.

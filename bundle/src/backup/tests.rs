@@ -475,3 +475,40 @@ fn a_stop_ends_the_backup_and_leaves_no_snapshot() {
         Err(Error::Cancelled)
     ));
 }
+
+#[test]
+fn every_byte_that_is_read_is_held_against_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("small"), vec![1; 5000]).unwrap();
+    fs::write(root.join("large"), vec![1; 3_000_000]).unwrap();
+    let store = Store::create(dir.path(), &StoreOptions::default()).unwrap();
+    let options = BackupOptions {
+        io_limit: Some(u64::MAX),
+        ..BackupOptions::default()
+    };
+    let mut backup = Backup::start(vec![store], options, &Silent).unwrap();
+    let source = TreeSource {
+        root: root.clone(),
+        mount_point: "/".into(),
+        filesystem: None,
+        exclude: Exclusions::none(),
+    };
+    backup.tree(&source).unwrap();
+    let taken = |b: &Backup<'_>| {
+        b.shared
+            .limit
+            .as_ref()
+            .unwrap()
+            .taken
+            .load(Ordering::Relaxed)
+    };
+    assert_eq!(taken(&backup), 3_005_000);
+    let image = ImageSource {
+        node: "part:1".into(),
+        path: root.join("large"),
+    };
+    backup.image(&image).unwrap();
+    assert_eq!(taken(&backup), 6_005_000);
+}

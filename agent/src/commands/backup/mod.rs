@@ -16,7 +16,7 @@ use bundle::verify::{VerifyOptions, verify, write_report};
 
 use crate::cli::BackupArgs;
 use crate::config::{Compression, Config};
-use crate::output::Outcome;
+use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
@@ -185,7 +185,7 @@ fn fill(
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let facts = facts::collect(&context.sys);
-    let mut options = options(&context.config, args);
+    let mut options = options(&context.config, args)?;
     if !args.reread {
         options.since = Some(facts.machine_id.clone());
     }
@@ -389,7 +389,7 @@ fn update_rescue(context: &Context, args: &BackupArgs, parts: &mut [Part], progr
     }
 }
 
-fn options(config: &Config, args: &BackupArgs) -> BackupOptions {
+fn options(config: &Config, args: &BackupArgs) -> anyhow::Result<BackupOptions> {
     let mut options = BackupOptions {
         compression: match args.compression.unwrap_or(config.compression) {
             Compression::Zstd(level) => Codec::Zstd(level),
@@ -401,7 +401,9 @@ fn options(config: &Config, args: &BackupArgs) -> BackupOptions {
     if config.workers > 0 {
         options.workers = config.workers;
     }
-    options
+    let configured = config.io_limit().map_err(Usage)?;
+    options.io_limit = args.io_limit.map(|size| size.0).or(configured);
+    Ok(options)
 }
 
 /// Where a target's store is, as paths that a backup must not read: it would save itself.
