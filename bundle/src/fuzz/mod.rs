@@ -260,7 +260,7 @@ fn fuzz_snapshots() {
     let seed = serde_json::json!({ "format": 1, "host": { "machine_id": "m", "hostname": "h" },
         "time": "2026-11-20T20:31:36Z", "tool_version": "1", "kind": "host", "layout": { "nodes": [[[1]]] },
         "trees": [tree, tree], "images": [{ "node": "part:1", "size": 5, "content": id }], "summary": summary,
-        "stats": { "bytes_read": 1, "seconds": 2 }, "facts": null });
+        "stats": { "bytes_read": 1, "bytes_referenced": 0, "segments_reused": 0, "seconds": 2 }, "facts": null });
     let seed = serde_json::to_vec(&seed).unwrap();
     format::parse::<Snapshot>(Path::new("x"), &seed, SNAPSHOT_FORMAT).unwrap();
     damaged("snapshots", 10_000, &[seed], |data| {

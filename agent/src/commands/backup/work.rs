@@ -291,6 +291,7 @@ mod tests {
             trees: vec![TreeSource {
                 root: root.clone(),
                 mount_point: root,
+                filesystem: None,
                 exclude: Exclusions::none(),
             }],
             images: Vec::new(),
