@@ -352,6 +352,7 @@ mod tests {
             root,
             mount_point: "/".into(),
             exclude: Exclusions::none(),
+            filesystem: None,
         };
         let tree = backup.tree(&source).unwrap();
         assert!(

@@ -56,12 +56,14 @@ fn backup(tree: &Path, store: &Path, of: &HostIdentity, time: &str) -> Id {
         workers: 1,
         pack_size: 200_000,
         compression: Codec::Zstd(1),
+        ..BackupOptions::default()
     };
     let mut backup = Backup::start(vec![opened.unwrap()], options, &Silent).unwrap();
     let source = TreeSource {
         root: tree.into(),
         mount_point: "/".into(),
         exclude: Exclusions::none(),
+        filesystem: None,
     };
     let trees = vec![backup.tree(&source).unwrap()];
     let draft = SnapshotDraft {

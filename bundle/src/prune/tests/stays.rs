@@ -188,6 +188,7 @@ fn a_small_backup_does_not_replace_the_one_of_the_host() {
             .iter()
             .map(|t| crate::document::Tree {
                 mount_point: (*t).into(),
+                filesystem: None,
                 catalogue: Vec::new(),
                 entries: 0,
                 files: 0,
