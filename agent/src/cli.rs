@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::Compression;
-use crate::values::{Hours, Size};
+use crate::config::{Compression, Parity};
+use crate::values::{Hours, Percent, Size};
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -112,6 +112,10 @@ pub struct PrepareArgs {
     /// Write over an image file that exists
     #[arg(long)]
     pub force_image: bool,
+    /// Make this much parity beside every file of the store (1% to 50%), from which damage up to that size is
+    /// repaired; or none [default: as configured]
+    #[arg(long, value_name = "SHARE")]
+    pub parity: Option<Parity>,
     /// Only say whether this host has a kernel that a rescue system can be made of
     #[arg(long)]
     pub check_kernel: bool,
@@ -260,6 +264,12 @@ pub struct MountArgs {
 pub struct VerifyArgs {
     /// The beginning of a restore point's id, or `latest` [default: the whole store]
     pub snapshot: Option<String>,
+    /// Read a part of the whole store only, the next one in each run: with 10%, ten runs cover all of it
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["snapshot", "heal"])]
+    pub sample: Option<Percent>,
+    /// Repair what is damaged or missing: from parity, and from the other targets given
+    #[arg(long, conflicts_with = "snapshot")]
+    pub heal: bool,
     /// Where to read from.
     #[command(flatten)]
     pub from: From,

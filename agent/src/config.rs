@@ -7,11 +7,13 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use bundle::prune::Policy;
+use bundle::store::Store;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
 use crate::output::Usage;
 use crate::retention::Retention;
+use crate::values::Percent;
 
 /// Where the configuration is looked for; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/lifeboat/lifeboat.toml";
@@ -38,6 +40,8 @@ pub struct Config {
     pub io_limit: String,
     /// Whether a new restore point is read again.
     pub verify: bool,
+    /// How much parity targets get.
+    pub parity: Parity,
     /// Whether the rescue system on sticks follows changes of kernel and tools.
     pub update_rescue: bool,
     /// Which kernel modules the rescue system carries.
@@ -60,6 +64,7 @@ impl Default for Config {
             workers: 0,
             io_limit: String::new(),
             verify: true,
+            parity: Parity::Keep,
             update_rescue: true,
             rescue_modules: Modules::Full,
             hooks: PathBuf::from("/etc/lifeboat/hooks.d"),
@@ -122,6 +127,65 @@ impl<'de> Deserialize<'de> for Compression {
         String::deserialize(d)?
             .parse()
             .map_err(serde::de::Error::custom)
+    }
+}
+
+/// How much parity is made beside the files of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parity {
+    /// What the target has recorded already.
+    Keep,
+    /// So many percent; 0 for none.
+    Percent(u32),
+}
+
+impl FromStr for Parity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse::<Percent>()) {
+            ("keep", _) => Ok(Parity::Keep),
+            ("none", _) => Ok(Parity::Percent(0)),
+            (_, Ok(Percent(n))) if n <= bundle::parity::MAX_PERCENT => Ok(Parity::Percent(n)),
+            _ => Err(format!(
+                "'{text}' is not a parity; write 1% to {}%, none, or keep",
+                bundle::parity::MAX_PERCENT
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Parity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Parity::Keep => f.write_str("keep"),
+            Parity::Percent(0) => f.write_str("none"),
+            Parity::Percent(n) => write!(f, "{n}%"),
+        }
+    }
+}
+
+impl Serialize for Parity {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Parity {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Parity {
+    /// Records it in a store that was opened for writing.
+    pub fn apply(self, store: &Store) -> bundle::Result<()> {
+        match self {
+            Parity::Keep => Ok(()),
+            Parity::Percent(percent) => store.set_parity(percent),
+        }
     }
 }
 
@@ -240,8 +304,15 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
     ),
     (
         "verify",
-        "Read every new restore point again, past the page cache, right after it was written.",
+        "Read what a backup has written again, past the page cache, right after it was written.",
         None,
+    ),
+    (
+        "parity",
+        "How much parity to make beside every file of a target: 1% to 50%, or none. `lifeboat verify --heal`\n\
+         repairs damage up to that size from it, without another target. Each target records what it has;\n\
+         keep leaves it as it is. Files that have none get it at the next backup.",
+        Some("\"5%\""),
     ),
     (
         "update-rescue",
@@ -417,6 +488,16 @@ mod tests {
                 .unwrap_err()
                 .contains("when-full")
         );
+    }
+
+    #[test]
+    fn parities_read_as_written() {
+        for text in ["keep", "none", "1%", "50%"] {
+            assert_eq!(text.parse::<Parity>().unwrap().to_string(), text);
+        }
+        for wrong in ["5", "0%", "51%", "-1%", "5.5%", ""] {
+            assert!(wrong.parse::<Parity>().unwrap_err().contains("1% to 50%"));
+        }
     }
 
     #[test]

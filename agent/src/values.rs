@@ -52,6 +52,22 @@ impl FromStr for Size {
     }
 }
 
+/// A part of a hundred, written like `10%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Percent(pub u32);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim().strip_suffix('%').map(|n| n.trim_end().parse());
+        match number {
+            Some(Ok(n)) if (1..=100).contains(&n) => Ok(Percent(n)),
+            _ => Err(format!("'{text}' is not a share; write it like 5% or 10%")),
+        }
+    }
+}
+
 /// A span of time in whole hours, written like `24h` or `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours(pub u64);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Encoding, pack_json, unpack_json};
 use crate::format::{BlobEntry, FORMAT, Kind, Versioned, parse};
 use crate::pack::{PackEntry, check_entries};
-use crate::{Error, Id, Result, fsutil};
+use crate::{Error, Id, Result, fsutil, parity};
 
 /// The most an index file may expand to.
 const MAX_INDEX: u64 = 1 << 30;
@@ -45,6 +45,7 @@ pub(crate) fn write_files(root: &Path, packs: &[PackEntry]) -> Result<Vec<(PathB
         let stored = pack_json(&json).map_err(Error::io("compress an index for", root))?;
         let name = root.join("index").join(format!("{}.idx", Id::of(&stored)));
         fsutil::write_file(root, &name, &stored)?;
+        parity::protect(root, &name)?;
         written.push((name, stored.len() as u64));
     }
     Ok(written)

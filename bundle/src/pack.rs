@@ -13,7 +13,7 @@ use crate::format::{BlobEntry, FORMAT, Kind, Versioned, parse};
 use crate::fsutil::{self, Temporary};
 use crate::index::Location;
 use crate::store::{Scratch, Store};
-use crate::{Error, Id, Result};
+use crate::{Error, Id, Result, parity};
 
 /// The first line of every pack.
 pub(crate) const MAGIC: &[u8] = b"LIFEBOAT-PACK 1\n";
@@ -88,6 +88,11 @@ impl PackWriter {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Blobs written so far.
+    pub(crate) fn blobs(&self) -> usize {
+        self.blobs.len()
     }
 
     /// Bytes written so far.
@@ -173,6 +178,7 @@ impl FinishedPack {
         let name = self.root.join(pack_name(&self.entry.id));
         self.file.sync_all().map_err(Error::io("sync", &name))?;
         fsutil::publish(&self.temporary, &name)?;
+        parity::protect(&self.root, &name)?;
         // A backup should not push the host's working set out of memory.
         fsutil::forget_cached(&self.file);
         Ok(self.entry)

@@ -2,7 +2,7 @@
 
 mod open;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::document::{SNAPSHOT_FORMAT, Snapshot, SnapshotHeader};
 use crate::format::{Versioned, parse};
 use crate::index::{Location, Map};
 use crate::pack::{self, PackEntry};
-use crate::{Error, Id, Result, fsutil, time};
+use crate::{Error, Id, Result, fsutil, parity, time};
 
 /// The store's directory on a target.
 const ROOT: &str = "lifeboat";
@@ -68,10 +68,12 @@ pub struct Store {
     /// Held until dropped.
     readers: Option<Flock<File>>,
     /// The names of the snapshots when the store was opened: of later ones, the packs are not known here.
-    documents: std::collections::HashSet<String>,
+    documents: HashSet<String>,
     packs: Vec<PackInfo>,
     map: Map,
     problems: Vec<DamagedDocument>,
+    /// Copies of blobs (pack and blob) that a verification found damaged; a writer does not rely on them.
+    suspects: HashSet<(Id, Id)>,
     open: Mutex<VecDeque<(u32, Arc<File>)>>,
 }
 
@@ -220,12 +222,78 @@ impl Store {
         &self.map
     }
 
-    /// Does a pack that looks whole hold this blob? Only then need it not be written again.
+    /// Does a pack that looks whole, and in which it was not found damaged, hold this blob? Only then need it not be
+    /// written again.
     pub(crate) fn holds(&self, id: &Id) -> bool {
-        self.map
-            .find(id)
-            .iter()
-            .any(|l| self.packs[l.pack as usize].problem.is_none())
+        self.map.find(id).iter().any(|l| {
+            let pack = &self.packs[l.pack as usize];
+            pack.problem.is_none() && !self.suspects.contains(&(pack.id, *id))
+        })
+    }
+
+    /// Writes the document that makes a snapshot exist; returns its id and the bytes written.
+    pub(crate) fn write_snapshot(&self, time: &str, json: &[u8]) -> Result<(Id, u64)> {
+        let id = Id::of(json);
+        let path = self.root.join("snapshots").join(snapshot_name(time, &id));
+        fsutil::write_file(&self.root, &path, json)?;
+        let parity = parity::protect(&self.root, &path)?;
+        Ok((id, json.len() as u64 + parity))
+    }
+
+    /// Writes a verdict into `reports/`.
+    pub(crate) fn write_report(&self, time: &str, word: &str, json: &[u8]) -> Result<PathBuf> {
+        let name = format!(
+            "{}-{word}-{}.json",
+            time::compact(time),
+            Id::of(json).short()
+        );
+        let path = self.root.join("reports").join(name);
+        fsutil::write_file(&self.root, &path, json)?;
+        Ok(path)
+    }
+
+    /// The verdicts in `reports/` that can be read, as JSON, with their names. Nothing depends on them.
+    pub fn reports(&self) -> Vec<(String, Vec<u8>)> {
+        let dir = self.root.join("reports");
+        let names = fsutil::names(&dir).unwrap_or_default();
+        names
+            .into_iter()
+            .filter(|name| name.ends_with(".json"))
+            .filter_map(|name| {
+                let json = fsutil::read_cold(&dir.join(&name), MAX_DOCUMENT).ok()?;
+                Some((name, json))
+            })
+            .collect()
+    }
+
+    /// How much parity is made beside each file, in percent of it; 0 for none.
+    pub fn parity(&self) -> u32 {
+        parity::percent(&self.root)
+    }
+
+    /// Records how much parity this and every later writer makes, at most [`parity::MAX_PERCENT`]. The store was opened
+    /// for writing.
+    pub fn set_parity(&self, percent: u32) -> Result<()> {
+        parity::record(&self.root, percent)
+    }
+
+    /// Makes what parity is missing, and removes indexes that are damaged and replaced: of every pack whose footer can
+    /// be read, another one says what was in it.
+    pub(crate) fn tidy(&self) -> Result<()> {
+        parity::complete(&self.root, false)?;
+        for problem in &self.problems {
+            let path = &problem.file;
+            let name = path.file_stem().and_then(|stem| stem.to_str());
+            let id = name.and_then(|stem| stem.parse::<Id>().ok());
+            let index = path.extension().is_some_and(|e| e == "idx");
+            // One that is whole is of another version, or could only not be read.
+            let damaged = |id| parity::hash_cold(path).is_ok_and(|hash| hash != id);
+            if index && id.is_some_and(damaged) && parity::repair(&self.root, path).is_err() {
+                tracing::info!(file = %path.display(), "a damaged index was replaced and is removed");
+                parity::remove_with(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The packs that the next index has to list.

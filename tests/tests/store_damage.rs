@@ -392,6 +392,7 @@ fn one_snapshot_of_several_is_verified_alone() {
             snapshot: Some(snapshot.into()),
             cold: true,
             workers: 2,
+            ..VerifyOptions::default()
         };
         verify(&store, &options, &Silent).unwrap()
     };

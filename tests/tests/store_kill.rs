@@ -75,6 +75,7 @@ fn a_killed_backup_leaves_the_earlier_snapshot_and_the_next_succeeds() {
             snapshot: Some(expected[1].id.to_string()),
             cold: false,
             workers: 2,
+            ..VerifyOptions::default()
         };
         let report = verify(&opened, &options, &bundle::events::Silent).unwrap();
         assert!(report.ok(), "{report:#?}");

@@ -232,6 +232,7 @@ fn a_cold_verification_reads_the_medium() {
             snapshot: Some(id.to_string()),
             cold: true,
             workers: 1,
+            ..VerifyOptions::default()
         };
         let report = verify(&opened, &options, &Silent).unwrap();
         if below == "index" {

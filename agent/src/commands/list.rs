@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use bundle::document::SnapshotHeader;
+use bundle::verify::{How, Verdict, verdicts};
 use serde::Serialize;
 
 use crate::Context;
@@ -22,8 +23,16 @@ struct Target {
     store: String,
     packs: u64,
     stored_bytes: u64,
-    snapshots: Vec<SnapshotHeader>,
+    snapshots: Vec<Listed>,
     damaged: Vec<bundle::store::DamagedDocument>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    header: SnapshotHeader,
+    /// What its last verification found; nothing when there was none.
+    verified: Option<Verdict>,
 }
 
 #[derive(Serialize)]
@@ -43,12 +52,18 @@ pub fn run(context: &Context, args: &ListArgs) -> anyhow::Result<Outcome> {
         for (path, store) in &sources.stores {
             let unreadable = || format!("cannot list the restore points of {}", path.display());
             let stats = store.stats();
+            let mut verdicts = verdicts(store).with_context(unreadable)?;
+            let headers = store.snapshots().with_context(unreadable)?.into_iter();
+            let listed = headers.map(|header| Listed {
+                verified: verdicts.remove(&header.id),
+                header,
+            });
             listing.targets.push(Target {
                 target: path.display().to_string(),
                 store: store.id().to_owned(),
                 packs: stats.packs,
                 stored_bytes: stats.stored_bytes,
-                snapshots: store.snapshots().with_context(unreadable)?,
+                snapshots: listed.collect(),
                 damaged: store.damaged_documents().with_context(unreadable)?,
             });
         }
@@ -68,6 +83,24 @@ pub fn run(context: &Context, args: &ListArgs) -> anyhow::Result<Outcome> {
     })
 }
 
+fn verified(verdict: Option<&Verdict>) -> String {
+    let Some(verdict) = verdict else {
+        return "never".into();
+    };
+    let day = |time: &str| time.get(..10).unwrap_or(time).to_owned();
+    let what = match (verdict.good, verdict.how) {
+        (false, _) => "DAMAGED",
+        (true, How::Whole) => "whole",
+        (true, How::Written) => "new data",
+        (true, How::Sample) => "sample",
+    };
+    let mut text = format!("{what} {}", day(&verdict.time));
+    if let Some(sampled) = &verdict.sampled {
+        text.push_str(&format!(", sample {}", day(sampled)));
+    }
+    text
+}
+
 fn text(listing: &Listing) -> String {
     let mut out = String::new();
     for target in &listing.targets {
@@ -85,7 +118,8 @@ fn text(listing: &Listing) -> String {
         let rows: Vec<Vec<String>> = target
             .snapshots
             .iter()
-            .map(|s| {
+            .map(|listed| {
+                let s = &listed.header;
                 vec![
                     s.id.short(),
                     s.shown_time(),
@@ -93,13 +127,16 @@ fn text(listing: &Listing) -> String {
                     s.kind.clone(),
                     values::count(s.files),
                     values::bytes(s.bytes),
+                    verified(listed.verified.as_ref()),
                     s.trees.join(" "),
                 ]
             })
             .collect();
         if !rows.is_empty() {
             out.push_str(&table(
-                &["id", "time", "host", "kind", ">files", ">size", "trees"],
+                &[
+                    "id", "time", "host", "kind", ">files", ">size", "verified", "trees",
+                ],
                 &rows,
             ));
         }

@@ -66,7 +66,7 @@ pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<Outcome> {
         return Err(Usage("give a TARGET".into()).into());
     };
     match classify(target, args)? {
-        What::Directory => directory(context, target),
+        What::Directory => directory(context, args, target),
         What::Device => device(context, args, target, &wish),
         What::Image(size) => image(context, args, target, size, &wish),
     }
@@ -144,11 +144,13 @@ fn large_enough(target: &Path, size: u64) -> anyhow::Result<What> {
     Ok(What::Image(size))
 }
 
-fn directory(context: &Context, target: &Path) -> anyhow::Result<Outcome> {
+fn directory(context: &Context, args: &PrepareArgs, target: &Path) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(target)
         .with_context(|| format!("cannot make the directory {}", target.display()))?;
     let store = Store::create(target, &StoreOptions::default())
         .with_context(|| format!("cannot make a store in {}", target.display()))?;
+    let parity = args.parity.unwrap_or(context.config.parity);
+    parity.apply(&store)?;
     let done = Prepared {
         target: target.into(),
         store: store.id().to_owned(),
@@ -314,10 +316,12 @@ fn make(
     let report = Stick::prepare(&context.sys, target, &options, &progress)
         .with_context(|| format!("cannot make a stick of {}", target.path().display()))?;
     let opened = Opened::open(target.path(), Access::Write)?;
+    let parity = args.parity.unwrap_or(context.config.parity);
+    let made = |store: Store| parity.apply(&store).map(|()| store.id().to_owned());
     let result = match Store::open(&opened.dir) {
-        Ok(store) => Ok(store.id().to_owned()),
+        Ok(store) => made(store).map_err(Into::into),
         Err(bundle::Error::NoStore { .. }) => Store::create(&opened.dir, &StoreOptions::default())
-            .map(|store| store.id().to_owned())
+            .and_then(made)
             .with_context(|| format!("cannot make a store on {}", target.path().display())),
         Err(e) => Err(e.into()),
     };
@@ -378,6 +382,7 @@ mod tests {
             kernel: None,
             yes_erase: None,
             modules: None,
+            parity: None,
             force_image: force,
             check_kernel: false,
         }

@@ -1,7 +1,11 @@
 //! `lifeboat verify`
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context as _;
-use bundle::verify::{VerifyOptions, VerifyReport, verify, write_report};
+use bundle::heal::{Healed, heal};
+use bundle::store::Store;
+use bundle::verify::{Damage, Scope, VerifyOptions, VerifyReport, verify, write_report};
 use serde::Serialize;
 
 use crate::cli::VerifyArgs;
@@ -21,6 +25,12 @@ struct Verdict {
     error: Option<String>,
     /// Where the report was stored; nothing when the target is read-only.
     stored: Option<String>,
+    /// Files that were repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    healed: Vec<Healed>,
+    /// What was wrong before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    was_damaged: Vec<Damage>,
     #[serde(flatten)]
     report: Option<VerifyReport>,
 }
@@ -31,13 +41,19 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let progress = Progress::new(context.out.quiet);
     let mut verdicts = Vec::new();
     for path in &paths {
-        let verdict = one(context, args, path, &progress);
+        let verdict = if args.heal {
+            healing(context, path, &paths, &progress)
+        } else {
+            one(context, args, path, &progress)
+        };
         crate::signals::check()?;
         verdicts.push(verdict.unwrap_or_else(|error| Verdict {
             target: path.display().to_string(),
             ok: false,
             error: Some(format!("{error:#}")),
             stored: None,
+            healed: Vec::new(),
+            was_damaged: Vec::new(),
             report: None,
         }));
     }
@@ -57,21 +73,25 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
         .summary(&verdicts, || verdicts.iter().map(text).collect())?;
     // With --quiet, damage is still said.
     if context.out.quiet && !context.out.json {
-        for v in verdicts.iter().filter(|v| !v.ok) {
+        for v in verdicts.iter().filter(|v| !v.ok || !v.healed.is_empty()) {
             eprint!("{}", text(v));
         }
     }
-    Ok(if verdicts.iter().all(|v| v.ok) {
-        Outcome::Fine
-    } else {
+    let damaged = |v: &Verdict| !v.was_damaged.is_empty();
+    Ok(if !verdicts.iter().all(|v| v.ok) {
         Outcome::Failed
+    } else if verdicts.iter().any(damaged) {
+        // A medium that has lost something once should not go unnoticed.
+        Outcome::Warnings
+    } else {
+        Outcome::Fine
     })
 }
 
 fn one(
     context: &Context,
     args: &VerifyArgs,
-    path: &std::path::Path,
+    path: &Path,
     progress: &Progress,
 ) -> anyhow::Result<Verdict> {
     let target = Opened::open(path, Access::Read)?;
@@ -81,6 +101,8 @@ fn one(
             snapshot: args.snapshot.clone(),
             cold: true,
             workers: context.config.workers,
+            sample: args.sample.map(|share| share.0),
+            packs: None,
         };
         let report = verify(&store, &options, progress)
             .with_context(|| format!("cannot verify {}", path.display()))?;
@@ -103,12 +125,69 @@ fn one(
         ok: report.ok(),
         error: None,
         stored,
+        healed: Vec::new(),
+        was_damaged: Vec::new(),
         report: Some(report),
     })
 }
 
+/// Repairs a target from its parity, from the others given, and from the configured ones that are at hand.
+fn healing(
+    context: &Context,
+    path: &Path,
+    given: &[PathBuf],
+    progress: &Progress,
+) -> anyhow::Result<Verdict> {
+    let target = Opened::open(path, Access::Write)?;
+    let mut opened = Vec::new();
+    let mut sources: Vec<Store> = Vec::new();
+    let mut seen = vec![target.dir.clone()];
+    let configured = context.config.targets.iter();
+    for other in given
+        .iter()
+        .chain(configured.filter(|t| !given.contains(t)))
+        .filter(|other| *other != path)
+    {
+        match Opened::open(other, Access::Read) {
+            Ok(other) if seen.contains(&other.dir) => opened.push(other),
+            Ok(other) => {
+                seen.push(other.dir.clone());
+                match other.reader() {
+                    Ok(store) => sources.push(store),
+                    Err(error) => progress.say(&format!("not used for healing: {error:#}")),
+                }
+                opened.push(other);
+            }
+            Err(error) => progress.say(&format!("not used for healing: {error:#}")),
+        }
+    }
+    let result = target.writer().and_then(|store| {
+        let others: Vec<&Store> = sources.iter().collect();
+        let report = heal(store, &others, context.config.workers, progress)
+            .with_context(|| format!("cannot heal {}", path.display()))?;
+        let reader = target.reader()?;
+        if report.before != report.after {
+            write_report(&reader, &report.before)?;
+        }
+        let stored = write_report(&reader, &report.after)?;
+        Ok((report, stored))
+    });
+    drop(sources);
+    opened.push(target);
+    let (report, stored) = close_all(opened, result)?;
+    Ok(Verdict {
+        target: path.display().to_string(),
+        ok: report.after.ok(),
+        error: None,
+        stored: Some(stored.display().to_string()),
+        healed: report.healed,
+        was_damaged: report.before.damaged,
+        report: Some(report.after),
+    })
+}
+
 /// A stick was mounted read-only for reading. The verdict goes beside the snapshots, unless it is write-protected.
-fn store_on_stick(path: &std::path::Path, report: &VerifyReport) -> Option<String> {
+fn store_on_stick(path: &Path, report: &VerifyReport) -> Option<String> {
     let result = Opened::open(path, Access::Write).and_then(|target| {
         let stored = target
             .reader()
@@ -131,8 +210,18 @@ fn text(v: &Verdict) -> String {
         return format!("{}: {error}\n", v.target);
     }
     let Some(report) = &v.report else { return out };
+    for healed in &v.healed {
+        out.push_str(&format!(
+            "{}: healed: {}: {}\n",
+            v.target, healed.file, healed.how
+        ));
+    }
+    let sample = match report.scope {
+        Scope::Sample { slice, of } => format!("sample {} of {of}: ", slice + 1),
+        _ => String::new(),
+    };
     let what = format!(
-        "{} of {} in {} read{}",
+        "{sample}{} of {} in {} read{}",
         values::bytes(report.bytes),
         values::plural(
             report.snapshots.len() as u64,
@@ -176,7 +265,8 @@ pub fn damages(report: &VerifyReport) -> String {
     }
     if !report.damaged.is_empty() {
         out.push_str(
-            "  What to do: make a new restore point on another target, and replace this medium.\n",
+            "  What to do: `lifeboat verify --heal` repairs what other targets, or its parity, give back; make a new\n  \
+             restore point, and replace this medium.\n",
         );
     }
     out

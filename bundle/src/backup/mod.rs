@@ -29,8 +29,8 @@ use crossbeam_channel::bounded;
 use crate::document::{Image, SNAPSHOT_FORMAT, Snapshot, SnapshotDraft, Stats, Summary, Tree};
 use crate::events::Events;
 use crate::exclude::Exclusions;
-use crate::store::{Store, snapshot_name};
-use crate::{Error, Id, Result, fsutil, index, time};
+use crate::store::Store;
+use crate::{Error, Id, Result, index, time};
 use sink::{Mask, Shared, Sink};
 use target::Written;
 
@@ -111,6 +111,8 @@ pub struct TargetResult {
     pub new_blobs: u64,
     /// Blobs that it held already.
     pub known_blobs: u64,
+    /// The packs that were written, to be read again.
+    pub packs: Vec<Id>,
 }
 
 /// Called between the examination and the reading of a file.
@@ -308,8 +310,13 @@ impl<'e> Backup<'e> {
         targets
             .map(|(target, written)| {
                 let mut bytes_written = 0;
+                let mut packs = Vec::new();
                 let id = written.and_then(|written| {
                     bytes_written = written.bytes;
+                    packs = written.packs.iter().map(|p| p.id).collect();
+                    // Of a backup that was cut short, and not read back yet.
+                    let reused = target.store.packs().iter().filter(|p| p.unindexed);
+                    packs.extend(reused.map(|p| p.id));
                     let json = document
                         .as_ref()
                         .map_err(|e| Error::malformed("the new snapshot document", e))?;
@@ -324,6 +331,10 @@ impl<'e> Backup<'e> {
                 if let Err(error) = &id {
                     self.events
                         .warn(&format!("target {}: {error}", target.store.dir().display()));
+                } else if let Err(error) = target.store.tidy() {
+                    // The restore point is there; the next writer tries again.
+                    self.events
+                        .warn(&format!("target {}: {error}", target.store.dir().display()));
                 }
                 TargetResult {
                     dir: target.store.dir().to_path_buf(),
@@ -331,6 +342,7 @@ impl<'e> Backup<'e> {
                     bytes_written,
                     new_blobs: target.new.load(Ordering::Relaxed),
                     known_blobs: target.known.load(Ordering::Relaxed),
+                    packs,
                 }
             })
             .collect()
@@ -386,12 +398,7 @@ fn conclude(
     let mut packs = written.packs;
     packs.extend(store.unindexed());
     *bytes += index::write(store.root(), &packs)?;
-    let id = Id::of(json);
-    let name = store
-        .root()
-        .join("snapshots")
-        .join(snapshot_name(time, &id));
-    fsutil::write_file(store.root(), &name, json)?;
-    *bytes += json.len() as u64;
+    let (id, written) = store.write_snapshot(time, json)?;
+    *bytes += written;
     Ok(id)
 }

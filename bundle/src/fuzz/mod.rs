@@ -12,7 +12,7 @@ use crate::format::{BlobEntry, FORMAT, Kind};
 use crate::list::{Entry, EntryKind};
 use crate::member::{self, Extra};
 use crate::pack::{self, PackEntry};
-use crate::{Id, bytes, catalogue, content, format, index, pax};
+use crate::{Id, bytes, catalogue, content, format, index, parity, pax};
 use mutate::{damaged, mutate, rounds};
 
 /// An entry of every kind.
@@ -272,6 +272,32 @@ fn fuzz_snapshots() {
     });
     let deep = [b"{\"format\":1,\"layout\":".to_vec(), vec![b'['; 1 << 20]].concat();
     assert!(format::parse::<Snapshot>(Path::new("x"), &deep, FORMAT).is_err());
+}
+
+#[test]
+fn fuzz_parity() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for name in ["tmp", "index"] {
+        std::fs::create_dir(root.join(name)).unwrap();
+    }
+    parity::record(root, 20).unwrap();
+    let content: Vec<u8> = (0..5000_u32).flat_map(u32::to_le_bytes).collect();
+    let file = root.join(format!("index/{}.idx", Id::of(&content)));
+    std::fs::write(&file, &content).unwrap();
+    parity::protect(root, &file).unwrap();
+    let seeds = [std::fs::read(parity::path_of(&file)).unwrap()];
+    let mut bad = content.clone();
+    bad[700] ^= 1;
+    damaged("parity", 400, &seeds, |data| {
+        std::fs::write(parity::path_of(&file), data).unwrap();
+        std::fs::write(&file, &bad).unwrap();
+        assert!(data == seeds[0] || parity::check(&file).is_some());
+        // Whatever it says: the file is right afterwards, or as it was.
+        let repaired = parity::repair(root, &file).is_ok();
+        let expected = if repaired { &content } else { &bad };
+        assert_eq!(std::fs::read(&file).unwrap(), *expected);
+    });
 }
 
 #[test]

@@ -8,12 +8,9 @@
 //! Cut short, packs stay behind that nobody needs, or copies of what is needed: [`super::mark`] finds both again.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::mark::Fate;
 use super::{Plan, Prune};
@@ -22,7 +19,7 @@ use crate::format::BlobEntry;
 use crate::index::{self, Location, PACKS_PER_INDEX};
 use crate::pack::{self, PackEntry, PackWriter};
 use crate::store::{Scratch, Store};
-use crate::{Error, Id, Result, fsutil};
+use crate::{Error, Id, Result, fsutil, parity};
 
 /// Packs end at the first blob beyond this many bytes, as those of a backup.
 const PACK_SIZE: u64 = 128 << 20;
@@ -153,7 +150,7 @@ impl Work<'_> {
         let going = self.plan.restore_points.iter().filter(|r| !r.stays);
         for row in going {
             (self.step)("remove a snapshot document")?;
-            fsutil::remove(&row.file)?;
+            parity::remove_with(&row.file)?;
             self.done.snapshots.push(row.id);
         }
         if !self.done.snapshots.is_empty() {
@@ -213,7 +210,7 @@ impl Work<'_> {
         for (file, _) in &old {
             if !fresh.contains(file) {
                 (self.step)("remove an old index")?;
-                fsutil::remove(file)?;
+                parity::remove_with(file)?;
             }
         }
         fsutil::sync_dir(&self.store.root().join("index"))?;
@@ -223,7 +220,7 @@ impl Work<'_> {
             let pack = &self.store.packs()[number as usize];
             let path = self.store.pack_path(pack);
             (self.step)("remove a pack")?;
-            fsutil::remove(&path)?;
+            parity::remove_with(&path)?;
             dirs.extend(path.parent().map(Path::to_path_buf));
             self.gone.insert(pack.id);
             self.done.packs_removed += 1;
@@ -253,7 +250,7 @@ impl Work<'_> {
         if copied.is_err() {
             // Copies that are in the way on a full disk; what they are copies of is still there.
             for pack in &new {
-                let _ = fsutil::remove(&self.store.root().join(pack::pack_name(&pack.id)));
+                let _ = parity::remove_with(&self.store.root().join(pack::pack_name(&pack.id)));
             }
         }
         copied.map(|copied| (new, copied))
@@ -305,7 +302,7 @@ impl Work<'_> {
         let pack = writer.finish()?.seal()?;
         let (id, path) = (pack.id, self.store.root().join(pack::pack_name(&pack.id)));
         new.push(pack);
-        if hash_cold(&path)? != id {
+        if parity::hash_cold(&path)? != id {
             return Err(Error::malformed(
                 path.display(),
                 "what was just written is read back as something else; replace this medium",
@@ -380,18 +377,5 @@ fn blob_entry(place: &Location) -> BlobEntry {
         offset: u64::from(place.offset),
         stored: u64::from(place.stored),
         raw: u64::from(place.raw),
-    }
-}
-
-fn hash_cold(path: &Path) -> Result<Id> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    fsutil::forget_cached(&file);
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(Error::io("read", path))? {
-            0 => return Ok(Id::from_bytes(hasher.finalize().into())),
-            n => hasher.update(&buffer[..n]),
-        }
     }
 }

@@ -21,7 +21,7 @@ pub use policy::{Policy, Reason};
 use crate::document::{HostIdentity, Snapshot};
 use crate::events::Events;
 use crate::store::{DamagedDocument, Store};
-use crate::verify::verdicts;
+use crate::verify::{Verdict, verdicts};
 use crate::{Error, Id, Result, time};
 
 /// Whose restore points the policy is applied to. All others stay.
@@ -264,7 +264,7 @@ fn rows(
             time: snapshot.time.clone(),
             host: snapshot.host.clone(),
             kind: snapshot.kind.clone(),
-            verified: verdicts.get(id).map(|v| v.good),
+            verified: verdicts.get(id).and_then(Verdict::proof),
             stays: true,
             why,
             file: file.clone(),

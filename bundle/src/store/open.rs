@@ -1,6 +1,6 @@
 //! Making and opening a store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,7 +14,7 @@ use super::{DIRS, DamagedDocument, PackInfo, ROOT, Store, StoreOptions};
 use crate::format::{FORMAT, Versioned, parse};
 use crate::index::{self, Map};
 use crate::pack::{self, PackEntry};
-use crate::{Error, Id, Result, fsutil, time};
+use crate::{Error, Id, Result, fsutil, time, verify};
 
 /// Readers hold a shared lock of it, who removes packs an exclusive one.
 const READERS: &str = "readers";
@@ -140,6 +140,11 @@ impl Store {
         })
     }
 
+    /// Looks at the store again after files in it were changed, keeping its lock.
+    pub(crate) fn reload(self) -> Result<Store> {
+        Store::load(&self.dir, self.id, self.lock)
+    }
+
     fn load(dir: &Path, id: String, lock: Option<Flock<File>>) -> Result<Store> {
         let root = dir.join(ROOT);
         let mut store = Store {
@@ -152,6 +157,7 @@ impl Store {
             packs: Vec::new(),
             map: Map::default(),
             problems: Vec::new(),
+            suspects: HashSet::new(),
             open: Mutex::default(),
         };
         // First, as a backup may be ending meanwhile: its packs come before its snapshot.
@@ -239,6 +245,9 @@ impl Store {
             });
         }
         store.map.sort();
+        if store.writable() {
+            store.suspects = verify::suspects(&store);
+        }
         Ok(store)
     }
 

@@ -1,10 +1,12 @@
 //! Is everything that the snapshots refer to there, and right?
 
+mod findings;
 mod packs;
 pub(crate) mod refs;
+pub(crate) mod sample;
 mod verdicts;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,12 +18,15 @@ use crate::events::Events;
 use crate::index::Location;
 use crate::pack::pack_name;
 use crate::read::Readers;
-use crate::store::Store;
-use crate::{Error, Id, Result, fsutil, time};
+use crate::store::{PackInfo, Store};
+use crate::{Error, Id, Result, fsutil, parity, time};
+use findings::{Findings, pack_findings};
 use packs::PackCheck;
 use refs::Owner;
+use sample::Slice;
 
-pub use verdicts::{Verdict, verdicts};
+pub(crate) use verdicts::suspects;
+pub use verdicts::{How, Verdict, verdicts};
 
 /// What is verified.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +37,30 @@ pub struct VerifyOptions {
     pub cold: bool,
     /// Threads; the number of CPUs when 0.
     pub workers: usize,
+    /// Of the whole store, read only so many percent, another part in each run: in `100 / percent` runs all of it.
+    pub sample: Option<u32>,
+    /// With a snapshot: read only these packs, those that its backup wrote. Of the others, only that they are there.
+    pub packs: Option<Vec<Id>>,
+}
+
+/// What a report is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Scope {
+    /// The whole store.
+    #[default]
+    Whole,
+    /// All that one snapshot needs.
+    Snapshot,
+    /// What a backup wrote.
+    Written,
+    /// A part of every pack.
+    Sample {
+        /// Which, from 0.
+        slice: u32,
+        /// Of how many.
+        of: u32,
+    },
 }
 
 /// One damage.
@@ -44,6 +73,9 @@ pub struct Damage {
     pub pack: Option<Id>,
     /// The damaged blob, if it is one.
     pub blob: Option<Id>,
+    /// Blobs of the pack that cannot be read because of it.
+    #[serde(default)]
+    pub lost: Vec<Id>,
     /// What is wrong.
     pub reason: String,
     /// Paths on the host of every file that is lost by it; none when another copy is whole.
@@ -60,6 +92,9 @@ pub struct VerifyReport {
     pub time: String,
     /// The store's id; of several, separated by commas.
     pub store: String,
+    /// What was read.
+    #[serde(default)]
+    pub scope: Scope,
     /// The snapshots whose references were followed.
     pub snapshots: Vec<Id>,
     /// Packs read.
@@ -83,85 +118,7 @@ impl VerifyReport {
     }
 }
 
-/// A damage while its files are being collected.
-struct Open {
-    damage: Damage,
-    files: BTreeSet<String>,
-    snapshots: BTreeSet<Id>,
-}
-
-/// The damages found so far, and which lost blob belongs to which.
-#[derive(Default)]
-struct Findings {
-    open: Vec<Open>,
-    lost: HashMap<Id, usize>,
-}
-
-impl Findings {
-    fn add(&mut self, file: String, pack: Option<Id>, blob: Option<Id>, reason: String) -> usize {
-        let damage = Damage {
-            file,
-            pack,
-            blob,
-            reason,
-            files: Vec::new(),
-            snapshots: Vec::new(),
-        };
-        self.open.push(Open {
-            damage,
-            files: BTreeSet::new(),
-            snapshots: BTreeSet::new(),
-        });
-        self.open.len() - 1
-    }
-
-    /// Names the files and snapshots that need lost blobs, and the references that lead nowhere. Returns notes on
-    /// what could not be named.
-    fn attribute(&mut self, stores: &[&Store], snapshots: &[(Id, Snapshot)]) -> Vec<String> {
-        let mut notes = Vec::new();
-        for (snapshot_id, snapshot) in snapshots {
-            let mut readers = Readers::new(stores);
-            let mut catalogue_lost = false;
-            let malformed =
-                refs::follow(&mut readers, snapshot, &mut |id: Id, owner: &Owner<'_>| {
-                    if !self.lost.contains_key(&id) {
-                        if Readers::place(stores, &id).is_some() {
-                            return;
-                        }
-                        let reason = "the snapshot needs a blob that no pack holds".to_string();
-                        let number = self.add(String::new(), None, Some(id), reason);
-                        self.lost.insert(id, number);
-                    }
-                    let open = &mut self.open[self.lost[&id]];
-                    open.files.extend(owner.files());
-                    open.snapshots.insert(*snapshot_id);
-                    catalogue_lost |= matches!(owner, Owner::Catalogue { .. });
-                });
-            if catalogue_lost {
-                notes.push(format!(
-                    "a part of the catalogue of {} is lost: other damage may cost it more files than are named",
-                    snapshot_id.short()
-                ));
-            }
-            for (id, reason) in malformed {
-                let number = self.add(String::new(), None, Some(id), reason);
-                self.open[number].snapshots.insert(*snapshot_id);
-            }
-        }
-        notes
-    }
-
-    fn finish(self) -> Vec<Damage> {
-        let finish = |open: Open| Damage {
-            files: open.files.into_iter().collect(),
-            snapshots: open.snapshots.into_iter().collect(),
-            ..open.damage
-        };
-        self.open.into_iter().map(finish).collect()
-    }
-}
-
-fn worker_count(wanted: usize) -> usize {
+pub(crate) fn worker_count(wanted: usize) -> usize {
     if wanted > 0 {
         wanted.min(64)
     } else {
@@ -188,40 +145,103 @@ pub fn verify(store: &Store, options: &VerifyOptions, events: &dyn Events) -> Re
             }
             Err(error) => return Err(error),
         };
+        if let Some(packs) = &options.packs {
+            let packs = packs.iter().copied().collect();
+            let which = Which::Only(&packs);
+            return Ok(survey(store, which, Some(found), options.cold, workers, events)?.report);
+        }
         let mut report = needed(&[store], &[found], options.cold, workers, events)?;
         // Not needed by this snapshot, or replaced by the packs' footers.
-        report.notes.extend(
-            store
-                .problems()
-                .iter()
-                .map(|problem| format!("{}: {}", relative(store, &problem.file), problem.reason)),
-        );
+        report.notes.extend(notes_of_problems(store));
         return Ok(report);
     }
-    let mut report = start(&[store], options.cold);
-    let mut findings = Findings::default();
-    let mut snapshots = Vec::new();
-    for (file, document) in store.documents()? {
-        match document {
-            Ok(found) => snapshots.push(found),
-            Err(error) => {
-                findings.add(relative(store, &file), None, None, reason_of(error));
-            }
+    let which = match options.sample {
+        Some(percent) => Which::Slice(sample::next(store, percent)),
+        None => Which::All,
+    };
+    Ok(survey(store, which, None, options.cold, workers, events)?.report)
+}
+
+fn notes_of_problems(store: &Store) -> impl Iterator<Item = String> {
+    let problems = store.problems().iter();
+    problems.map(|p| format!("{}: {}", relative(store, &p.file), p.reason))
+}
+
+/// Which packs are read.
+#[derive(Clone, Copy)]
+pub(crate) enum Which<'a> {
+    All,
+    /// All but those that are known to be whole.
+    Except(&'a HashSet<Id>),
+    /// These, and those with which opening found something wrong.
+    Only(&'a HashSet<Id>),
+    Slice(Slice),
+}
+
+impl Which<'_> {
+    fn reads(&self, pack: &Id) -> bool {
+        match self {
+            Which::All => true,
+            Which::Except(good) => !good.contains(pack),
+            Which::Only(wanted) => wanted.contains(pack),
+            Which::Slice(slice) => slice.turn_of(pack),
         }
     }
-    for problem in store.problems() {
-        let file = relative(store, &problem.file);
-        findings.add(file, None, None, problem.reason.clone());
+}
+
+/// A report, and what healing needs to know besides.
+pub(crate) struct Survey {
+    pub report: VerifyReport,
+    /// Packs with anything wrong.
+    pub damaged: BTreeSet<u32>,
+    /// Blobs that cannot be read: pack and offset.
+    pub bad_places: HashSet<(u32, u32)>,
+    /// Packs that are whole.
+    pub good: HashSet<Id>,
+}
+
+/// Looks at documents (or at one snapshot only), packs, parity and references.
+pub(crate) fn survey(
+    store: &Store,
+    which: Which<'_>,
+    snapshot: Option<(Id, Snapshot)>,
+    cold: bool,
+    workers: usize,
+    events: &dyn Events,
+) -> Result<Survey> {
+    let mut report = start(&[store], cold);
+    let mut findings = Findings::default();
+    let mut snapshots = Vec::new();
+    report.scope = match which {
+        Which::All | Which::Except(_) => Scope::Whole,
+        Which::Only(_) => Scope::Written,
+        Which::Slice(Slice { number, of }) => Scope::Sample { slice: number, of },
+    };
+    if let Some(found) = snapshot {
+        snapshots.push(found);
+        report.notes.extend(notes_of_problems(store));
+    } else {
+        for (file, document) in store.documents()? {
+            match document {
+                Ok(found) => snapshots.push(found),
+                Err(error) => {
+                    findings.add(relative(store, &file), None, None, reason_of(error));
+                }
+            }
+        }
+        for problem in store.problems() {
+            let file = relative(store, &problem.file);
+            findings.add(file, None, None, problem.reason.clone());
+        }
+        let unindexed = store.packs().iter().filter(|p| p.unindexed).count();
+        if unindexed > 0 {
+            report.notes.push(format!(
+                "{unindexed} packs are in no index; the next backup lists them"
+            ));
+        }
     }
     report.snapshots = snapshots.iter().map(|(id, _)| *id).collect();
-    let unindexed = store.packs().iter().filter(|p| p.unindexed).count();
-    if unindexed > 0 {
-        report.notes.push(format!(
-            "{unindexed} packs are in no index; the next backup lists them"
-        ));
-    }
-    events.phase("verify", Some(store.packs().iter().map(|p| p.size).sum()));
-    let checks = check_packs(store, options.cold, workers, events);
+    let checks = check_packs(store, which, cold, workers, events);
     if events.cancelled() {
         return Err(Error::Cancelled);
     }
@@ -229,17 +249,78 @@ pub fn verify(store: &Store, options: &VerifyOptions, events: &dyn Events) -> Re
         .iter()
         .flat_map(|(_, c)| c.bad.iter().map(|(l, _)| (l.pack, l.offset)))
         .collect();
+    let mut damaged = BTreeSet::new();
+    let mut good = HashSet::new();
     for (number, check) in checks {
         report.packs += 1;
         report.blobs += check.blobs;
         report.bytes += check.bytes;
+        if check.reason.is_some() || !check.bad.is_empty() {
+            damaged.insert(number as u32);
+        } else {
+            good.insert(store.packs()[number].id);
+        }
         pack_findings(store, number, check, &bad_places, &mut findings);
     }
+    parity_findings(store, which, &mut findings, &mut report.notes)?;
     report
         .notes
         .extend(findings.attribute(&[store], &snapshots));
     report.damaged = findings.finish();
-    Ok(report)
+    if let Which::Only(wanted) = which {
+        // Of what else is wrong with the store, only what this snapshot suffers from is a damage of it.
+        let mut concerns = |d: &Damage| {
+            let written = d.pack.is_some_and(|p| wanted.contains(&p));
+            let parity = d.pack.is_none() && d.file.ends_with(".par");
+            let own = !d.snapshots.is_empty() || written || parity;
+            if !own {
+                report.notes.push(format!("{}: {}", d.file, d.reason));
+            }
+            own
+        };
+        report.damaged.retain(&mut concerns);
+    }
+    Ok(Survey {
+        report,
+        damaged,
+        bad_places,
+        good,
+    })
+}
+
+/// Damaged parity is a damage: the day it is needed, it does not help.
+fn parity_findings(
+    store: &Store,
+    which: Which<'_>,
+    findings: &mut Findings,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let root = store.root();
+    if let Err(error) = parity::recorded(root) {
+        findings.add("parity.json".into(), None, None, reason_of(error));
+    }
+    let mut without = 0;
+    for (file, id) in parity::protected(root)? {
+        let path = parity::path_of(&file);
+        if !path.exists() {
+            without += 1;
+        } else if matches!(which, Which::Except(_)) || which.reads(&id) {
+            if let Some(reason) = parity::check(&file) {
+                findings.add(relative(store, &path), None, None, reason);
+            }
+        }
+    }
+    let partly = matches!(which, Which::Only(_));
+    for file in parity::lost_documents(root)? {
+        let reason = "the restore point is missing: only its parity is there".to_string();
+        findings.add(relative(store, &file), None, None, reason);
+    }
+    if without > 0 && !partly && parity::percent(root) > 0 {
+        notes.push(format!(
+            "{without} files have no parity yet; the next backup makes it for those that are whole"
+        ));
+    }
+    Ok(())
 }
 
 fn start(stores: &[&Store], cold: bool) -> VerifyReport {
@@ -268,6 +349,7 @@ fn reason_of(error: Error) -> String {
 
 fn check_packs(
     store: &Store,
+    which: Which<'_>,
     cold: bool,
     workers: usize,
     events: &dyn Events,
@@ -279,6 +361,17 @@ fn check_packs(
     places
         .iter_mut()
         .for_each(|p| p.sort_by_key(|l| (l.offset, l.id)));
+    let full = |pack: &PackInfo| match which {
+        // A sample of a pack that is not what it should be is not enough.
+        Which::Slice(_) => pack.problem.is_some(),
+        _ => which.reads(&pack.id) || pack.problem.is_some(),
+    };
+    let sizes = store.packs().iter().map(|p| match which {
+        Which::Slice(slice) if !full(p) => p.size / u64::from(slice.of),
+        _ if full(p) => p.size,
+        _ => 0,
+    });
+    events.phase("verify", Some(sizes.sum()));
     let next = AtomicUsize::new(0);
     let checks = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -292,8 +385,19 @@ fn check_packs(
                     let Some(pack) = store.packs().get(number) else {
                         return;
                     };
-                    let check =
-                        packs::check(&store.pack_path(pack), pack, &places[number], cold, events);
+                    let check = match which {
+                        _ if full(pack) => packs::check(
+                            &store.pack_path(pack),
+                            pack,
+                            &places[number],
+                            cold,
+                            events,
+                        ),
+                        Which::Slice(slice) => {
+                            packs::check_slice(store, number, &places[number], slice, cold, events)
+                        }
+                        _ => continue,
+                    };
                     checks
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -307,47 +411,6 @@ fn check_packs(
     checks
 }
 
-/// One damage per blob that is bad for its own reason; one for all that is lost with the pack itself.
-fn pack_findings(
-    store: &Store,
-    number: usize,
-    check: PackCheck,
-    bad_places: &HashSet<(u32, u32)>,
-    findings: &mut Findings,
-) {
-    let id = store.packs()[number].id;
-    let file = pack_name(&id);
-    let whole_copy = |blob: &Id| {
-        store
-            .map()
-            .find(blob)
-            .iter()
-            .any(|l| !bad_places.contains(&(l.pack, l.offset)))
-    };
-    let own = check.bad.iter().any(|(_, reason)| reason.is_some());
-    // The pack's hash is wrong because a blob's is: one of the two is enough to say.
-    let with_pack = check.bad.iter().any(|(_, reason)| reason.is_none());
-    let mut for_pack = None;
-    if let Some(reason) = check.reason.filter(|_| with_pack || !own) {
-        for_pack = Some(findings.add(file.clone(), Some(id), None, reason));
-    }
-    for (place, reason) in check.bad {
-        let number = match (reason, for_pack) {
-            (Some(reason), _) => findings.add(file.clone(), Some(id), Some(place.id), reason),
-            (None, Some(number)) => number,
-            (None, None) => findings.add(
-                file.clone(),
-                Some(id),
-                Some(place.id),
-                "it cannot be read".to_string(),
-            ),
-        };
-        if !whole_copy(&place.id) {
-            findings.lost.insert(place.id, number);
-        }
-    }
-}
-
 /// Reads every blob that the snapshots need, from the first store that has it whole.
 fn needed(
     stores: &[&Store],
@@ -357,6 +420,7 @@ fn needed(
     events: &dyn Events,
 ) -> Result<VerifyReport> {
     let mut report = start(stores, cold);
+    report.scope = Scope::Snapshot;
     report.snapshots = snapshots.iter().map(|(id, _)| *id).collect();
     let mut ids = HashSet::new();
     for (_, snapshot) in snapshots {
@@ -459,12 +523,5 @@ pub fn check_readable(
 pub fn write_report(store: &Store, report: &VerifyReport) -> Result<PathBuf> {
     let json =
         serde_json::to_vec_pretty(report).map_err(|e| Error::malformed("the new report", e))?;
-    let name = format!(
-        "{}-verify-{}.json",
-        time::compact(&report.time),
-        Id::of(&json).short()
-    );
-    let path = store.root().join("reports").join(name);
-    fsutil::write_file(store.root(), &path, &json)?;
-    Ok(path)
+    store.write_report(&report.time, "verify", &json)
 }

@@ -11,8 +11,10 @@ use crate::events::Events;
 use crate::format::BlobEntry;
 use crate::index::Location;
 use crate::pack::footer_of;
-use crate::store::PackInfo;
+use crate::store::{PackInfo, Scratch, Store};
 use crate::{Id, fsutil};
+
+use super::sample::Slice;
 
 const STEP: usize = 1 << 20;
 
@@ -125,6 +127,48 @@ pub(super) fn check(
         fsutil::forget_cached(&file);
     }
     check
+}
+
+/// Reads a slice of a pack, and its footer; the whole of it when that finds anything.
+pub(super) fn check_slice(
+    store: &Store,
+    number: usize,
+    blobs: &[Location],
+    slice: Slice,
+    cold: bool,
+    events: &dyn Events,
+) -> PackCheck {
+    let pack = &store.packs()[number];
+    let path = store.pack_path(pack);
+    let mut sample = PackCheck::default();
+    let mut scratch = Scratch::default();
+    let mut plain = Vec::new();
+    let mut good = || {
+        let file = fsutil::open_file(&path).map_err(|e| e.to_string())?;
+        if cold {
+            fsutil::forget_cached(&file);
+        }
+        compare_footer(&file, &path, pack.size, blobs)?;
+        for (at, place) in blobs.iter().enumerate() {
+            if events.cancelled() {
+                break;
+            }
+            if slice.holds(&pack.id, at, blobs.len()) {
+                store.read_at(place, &mut scratch, &mut plain)?;
+                sample.blobs += 1;
+                sample.bytes += u64::from(place.stored);
+                events.bytes(u64::from(place.stored));
+            }
+        }
+        if cold {
+            fsutil::forget_cached(&file);
+        }
+        Ok::<(), String>(())
+    };
+    match good() {
+        Ok(()) => sample,
+        Err(_) => check(&path, pack, blobs, cold, events),
+    }
 }
 
 fn same(id: &Id, plain: &[u8]) -> Result<(), String> {

@@ -108,7 +108,7 @@ fn make(
             report: TargetReport::new(target),
             full: false,
         };
-        match open(target) {
+        match open(context, target) {
             Ok((opened, store)) => {
                 part.opened = Some(opened);
                 let retention = &context.config.retention;
@@ -167,9 +167,13 @@ fn make(
     Ok(report)
 }
 
-fn open(target: &Path) -> anyhow::Result<(Opened, Store)> {
+fn open(context: &Context, target: &Path) -> anyhow::Result<(Opened, Store)> {
     let opened = Opened::open(target, Access::Write)?;
-    match opened.writer() {
+    let writer = opened.writer().and_then(|store| {
+        context.config.parity.apply(&store)?;
+        Ok(store)
+    });
+    match writer {
         Ok(store) => Ok((opened, store)),
         Err(error) => close_all(vec![opened], Err(error)),
     }
@@ -229,6 +233,7 @@ fn fill(
         part.report.bytes_written = result.bytes_written;
         part.report.new_blobs = result.new_blobs;
         part.report.known_blobs = result.known_blobs;
+        part.report.packs = result.packs;
         match result.snapshot {
             Ok(id) => part.report.snapshot = Some(id),
             Err(error) => part.fail(&error),
@@ -313,7 +318,7 @@ fn why_stopped(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Reads the new restore point again, past the page cache, and stores the verdict beside it.
+/// Reads what was written again, past the page cache, and stores the verdict beside it.
 fn check(
     context: &Context,
     opened: &Opened,
@@ -329,6 +334,8 @@ fn check(
         snapshot: Some(id.to_owned()),
         cold: true,
         workers: context.config.workers,
+        packs: Some(target.packs.clone()),
+        ..VerifyOptions::default()
     };
     let verdict = opened.reader().and_then(|store| {
         let report = verify(&store, &options, progress)?;
@@ -344,6 +351,7 @@ fn check(
             target.verified = Some(report.ok());
             target.verified_bytes = report.bytes;
             target.damage = super::verify::damages(&report);
+            target.notes = report.notes;
         }
         Err(error) => target.problems.push(format!("not verified: {error:#}")),
     }

@@ -61,6 +61,12 @@ pub struct TargetReport {
     /// In words.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub damage: String,
+    /// What else the verification has to say of the store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The packs that were written.
+    #[serde(skip)]
+    pub packs: Vec<bundle::Id>,
     pub rescue: Option<Update>,
     /// What was removed to make room for it, or after it.
     pub pruned: Option<Pruned>,
@@ -80,6 +86,8 @@ impl TargetReport {
             verified: None,
             verified_bytes: 0,
             damage: String::new(),
+            notes: Vec::new(),
+            packs: Vec::new(),
             rescue: None,
             pruned: None,
             problems: Vec::new(),
@@ -134,6 +142,9 @@ impl TargetReport {
                 out.push_str(&format!("    the rescue system stays as it is: {why}\n"))
             }
             Some(Update::Current) | None => {}
+        }
+        for note in &self.notes {
+            out.push_str(&format!("    note: {note}\n"));
         }
         for problem in &self.problems {
             out.push_str(&format!("    {problem}\n"));

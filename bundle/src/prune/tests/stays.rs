@@ -128,6 +128,7 @@ fn the_newest_verified_stays_beyond_the_policy() {
         file: String::new(),
         pack: None,
         blob: None,
+        lost: Vec::new(),
         reason: "a test".into(),
         files: Vec::new(),
         snapshots: bad.snapshots.clone(),

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use bundle::Id;
 use bundle::document::{Snapshot, SnapshotHeader};
 use bundle::store::Store;
-use bundle::verify::VerifyReport;
+use bundle::verify::{Verdict, verdicts};
 
 pub use media::Medium;
 pub(in crate::rescue) use media::{destinations, writable};
@@ -177,9 +177,10 @@ impl Found {
                 })),
                 Err(error) => warnings.push(format!("{}: {error}", attached.place())),
             }
-            let reports = reports(attached.store.dir());
+            // Nothing depends on verdicts: where they cannot be read there are none.
+            let verdicts = verdicts(&attached.store).unwrap_or_default();
             for header in headers {
-                let verified = verdict(&reports, &header.id);
+                let verified = verdict(verdicts.get(&header.id));
                 points
                     .entry(header.id)
                     .and_modify(|point| {
@@ -267,43 +268,11 @@ fn better(a: Verified, b: Verified) -> Verified {
     }
 }
 
-/// A report that names more files than this has room for says no more about the restore point.
-const MAX_REPORT: u64 = 64 << 20;
-
-/// Verification reports of a store. Files of other kinds, or of later versions, are not reports to us.
-fn reports(dir: &Path) -> Vec<VerifyReport> {
-    let Ok(entries) = fs::read_dir(dir.join("lifeboat/reports")) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter(|e| e.path().extension().is_some_and(|x| x == "json"))
-        // A pipe would be waited for, a device read without end.
-        .filter(|e| {
-            e.metadata()
-                .is_ok_and(|m| m.is_file() && m.len() <= MAX_REPORT)
-        })
-        .filter_map(|e| fs::read(e.path()).ok())
-        .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
-        .collect()
-}
-
-fn verdict(reports: &[VerifyReport], id: &Id) -> Verified {
-    let newest = reports
-        .iter()
-        .filter(|r| r.snapshots.contains(id))
-        .max_by(|a, b| a.time.cmp(&b.time));
-    match newest {
+fn verdict(verdict: Option<&Verdict>) -> Verified {
+    match verdict.and_then(Verdict::proof) {
+        Some(true) => Verified::Good,
+        Some(false) => Verified::Damaged,
         None => Verified::Never,
-        Some(report)
-            if report
-                .damaged
-                .iter()
-                .any(|d| d.snapshots.is_empty() || d.snapshots.contains(id)) =>
-        {
-            Verified::Damaged
-        }
-        Some(_) => Verified::Good,
     }
 }
 

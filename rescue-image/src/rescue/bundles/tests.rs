@@ -1,5 +1,6 @@
 use bundle::document::{HostIdentity, Summary};
-use bundle::verify::Damage;
+
+use bundle::verify::How;
 
 use super::*;
 
@@ -24,26 +25,6 @@ fn point(n: u8, time: &str) -> Point {
         },
         stores: vec![0],
         verified: Verified::Never,
-    }
-}
-
-fn report(time: &str, snapshots: Vec<Id>, damaged: Vec<Id>) -> VerifyReport {
-    let damaged = damaged
-        .into_iter()
-        .map(|id| Damage {
-            file: "packs/aa".to_owned(),
-            pack: None,
-            blob: None,
-            reason: "flipped".to_owned(),
-            files: Vec::new(),
-            snapshots: vec![id],
-        })
-        .collect();
-    VerifyReport {
-        time: time.to_owned(),
-        snapshots,
-        damaged,
-        ..VerifyReport::default()
     }
 }
 
@@ -110,14 +91,17 @@ fn chooses_by_prefix_or_latest() {
 }
 
 #[test]
-fn the_newest_report_counts() {
-    let reports = [
-        report("2026-11-20T03:00:00Z", vec![id(1), id(2)], vec![id(2)]),
-        report("2026-11-19T03:00:00Z", vec![id(1), id(2)], vec![id(1)]),
-    ];
-    assert_eq!(verdict(&reports, &id(1)), Verified::Good);
-    assert_eq!(verdict(&reports, &id(2)), Verified::Damaged);
-    assert_eq!(verdict(&reports, &id(3)), Verified::Never);
+fn a_sample_alone_is_no_proof() {
+    let said = |good, how| Verdict {
+        time: "2026-11-20T03:00:00Z".to_owned(),
+        good,
+        how,
+        sampled: None,
+    };
+    assert_eq!(verdict(Some(&said(true, How::Whole))), Verified::Good);
+    assert_eq!(verdict(Some(&said(true, How::Sample))), Verified::Never);
+    assert_eq!(verdict(Some(&said(false, How::Sample))), Verified::Damaged);
+    assert_eq!(verdict(None), Verified::Never);
     assert_eq!(better(Verified::Damaged, Verified::Good), Verified::Good);
     assert_eq!(
         better(Verified::Damaged, Verified::Never),
@@ -165,16 +149,4 @@ fn a_copy_of_a_store_is_read_too_and_no_bundle_is_a_target() {
     assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
     let disks = ["/dev/sda", "/dev/sdb", "/dev/sdc"].map(PathBuf::from);
     assert_eq!(found.media_disks(), disks);
-}
-
-#[test]
-fn only_files_are_reports() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let reports_dir = dir.path().join("lifeboat/reports");
-    fs::create_dir_all(&reports_dir).expect("created");
-    let json = serde_json::to_vec(&report("t", vec![id(1)], Vec::new())).expect("written");
-    fs::write(reports_dir.join("a.json"), json).expect("written");
-    nix::unistd::mkfifo(&reports_dir.join("b.json"), nix::sys::stat::Mode::S_IRWXU).expect("made");
-    std::os::unix::fs::symlink("/dev/zero", reports_dir.join("c.json")).expect("linked");
-    assert_eq!(reports(dir.path()).len(), 1);
 }

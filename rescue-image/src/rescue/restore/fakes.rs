@@ -142,6 +142,7 @@ impl Fake {
             file: "packs/ab/x.pack".to_owned(),
             pack: Some(Id::from_bytes([1; 32])),
             blob: Some(Id::from_bytes([2; 32])),
+            lost: Vec::new(),
             reason: "its content is not what its id says".to_owned(),
             files: vec!["/etc/fstab".to_owned(), "/etc/passwd".to_owned()],
             snapshots: Vec::new(),
