@@ -222,6 +222,13 @@ impl Store {
         &self.map
     }
 
+    /// Is every file there that should be, of the right size, and no damage known?
+    pub(crate) fn looks_whole(&self) -> bool {
+        self.problems.is_empty()
+            && self.suspects.is_empty()
+            && self.packs.iter().all(|p| p.problem.is_none())
+    }
+
     /// Does a pack that looks whole, and in which it was not found damaged, hold this blob? Only then need it not be
     /// written again.
     pub(crate) fn holds(&self, id: &Id) -> bool {

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bundle::backup::{Backup, BackupOptions, TreeSource};
 use bundle::events::Silent;
 use bundle::extract::Selection;
 use bundle::heal::{HealReport, heal};
@@ -334,7 +335,12 @@ fn a_healing_that_is_killed_makes_nothing_worse() {
             killed += usize::from(!child.wait().unwrap().success());
         }
         let after = check(&one);
-        assert!(lost(&after).is_subset(&lost(&before)), "{after:#?}");
+        // Where the catalogue was lost, not every file could be named before.
+        let named = !before.notes.iter().any(|n| n.contains("catalogue"));
+        assert!(
+            !named || lost(&after).is_subset(&lost(&before)),
+            "{before:#?} {after:#?}"
+        );
         assert_eq!(after.snapshots, before.snapshots);
         assert!(heal_from(&one, &[&two]).after.ok());
         assert!(check(&one).ok());
@@ -404,6 +410,66 @@ fn a_backup_does_not_rely_on_what_was_found_damaged() {
     // Without any help from outside, the damaged packs are replaced.
     assert!(heal_from(&store, &[]).after.ok());
     assert!(check(&store).ok());
+}
+
+#[test]
+fn what_was_found_damaged_is_read_again_although_the_files_are_unchanged() {
+    let mut random = Random::new("unchanged");
+    let dir = scratch();
+    let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
+    make_tree(&tree, &mut random);
+    let later = || {
+        let options = BackupOptions {
+            since: Some("0".repeat(32)),
+            ..options()
+        };
+        let source = TreeSource {
+            filesystem: Some("one".into()),
+            ..source(&tree)
+        };
+        let mut backup = Backup::start(vec![open(&store)], options, &Silent).unwrap();
+        let tree = backup.tree(&source).unwrap();
+        let (reused, result) = (
+            backup.stats().segments_reused,
+            backup.commit(draft(vec![tree])).remove(0),
+        );
+        result.snapshot.unwrap();
+        (reused, result.new_blobs)
+    };
+    // Younger files could change again without a trace.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    later();
+    let (reused, new) = later();
+    assert!(reused > 0 && new == 0, "{reused} {new}");
+    // A chunk of a large file: its segment and its list are as they were.
+    let pack = flip_chunk(&store);
+    let report = check(&store);
+    assert!(names(&report).contains(&name_of(&store, &pack)));
+    write_report(&Store::open_read_only(&store).unwrap(), &report).unwrap();
+    assert!(later().1 > 0);
+    assert!(extract_from(&[&store], &Selection::All, &dir.path().join("out")).complete());
+}
+
+/// Damages a chunk and nothing else; returns its pack.
+fn flip_chunk(store: &Path) -> PathBuf {
+    for pack in files(store, "packs", ".pack") {
+        let script = format!(
+            "p={}; n=$(tail -c 94 $p | cut -d ' ' -f 3 | sed 's/^0*//'); tail -c $((n + 94)) $p | head -c $n | zstd -dc",
+            pack.display()
+        );
+        let footer: serde_json::Value =
+            serde_json::from_slice(&sh(Path::new("/"), &script)).unwrap();
+        let chunk = footer["blobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|b| b["kind"] == "chunk");
+        if let Some(chunk) = chunk {
+            flip_at(&pack, chunk["offset"].as_u64().unwrap() + 10, 1);
+            return pack;
+        }
+    }
+    panic!("no chunk in {}", store.display());
 }
 
 #[test]

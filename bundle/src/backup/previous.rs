@@ -40,8 +40,7 @@ pub(super) fn find(targets: &[Store], machine: &str, now: &str) -> Result<Vec<Pr
     let mut found: Vec<(String, Id, Previous)> = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         // Where something is missing, or is not what it should be, every piece is looked up.
-        let whole =
-            target.problems().is_empty() && target.packs().iter().all(|p| p.problem.is_none());
+        let whole = target.looks_whole();
         let documents = target.documents()?.into_iter();
         for (id, snapshot) in documents.filter_map(|(_, document)| document.ok()) {
             // One that a wrong clock has put into the future would stay the newest for years.
