@@ -335,7 +335,7 @@ mod tests {
         let (root, target) = (dir.path().join("root"), dir.path().join("store"));
         std::fs::create_dir(&target).unwrap();
         // Long names fill a catalogue with few files.
-        for outer in 0..12 {
+        for outer in 0..24 {
             let sub = root.join(format!("{outer:02}/{}", "d".repeat(200)));
             std::fs::create_dir_all(&sub).unwrap();
             for inner in 0..500 {
