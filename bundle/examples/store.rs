@@ -1,10 +1,11 @@
 //! A small program over the library, for measuring: `store backup TREE TARGET...`, `store extract TARGET DIRECTORY`,
-//! `store tar TARGET`, `store verify TARGET`. The `lifeboat` command is the one for use.
+//! `store tar TARGET`, `store verify TARGET`; `store encrypt TARGET` makes an encrypted store. The `lifeboat` command is the one for use.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bundle::backup::{Backup, BackupOptions, TreeSource};
+use bundle::crypt::{Cost, KeyRing, NewSlot, Secret};
 use bundle::document::{HostIdentity, SnapshotDraft};
 use bundle::events::Silent;
 use bundle::exclude::Exclusions;
@@ -19,10 +20,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["backup", tree, targets @ ..] => backup(tree, targets),
+        ["encrypt", target] => encrypt(target),
         ["extract", target, dest] => restore(target, dest),
         ["tar", target] => tar(target),
         ["verify", target] => check(target),
-        _ => Err("usage: store backup TREE TARGET... | extract TARGET DIRECTORY | tar TARGET | verify TARGET".into()),
+        _ => Err("usage: store backup TREE TARGET... | encrypt TARGET | extract TARGET DIRECTORY | tar TARGET | verify TARGET".into()),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -37,10 +39,25 @@ fn main() -> ExitCode {
 fn open(target: &str) -> bundle::Result<Store> {
     let dir = Path::new(target);
     if dir.join("lifeboat/store.json").exists() {
-        Store::open(dir)
+        Store::open_with(dir, &ring())
     } else {
         Store::create(dir, &StoreOptions::default())
     }
+}
+
+/// Of encrypted stores that this program makes.
+const PASSPHRASE: &str = "example";
+
+fn ring() -> KeyRing {
+    let mut ring = KeyRing::default();
+    ring.add(Secret::Passphrase(PASSPHRASE.to_owned().into()));
+    ring
+}
+
+fn encrypt(target: &str) -> Outcome {
+    let slot = NewSlot::Passphrase(PASSPHRASE.to_owned().into(), Cost::default());
+    open(target)?.encrypt(&[slot])?;
+    Ok(true)
 }
 
 fn backup(tree: &str, targets: &[&str]) -> Outcome {
@@ -97,7 +114,7 @@ fn backup(tree: &str, targets: &[&str]) -> Outcome {
 }
 
 fn restore(target: &str, dest: &str) -> Outcome {
-    let store = Store::open_read_only(Path::new(target))?;
+    let store = Store::open_read_only_with(Path::new(target), &ring())?;
     let (_, snapshot) = store.snapshot("latest")?;
     let mut complete = true;
     for tree in &snapshot.trees {
@@ -118,7 +135,7 @@ fn restore(target: &str, dest: &str) -> Outcome {
 }
 
 fn tar(target: &str) -> Outcome {
-    let store = Store::open_read_only(Path::new(target))?;
+    let store = Store::open_read_only_with(Path::new(target), &ring())?;
     let (_, snapshot) = store.snapshot("latest")?;
     let mut out = std::io::stdout().lock();
     let report = to_tar(
@@ -133,7 +150,7 @@ fn tar(target: &str) -> Outcome {
 }
 
 fn check(target: &str) -> Outcome {
-    let store = Store::open_read_only(Path::new(target))?;
+    let store = Store::open_read_only_with(Path::new(target), &ring())?;
     let report = verify(
         &store,
         &VerifyOptions {

@@ -62,12 +62,31 @@ pub enum Error {
         /// The version known.
         known: u32,
     },
-    /// The store is encrypted, which this version cannot read.
-    #[error("the store in {} is encrypted; this version reads unencrypted stores only, use a newer lifeboat", path.display())]
-    Encrypted {
-        /// The store's `store.json`.
-        path: PathBuf,
+    /// The store is encrypted, and nothing was given that could open it.
+    #[error("the store in {} is encrypted and locked; it opens with: {opens}", dir.display())]
+    KeyNeeded {
+        /// The directory.
+        dir: PathBuf,
+        /// What its key slots are opened with, in words.
+        opens: String,
     },
+    /// The store is encrypted, and what was given does not open it.
+    #[error("wrong {tried} for the store in {}: none of its keys opens with that", dir.display())]
+    WrongKey {
+        /// The directory.
+        dir: PathBuf,
+        /// What was tried, in words.
+        tried: String,
+    },
+    /// The store says that it is plain, and this host holds its key.
+    #[error("the store in {} was encrypted, and its store.json says now that it is not: it was tampered with, nothing is written to it; look who had access to the target", dir.display())]
+    NoLongerEncrypted {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A change of a store's keys that is not possible.
+    #[error("{0}")]
+    Keys(String),
     /// A file or a blob whose content is not what the format asks for.
     #[error("{what} is damaged: {reason}")]
     Malformed {

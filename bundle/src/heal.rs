@@ -360,7 +360,7 @@ impl Work<'_> {
         for (from, place) in self.sources(id) {
             let to = match &mut *writer {
                 Some(writer) => writer,
-                none => none.insert(PackWriter::create(self.store.root())?),
+                none => none.insert(PackWriter::create(self.store.root(), self.store.cipher())?),
             };
             match pack::copy(from, &place, &mut scratch, &mut content, to)? {
                 Ok(_) => {
@@ -456,7 +456,7 @@ impl Work<'_> {
         listed.extend(self.store.unindexed());
         let mut stale = Vec::new();
         for (path, id) in index::files(root)? {
-            let Some(Ok(packs)) = id.map(|id| index::read(&path, &id)) else {
+            let Some(Ok(packs)) = id.map(|id| index::read(&path, &id, self.store.cipher())) else {
                 continue;
             };
             if packs.iter().any(|p| gone.contains(&p.id)) {
@@ -471,7 +471,7 @@ impl Work<'_> {
         listed.sort_by_key(|p| p.id);
         listed.dedup_by_key(|p| p.id);
         self.store.check_in_place()?;
-        index::write(root, &listed)?;
+        index::write(root, &listed, self.store.cipher())?;
         // The new index may be the very one that was damaged.
         let damaged: Vec<&PathBuf> = bad.iter().filter(|f| !is_whole(f)).collect();
         for file in stale.iter().chain(damaged) {

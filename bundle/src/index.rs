@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Encoding, pack_json, unpack_json};
+use crate::crypt::{FileKind, StoreCipher};
 use crate::format::{BlobEntry, FORMAT, Kind, Versioned, parse};
 use crate::pack::{PackEntry, check_entries};
 use crate::{Error, Id, Result, fsutil, parity};
@@ -29,12 +30,19 @@ impl Versioned for IndexFile {
 }
 
 /// Writes index files for these packs; returns the bytes written.
-pub(crate) fn write(root: &Path, packs: &[PackEntry]) -> Result<u64> {
-    Ok(write_files(root, packs)?.iter().map(|(_, n)| n).sum())
+pub(crate) fn write(root: &Path, packs: &[PackEntry], cipher: Option<&StoreCipher>) -> Result<u64> {
+    Ok(write_files(root, packs, cipher)?
+        .iter()
+        .map(|(_, n)| n)
+        .sum())
 }
 
 /// The same; returns the files with their sizes.
-pub(crate) fn write_files(root: &Path, packs: &[PackEntry]) -> Result<Vec<(PathBuf, u64)>> {
+pub(crate) fn write_files(
+    root: &Path,
+    packs: &[PackEntry],
+    cipher: Option<&StoreCipher>,
+) -> Result<Vec<(PathBuf, u64)>> {
     let mut written = Vec::new();
     for group in packs.chunks(PACKS_PER_INDEX) {
         let index = IndexFile {
@@ -42,7 +50,10 @@ pub(crate) fn write_files(root: &Path, packs: &[PackEntry]) -> Result<Vec<(PathB
             packs: group.to_vec(),
         };
         let json = serde_json::to_vec(&index).map_err(|e| Error::malformed("a new index", e))?;
-        let stored = pack_json(&json).map_err(Error::io("compress an index for", root))?;
+        let mut stored = pack_json(&json).map_err(Error::io("compress an index for", root))?;
+        if let Some(cipher) = cipher {
+            stored = cipher.seal(FileKind::Index, &stored)?;
+        }
         let name = root.join("index").join(format!("{}.idx", Id::of(&stored)));
         fsutil::write_file(root, &name, &stored)?;
         parity::protect(root, &name)?;
@@ -52,13 +63,17 @@ pub(crate) fn write_files(root: &Path, packs: &[PackEntry]) -> Result<Vec<(PathB
 }
 
 /// Reads an index file whose name is its hash.
-pub(crate) fn read(path: &Path, id: &Id) -> Result<Vec<PackEntry>> {
-    let stored = fsutil::read_cold(path, MAX_INDEX)?;
+pub(crate) fn read(path: &Path, id: &Id, cipher: Option<&StoreCipher>) -> Result<Vec<PackEntry>> {
+    let mut stored = fsutil::read_cold(path, MAX_INDEX)?;
     if Id::of(&stored) != *id {
         return Err(Error::malformed(
             path.display(),
             "its content does not have the hash that is its name",
         ));
+    }
+    if let Some(cipher) = cipher {
+        let opened = cipher.open(FileKind::Index, &stored);
+        stored = opened.map_err(|e| Error::malformed(path.display(), e))?;
     }
     let json = unpack_json(&stored, MAX_INDEX).map_err(|e| Error::malformed(path.display(), e))?;
     let index: IndexFile = parse(path, &json, FORMAT)?;

@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod browse;
+pub mod crypt;
 pub mod diff;
 pub mod document;
 pub mod error;

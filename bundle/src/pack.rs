@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::codec::{Encoding, MAX_BLOB, pack_json, unpack_json};
+use crate::crypt::{self, FileCipher, FileKind, Part, StoreCipher};
 use crate::format::{BlobEntry, FORMAT, Kind, Versioned, parse};
 use crate::fsutil::{self, Temporary};
 use crate::index::Location;
@@ -63,10 +64,13 @@ pub(crate) struct PackWriter {
     size: u64,
     started: u64,
     blobs: Vec<BlobEntry>,
+    cipher: Option<FileCipher>,
+    sealed: Vec<u8>,
 }
 
 impl PackWriter {
-    pub(crate) fn create(root: &Path) -> Result<PackWriter> {
+    pub(crate) fn create(root: &Path, cipher: Option<&StoreCipher>) -> Result<PackWriter> {
+        let key = cipher.map(|c| c.create(FileKind::Pack)).transpose()?;
         let (temporary, file) = Temporary::create(root)?;
         let mut writer = PackWriter {
             root: root.to_path_buf(),
@@ -76,8 +80,16 @@ impl PackWriter {
             size: 0,
             started: 0,
             blobs: Vec::new(),
+            cipher: None,
+            sealed: Vec::new(),
         };
-        writer.write(MAGIC)?;
+        match key {
+            Some((cipher, header)) => {
+                writer.write(&header)?;
+                writer.cipher = Some(cipher);
+            }
+            None => writer.write(MAGIC)?,
+        }
         Ok(writer)
     }
 
@@ -109,13 +121,28 @@ impl PackWriter {
         raw: u64,
     ) -> Result<()> {
         let offset = self.size;
-        self.write(stored)?;
+        let length = match &self.cipher {
+            Some(cipher) => {
+                let mut sealed = std::mem::take(&mut self.sealed);
+                sealed.clear();
+                sealed.extend_from_slice(stored);
+                cipher.seal(Part::Blob(offset, id), &mut sealed)?;
+                let written = self.write(&sealed);
+                self.sealed = sealed;
+                written?;
+                stored.len() + crypt::TAG
+            }
+            None => {
+                self.write(stored)?;
+                stored.len()
+            }
+        };
         self.blobs.push(BlobEntry {
             id,
             kind,
             codec,
             offset,
-            stored: stored.len() as u64,
+            stored: length as u64,
             raw,
         });
         if self.size - self.started >= WRITEBACK_STEP {
@@ -133,8 +160,11 @@ impl PackWriter {
         };
         let json = serde_json::to_vec(&footer)
             .map_err(|e| Error::malformed("the footer of a new pack", e))?;
-        let stored =
+        let mut stored =
             pack_json(&json).map_err(Error::io("compress the footer of a pack for", &self.root))?;
+        if let Some(cipher) = &self.cipher {
+            cipher.seal(Part::Footer, &mut stored)?;
+        }
         let trailer = format!(
             "LIFEBOAT-FOOTER 1 {:010} {}\n",
             stored.len(),
@@ -218,24 +248,70 @@ fn begin_writeback(file: &File, offset: u64, length: u64) {
     }
 }
 
+/// An open pack, with the key to it if it is encrypted.
+#[derive(Debug)]
+pub(crate) struct PackFile {
+    pub file: File,
+    pub cipher: Option<FileCipher>,
+}
+
+impl PackFile {
+    /// Opens a pack of a store with this cipher. What is wrong with its beginning shows when it is read.
+    pub(crate) fn open(path: &Path, cipher: Option<&StoreCipher>) -> Result<PackFile> {
+        let file = fsutil::open_file(path).map_err(Error::io("open", path))?;
+        let cipher = match cipher {
+            Some(cipher) => Some(key_of(&file, path, cipher)?),
+            None => None,
+        };
+        Ok(PackFile { file, cipher })
+    }
+
+    /// Decrypts a blob in place.
+    pub(crate) fn unseal(&self, offset: u64, id: &Id, stored: &mut Vec<u8>) -> Result<(), String> {
+        match &self.cipher {
+            Some(cipher) => cipher.open(Part::Blob(offset, *id), stored),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The key of an encrypted pack, out of its header.
+fn key_of(file: &File, path: &Path, cipher: &StoreCipher) -> Result<FileCipher> {
+    let mut header = [0; crypt::HEADER];
+    file.read_exact_at(&mut header, 0)
+        .map_err(Error::io("read", path))?;
+    cipher
+        .of_header(FileKind::Pack, &header)
+        .map_err(|e| Error::malformed(path.display(), e))
+}
+
 /// Reads a pack's footer and checks that it fits the file.
-pub(crate) fn read_footer(path: &Path) -> Result<(u64, Vec<BlobEntry>)> {
+pub(crate) fn read_footer(
+    path: &Path,
+    cipher: Option<&StoreCipher>,
+) -> Result<(u64, Vec<BlobEntry>)> {
     let file = fsutil::open_file(path).map_err(Error::io("open", path))?;
     let size = file.metadata().map_err(Error::io("examine", path))?.len();
-    footer_of(&file, path, size).map(|blobs| (size, blobs))
+    footer_of(&file, path, size, cipher).map(|blobs| (size, blobs))
 }
 
 /// The same of an open file.
-pub(crate) fn footer_of(file: &File, path: &Path, size: u64) -> Result<Vec<BlobEntry>> {
+pub(crate) fn footer_of(
+    file: &File,
+    path: &Path,
+    size: u64,
+    cipher: Option<&StoreCipher>,
+) -> Result<Vec<BlobEntry>> {
     let damaged = |reason: &str| Error::malformed(path.display(), reason);
-    let magic = MAGIC.len() as u64;
+    let magic = cipher.map_or(MAGIC.len(), |_| crypt::HEADER) as u64;
     if size < magic + TRAILER_SIZE {
         return Err(damaged("the pack is truncated: it has no trailer"));
     }
     let mut start = [0; MAGIC.len()];
     file.read_exact_at(&mut start, 0)
         .map_err(Error::io("read", path))?;
-    if start != *MAGIC {
+    let key = cipher.map(|c| key_of(file, path, c)).transpose()?;
+    if key.is_none() && start != *MAGIC {
         return Err(match start.strip_prefix(b"LIFEBOAT-PACK ") {
             Some(version) => Error::UnknownFormat {
                 path: path.to_path_buf(),
@@ -270,6 +346,10 @@ pub(crate) fn footer_of(file: &File, path: &Path, size: u64) -> Result<Vec<BlobE
         return Err(damaged(
             "the footer does not have the hash that the trailer gives",
         ));
+    }
+    if let Some(key) = key {
+        key.open(Part::Footer, &mut stored)
+            .map_err(|e| damaged(&format!("the footer: {e}")))?;
     }
     let json =
         unpack_json(&stored, MAX_FOOTER).map_err(|e| damaged(&format!("the footer: {e}")))?;
@@ -325,7 +405,7 @@ mod tests {
     fn small(root: &Path) -> PackEntry {
         fs::create_dir_all(root.join("tmp")).unwrap();
         fs::create_dir_all(root.join("packs")).unwrap();
-        let mut writer = PackWriter::create(root).unwrap();
+        let mut writer = PackWriter::create(root, None).unwrap();
         writer
             .append(Id::of(b"one"), Kind::Chunk, Encoding::Raw, b"one", 3)
             .unwrap();
@@ -344,7 +424,7 @@ mod tests {
         assert_eq!(Id::of(&bytes), entry.id);
         let last = bytes.len() - TRAILER_SIZE as usize;
         assert!(bytes[last..].starts_with(b"LIFEBOAT-FOOTER 1 ") && bytes.ends_with(b"\n"));
-        assert_eq!(read_footer(&path).unwrap(), (entry.size, entry.blobs));
+        assert_eq!(read_footer(&path, None).unwrap(), (entry.size, entry.blobs));
         assert!(fsutil::names(&dir.path().join("tmp")).unwrap().is_empty());
     }
 
@@ -356,13 +436,13 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         for length in 0..bytes.len() {
             fs::write(&path, &bytes[..length]).unwrap();
-            assert!(read_footer(&path).is_err(), "truncated to {length}");
+            assert!(read_footer(&path, None).is_err(), "truncated to {length}");
         }
         for at in 19..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x20;
             fs::write(&path, &flipped).unwrap();
-            assert!(read_footer(&path).is_err(), "flipped at {at}");
+            assert!(read_footer(&path, None).is_err(), "flipped at {at}");
         }
     }
 
@@ -371,7 +451,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         small(dir.path());
         for finished in [false, true] {
-            let mut writer = PackWriter::create(dir.path()).unwrap();
+            let mut writer = PackWriter::create(dir.path(), None).unwrap();
             writer
                 .append(Id::of(b"two"), Kind::Chunk, Encoding::Raw, b"two", 3)
                 .unwrap();
@@ -393,7 +473,7 @@ mod tests {
         bytes[14] = b'2';
         fs::write(&path, &bytes).unwrap();
         assert!(
-            matches!(read_footer(&path), Err(Error::UnknownFormat { found, .. }) if found == "2")
+            matches!(read_footer(&path, None), Err(Error::UnknownFormat { found, .. }) if found == "2")
         );
     }
 }

@@ -1,6 +1,9 @@
 //! A store on a target.
 
+mod keys;
 mod open;
+
+pub use open::StoreInfo;
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -12,10 +15,11 @@ use nix::fcntl::Flock;
 use serde::Serialize;
 
 use crate::codec::Decoder;
+use crate::crypt::{FileKind, StoreCipher};
 use crate::document::{SNAPSHOT_FORMAT, Snapshot, SnapshotHeader};
 use crate::format::{Versioned, parse};
 use crate::index::{Location, Map};
-use crate::pack::{self, PackEntry};
+use crate::pack::{self, PackEntry, PackFile};
 use crate::{Error, Id, Result, fsutil, parity, time};
 
 /// The store's directory on a target.
@@ -64,6 +68,7 @@ pub struct Store {
     dir: PathBuf,
     root: PathBuf,
     id: String,
+    cipher: Option<StoreCipher>,
     lock: Option<Flock<File>>,
     /// Held until dropped.
     readers: Option<Flock<File>>,
@@ -74,7 +79,7 @@ pub struct Store {
     problems: Vec<DamagedDocument>,
     /// Copies of blobs (pack and blob) that a verification found damaged; a writer does not rely on them.
     suspects: HashSet<(Id, Id)>,
-    open: Mutex<VecDeque<(u32, Arc<File>)>>,
+    open: Mutex<VecDeque<(u32, Arc<PackFile>)>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -100,6 +105,11 @@ impl Store {
     /// `<dir>/lifeboat`.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What encrypts its files; nothing in a plain store.
+    pub(crate) fn cipher(&self) -> Option<&StoreCipher> {
+        self.cipher.as_ref()
     }
 
     pub(crate) fn writable(&self) -> bool {
@@ -168,7 +178,8 @@ impl Store {
                         .to_string_lossy()
                         .into_owned();
                     let stem = name.split_once('-').map_or("", |(_, id)| id);
-                    if wanted != "latest" && stem.starts_with(wanted) {
+                    // The names of encrypted documents do not tell which snapshot they are.
+                    if wanted != "latest" && (self.cipher.is_some() || stem.starts_with(wanted)) {
                         damaged = Some(error);
                     } else {
                         tracing::warn!("passed over: {error}");
@@ -200,13 +211,72 @@ impl Store {
         let names = fsutil::names(&dir)?;
         let documents = names
             .iter()
-            .filter(|name| name.ends_with(".json") && self.documents.contains(*name))
+            .filter(|name| name.ends_with(self.suffix()) && self.documents.contains(*name))
             .map(|name| {
                 let path = dir.join(name);
-                let document = read_snapshot(&path, name);
+                let document = read_snapshot(&path, name, self.cipher());
                 (path, document)
             });
         Ok(documents.collect())
+    }
+
+    /// How the names of documents and reports end.
+    fn suffix(&self) -> &'static str {
+        if self.cipher.is_some() {
+            ".sealed"
+        } else {
+            ".json"
+        }
+    }
+
+    /// Writes the document that makes a snapshot exist; returns its id and the bytes written.
+    pub(crate) fn write_snapshot(&self, time: &str, json: &[u8]) -> Result<(Id, u64)> {
+        let sealed = match &self.cipher {
+            Some(cipher) => Some(cipher.seal(FileKind::Snapshot, json)?),
+            None => None,
+        };
+        let stored = sealed.as_deref().unwrap_or(json);
+        let name = snapshot_name(time, &Id::of(stored), self.suffix());
+        let path = self.root.join("snapshots").join(name);
+        fsutil::write_file(&self.root, &path, stored)?;
+        let parity = parity::protect(&self.root, &path)?;
+        Ok((Id::of(json), stored.len() as u64 + parity))
+    }
+
+    /// Writes a verdict into `reports/`: of an encrypted store it names files of the host, and is encrypted as well.
+    pub(crate) fn write_report(&self, time: &str, word: &str, json: &[u8]) -> Result<PathBuf> {
+        let sealed = match &self.cipher {
+            Some(cipher) => Some(cipher.seal(FileKind::Report, json)?),
+            None => None,
+        };
+        let stored = sealed.as_deref().unwrap_or(json);
+        let name = format!(
+            "{}-{word}-{}{}",
+            time::compact(time),
+            Id::of(stored).short(),
+            self.suffix()
+        );
+        let path = self.root.join("reports").join(name);
+        fsutil::write_file(&self.root, &path, stored)?;
+        Ok(path)
+    }
+
+    /// The verdicts in `reports/` that can be read, as JSON, with their names. Nothing depends on them.
+    pub fn reports(&self) -> Vec<(String, Vec<u8>)> {
+        let dir = self.root.join("reports");
+        let names = fsutil::names(&dir).unwrap_or_default();
+        names
+            .into_iter()
+            .filter(|name| name.ends_with(self.suffix()))
+            .filter_map(|name| {
+                let stored = fsutil::read_cold(&dir.join(&name), MAX_DOCUMENT).ok()?;
+                let json = match &self.cipher {
+                    Some(cipher) => cipher.open(FileKind::Report, &stored).ok()?,
+                    None => stored,
+                };
+                Some((name, json))
+            })
+            .collect()
     }
 
     /// Index and pack files that opening could not use.
@@ -236,41 +306,6 @@ impl Store {
             let pack = &self.packs[l.pack as usize];
             pack.problem.is_none() && !self.suspects.contains(&(pack.id, *id))
         })
-    }
-
-    /// Writes the document that makes a snapshot exist; returns its id and the bytes written.
-    pub(crate) fn write_snapshot(&self, time: &str, json: &[u8]) -> Result<(Id, u64)> {
-        let id = Id::of(json);
-        let path = self.root.join("snapshots").join(snapshot_name(time, &id));
-        fsutil::write_file(&self.root, &path, json)?;
-        let parity = parity::protect(&self.root, &path)?;
-        Ok((id, json.len() as u64 + parity))
-    }
-
-    /// Writes a verdict into `reports/`.
-    pub(crate) fn write_report(&self, time: &str, word: &str, json: &[u8]) -> Result<PathBuf> {
-        let name = format!(
-            "{}-{word}-{}.json",
-            time::compact(time),
-            Id::of(json).short()
-        );
-        let path = self.root.join("reports").join(name);
-        fsutil::write_file(&self.root, &path, json)?;
-        Ok(path)
-    }
-
-    /// The verdicts in `reports/` that can be read, as JSON, with their names. Nothing depends on them.
-    pub fn reports(&self) -> Vec<(String, Vec<u8>)> {
-        let dir = self.root.join("reports");
-        let names = fsutil::names(&dir).unwrap_or_default();
-        names
-            .into_iter()
-            .filter(|name| name.ends_with(".json"))
-            .filter_map(|name| {
-                let json = fsutil::read_cold(&dir.join(&name), MAX_DOCUMENT).ok()?;
-                Some((name, json))
-            })
-            .collect()
     }
 
     /// How much parity is made beside each file, in percent of it; 0 for none.
@@ -308,7 +343,7 @@ impl Store {
         let unindexed = self.packs.iter().filter(|p| p.unindexed);
         unindexed
             .filter_map(|p| {
-                let (size, blobs) = pack::read_footer(&self.pack_path(p)).ok()?;
+                let (size, blobs) = pack::read_footer(&self.pack_path(p), self.cipher()).ok()?;
                 Some(PackEntry {
                     id: p.id,
                     size,
@@ -330,13 +365,13 @@ impl Store {
             .clear();
     }
 
-    pub(crate) fn pack_file(&self, pack: u32) -> Result<Arc<File>> {
+    pub(crate) fn pack_file(&self, pack: u32) -> Result<Arc<PackFile>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, file)) = open.iter().find(|(p, _)| *p == pack) {
             return Ok(file.clone());
         }
         let path = self.pack_path(&self.packs[pack as usize]);
-        let file = Arc::new(fsutil::open_file(&path).map_err(Error::io("open", &path))?);
+        let file = Arc::new(PackFile::open(&path, self.cipher())?);
         if open.len() >= OPEN_PACKS {
             open.pop_front();
         }
@@ -358,16 +393,37 @@ impl Store {
         };
         let file = self.pack_file(place.pack).map_err(|e| said(&e))?;
         scratch.stored.resize(place.stored as usize, 0);
-        file.read_exact_at(&mut scratch.stored, u64::from(place.offset))
-            .map_err(|e| said(&e))?;
-        scratch
-            .decoder
-            .decode(place.codec, &scratch.stored, u64::from(place.raw), out)
-            .map_err(|e| said(&e))?;
-        if Id::of(out) != place.id {
-            return Err(said(&"the content does not have the hash that is its id"));
-        }
-        Ok(())
+        let decoded = file
+            .file
+            .read_exact_at(&mut scratch.stored, u64::from(place.offset))
+            .map_err(|e| e.to_string())
+            .and_then(|()| file.unseal(u64::from(place.offset), &place.id, &mut scratch.stored))
+            .and_then(|()| {
+                scratch
+                    .decoder
+                    .decode(place.codec, &scratch.stored, u64::from(place.raw), out)
+            })
+            .and_then(|()| {
+                if Id::of(out) == place.id {
+                    return Ok(());
+                }
+                Err("the content does not have the hash that is its id".to_string())
+            });
+        decoded.map_err(|reason| {
+            let other = self.is_another_pack(pack, &file.file, place);
+            said(&if other { SWAPPED } else { reason.as_str() })
+        })
+    }
+
+    /// Is the file under this pack's name a whole pack, but not this one?
+    fn is_another_pack(&self, pack: &PackInfo, file: &File, place: &Location) -> bool {
+        let path = self.pack_path(pack);
+        let size = file.metadata().map_or(0, |m| m.len());
+        pack::footer_of(file, &path, size, self.cipher()).is_ok_and(|blobs| {
+            blobs
+                .iter()
+                .all(|b| (b.id, b.offset) != (place.id, u64::from(place.offset)))
+        })
     }
 
     /// Room on the file system that the store is on.
@@ -389,6 +445,10 @@ impl Store {
     }
 }
 
+/// Said of a pack under the name of another one.
+pub(crate) const SWAPPED: &str =
+    "the file is another pack under this one's name: packs were swapped";
+
 /// Buffers and contexts for reading blobs, one per thread.
 #[derive(Default)]
 pub(crate) struct Scratch {
@@ -397,13 +457,16 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// The blob that was read last, as it is stored.
+    /// The blob that was read last, as it is stored before it is encrypted.
     pub(crate) fn stored(&self) -> &[u8] {
         &self.stored
     }
 }
 
-fn read_snapshot(path: &Path, name: &str) -> Result<(Id, Snapshot)> {
+fn read_snapshot(path: &Path, name: &str, cipher: Option<&StoreCipher>) -> Result<(Id, Snapshot)> {
+    if let Some(cipher) = cipher {
+        return read_sealed(path, name, cipher);
+    }
     let json = fsutil::read_cold(path, MAX_DOCUMENT)?;
     let id = Id::of(&json);
     let snapshot: Snapshot = match parse(path, &json, SNAPSHOT_FORMAT) {
@@ -412,10 +475,32 @@ fn read_snapshot(path: &Path, name: &str) -> Result<(Id, Snapshot)> {
         Err(error) if name.ends_with(&format!("-{id}.json")) => return Err(error),
         Err(_) => return Err(wrong_hash(path)),
     };
-    if name != snapshot_name(&snapshot.time, &id) {
+    if name != snapshot_name(&snapshot.time, &id, ".json") {
         return Err(wrong_hash(path));
     }
     Ok((id, snapshot))
+}
+
+/// The same of an encrypted document: only one that authenticates is looked at.
+fn read_sealed(path: &Path, name: &str, cipher: &StoreCipher) -> Result<(Id, Snapshot)> {
+    let stored = fsutil::read_cold(path, MAX_DOCUMENT)?;
+    let json = cipher.open(FileKind::Snapshot, &stored).map_err(|_| {
+        Error::malformed(
+            path.display(),
+            "it does not authenticate with the store's key: it was truncated, tampered with or damaged",
+        )
+    })?;
+    let snapshot: Snapshot = parse(path, &json, SNAPSHOT_FORMAT)?;
+    if name != snapshot_name(&snapshot.time, &Id::of(&stored), ".sealed") {
+        return Err(Error::malformed(
+            path.display(),
+            format!(
+                "it is the restore point of {} under another one's name: the one that belongs here was replaced",
+                time::shown(&snapshot.time)
+            ),
+        ));
+    }
+    Ok((Id::of(&json), snapshot))
 }
 
 fn wrong_hash(path: &Path) -> Error {
@@ -425,9 +510,9 @@ fn wrong_hash(path: &Path) -> Error {
     )
 }
 
-/// `<time>-<id>.json`.
-pub(crate) fn snapshot_name(time: &str, id: &Id) -> String {
-    format!("{}-{id}.json", time::compact(time))
+/// `<time>-<SHA-256 of the file>` and `.json` or `.sealed`.
+pub(crate) fn snapshot_name(time: &str, id: &Id, suffix: &str) -> String {
+    format!("{}-{id}{suffix}", time::compact(time))
 }
 
 /// Room on a file system, in bytes.

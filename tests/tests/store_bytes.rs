@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use bundle::backup::Backup;
 use bundle::events::Silent;
-use bundle::store::Store;
 use bundle::verify::{VerifyOptions, VerifyReport, verify, write_report};
 use store_support::*;
 
@@ -31,13 +30,13 @@ fn small(dir: &Path) -> PathBuf {
     }
     let report = check(&store);
     assert!(report.ok(), "{report:#?}");
-    write_report(&Store::open_read_only(&store).unwrap(), &report).unwrap();
+    write_report(&open_for_reading(&store).unwrap(), &report).unwrap();
     store
 }
 
 /// What `lifeboat verify` would say; an error is that it cannot be done.
 fn verdict(store: &Path) -> Result<VerifyReport, bundle::Error> {
-    let store = Store::open_read_only(store)?;
+    let store = open_for_reading(store)?;
     verify(&store, &VerifyOptions::default(), &Silent)
 }
 
@@ -215,7 +214,7 @@ fn a_directory_of_packs_that_cannot_be_listed_takes_nothing_else_with_it() {
 fn a_backup_that_ends_during_a_verification_is_no_damage() {
     let dir = scratch();
     let store = small(dir.path());
-    let opened = Store::open_read_only(&store).unwrap();
+    let opened = open_for_reading(&store).unwrap();
     fs::write(dir.path().join("tree/later"), noise(3000)).unwrap();
     backup(&dir.path().join("tree"), &store);
     let report = verify(&opened, &VerifyOptions::default(), &Silent).unwrap();
@@ -240,4 +239,9 @@ fn a_target_that_is_exchanged_during_a_backup_gets_no_snapshot() {
             .is_err()
     );
     assert!(verdict(&store).unwrap().snapshots.is_empty());
+}
+
+#[test]
+fn the_same_of_encrypted_stores() {
+    again_encrypted(&[]);
 }

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bundle::extract::Selection;
-use bundle::store::Store;
 use bundle::verify::{VerifyOptions, verify};
 use store_support::*;
 
@@ -56,7 +55,7 @@ fn a_killed_backup_leaves_the_earlier_snapshot_and_the_next_succeeds() {
     let begin = Instant::now();
     assert!(start(dir.path()).wait().unwrap().success());
     let whole = begin.elapsed();
-    let expected = Store::open_read_only(&store).unwrap().snapshots().unwrap();
+    let expected = open_for_reading(&store).unwrap().snapshots().unwrap();
     let (mut killed, mut known) = (0, expected.len());
     for round in 0..10 {
         renew(round + 2);
@@ -67,7 +66,7 @@ fn a_killed_backup_leaves_the_earlier_snapshot_and_the_next_succeeds() {
         ));
         child.kill().unwrap();
         killed += usize::from(!child.wait().unwrap().success());
-        let opened = Store::open_read_only(&store).unwrap();
+        let opened = open_for_reading(&store).unwrap();
         let snapshots = opened.snapshots().unwrap();
         assert!(snapshots.len() >= known && opened.damaged_documents().unwrap().is_empty());
         known = snapshots.len();
@@ -96,4 +95,9 @@ fn a_killed_backup_leaves_the_earlier_snapshot_and_the_next_succeeds() {
     let out = dir.path().join("out");
     assert!(extract_from(&[&store], &Selection::All, &out).complete());
     assert_same(&tree, &out);
+}
+
+#[test]
+fn the_same_of_encrypted_stores() {
+    again_encrypted(&[]);
 }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bundle::backup::{Backup, TargetResult};
 use bundle::events::{Events, Silent};
 use bundle::extract::Selection;
-use bundle::store::Store;
 use bundle::verify::{VerifyOptions, verify};
 use store_support::*;
 
@@ -108,7 +107,7 @@ fn a_power_cut_loses_no_finished_snapshot_and_the_next_backup_succeeds() {
             disk: &disk,
             left: AtomicI64::new(1 + round as i64 * 130_000),
         };
-        let result = Store::open(&store).and_then(|opened| {
+        let result = open_for_writing(&store).and_then(|opened| {
             let mut backup = Backup::start(vec![opened], options(), &events)?;
             let saved = backup.tree(&source(&tree))?;
             backup.commit(draft(vec![saved])).remove(0).snapshot
@@ -132,7 +131,7 @@ fn a_power_cut_loses_no_finished_snapshot_and_the_next_backup_succeeds() {
 }
 
 fn attempt(tree: &Path, store: &Path) -> Result<TargetResult, bundle::Error> {
-    let mut backup = Backup::start(vec![Store::open(store)?], options(), &Silent)?;
+    let mut backup = Backup::start(vec![open_for_writing(store)?], options(), &Silent)?;
     let saved = backup.tree(&source(tree))?;
     Ok(backup.commit(draft(vec![saved])).remove(0))
 }
@@ -227,7 +226,7 @@ fn a_cold_verification_reads_the_medium() {
         let file = files(&store, below, suffix).remove(0);
         damage_below(&disk, &file);
         // Right after a backup: this snapshot alone.
-        let opened = Store::open_read_only(&store).unwrap();
+        let opened = open_for_reading(&store).unwrap();
         let options = VerifyOptions {
             snapshot: Some(id.to_string()),
             cold: true,

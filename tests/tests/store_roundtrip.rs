@@ -11,7 +11,6 @@ use bundle::backup::{Backup, ImageSource};
 use bundle::events::Silent;
 use bundle::extract::{Selection, image_to, to_tar};
 use bundle::list::{EntryKind, entries};
-use bundle::store::Store;
 use store_support::*;
 
 #[test]
@@ -49,7 +48,7 @@ fn every_kind_of_metadata_returns() {
         let blocks = |root: &Path| fs::metadata(root.join(name)).unwrap().blocks();
         assert!(blocks(&out) <= blocks(&tree), "{name} lost its holes");
     }
-    let opened = Store::open_read_only(&store).unwrap();
+    let opened = open_for_reading(&store).unwrap();
     let (_, snapshot) = opened.snapshot("latest").unwrap();
     assert_eq!(snapshot.summary.sockets, 1);
     let readers = [&opened];
@@ -129,7 +128,7 @@ fn the_tar_stream_is_read_by_gnu_tar() {
         "rm all-hole; if [ -d many ]; then chattr -R -dA many plain || true; fi",
     );
     backup(&tree, &store);
-    let opened = Store::open_read_only(&store).unwrap();
+    let opened = open_for_reading(&store).unwrap();
     let (_, snapshot) = opened.snapshot("latest").unwrap();
     let mut archive = fs::File::create(dir.path().join("all.tar")).unwrap();
     let report = to_tar(
@@ -181,7 +180,7 @@ fn selections_and_links_whose_first_name_is_not_selected() {
     assert_eq!(fs::metadata(out.join("z")).unwrap().mode() & 0o7777, 0o750);
     assert!(!out.join("a").exists());
 
-    let opened = Store::open_read_only(&store).unwrap();
+    let opened = open_for_reading(&store).unwrap();
     let (_, snapshot) = opened.snapshot("latest").unwrap();
     let mut archive = Vec::new();
     let selection = select(&["z"]);
@@ -243,7 +242,7 @@ fn images_keep_holes_and_content() {
     draft.images = vec![saved.clone()];
     assert!(backup.commit(draft)[0].snapshot.is_ok());
     assert!(check(&store).ok());
-    let opened = Store::open_read_only(&store).unwrap();
+    let opened = open_for_reading(&store).unwrap();
     assert!(
         opened.stats().raw_bytes < 20_000_000,
         "{:?}",
@@ -260,4 +259,9 @@ fn images_keep_holes_and_content() {
     .unwrap();
     sh(dir.path(), "cmp disk out");
     assert!(fs::metadata(&out).unwrap().blocks() * 512 < 20_000_000);
+}
+
+#[test]
+fn the_same_of_encrypted_stores() {
+    again_encrypted(&["read_by_hand"]);
 }

@@ -397,8 +397,8 @@ fn conclude(
     store.check_in_place()?;
     let mut packs = written.packs;
     packs.extend(store.unindexed());
-    *bytes += index::write(store.root(), &packs)?;
-    let (id, written) = store.write_snapshot(time, json)?;
-    *bytes += written;
+    *bytes += index::write(store.root(), &packs, store.cipher())?;
+    let (id, size) = store.write_snapshot(time, json)?;
+    *bytes += size;
     Ok(id)
 }

@@ -37,14 +37,14 @@ fn run(
     pack_size: u64,
     blobs: &Receiver<Arc<Stored>>,
 ) -> Result<Written> {
-    let root = shared.targets[number].store.root();
+    let store = &shared.targets[number].store;
     let mut written = Written::default();
     let mut open: Option<PackWriter> = None;
     let mut sealing = Sealing::default();
     for blob in blobs {
         let pack = match &mut open {
             Some(pack) => pack,
-            none => none.insert(PackWriter::create(root)?),
+            none => none.insert(PackWriter::create(store.root(), store.cipher())?),
         };
         pack.append(blob.id, blob.kind, blob.codec, &blob.bytes, blob.raw)?;
         if pack.size() >= pack_size {

@@ -183,7 +183,7 @@ fn fuzz_footers() {
             whole(&mutate(random, std::slice::from_ref(&json)))
         };
         std::fs::write(&path, &data).unwrap();
-        if let Ok((size, blobs)) = pack::read_footer(&path) {
+        if let Ok((size, blobs)) = pack::read_footer(&path, None) {
             assert!(blobs.iter().all(|b| b.offset + b.stored <= size));
         }
     });
@@ -202,7 +202,7 @@ fn fuzz_indexes() {
     damaged("indexes", 1500, &[json], |data| {
         let stored = codec::pack_json(data).unwrap();
         std::fs::write(&path, &stored).unwrap();
-        for pack in index::read(&path, &Id::of(&stored)).unwrap_or_default() {
+        for pack in index::read(&path, &Id::of(&stored), None).unwrap_or_default() {
             let mut map = index::Map::default();
             map.push_pack(0, &pack.blobs);
             map.sort();
@@ -266,7 +266,7 @@ fn fuzz_snapshots() {
     damaged("snapshots", 10_000, &[seed], |data| {
         if let Ok(snapshot) = format::parse::<Snapshot>(Path::new("x"), data, FORMAT) {
             let header = SnapshotHeader::new(id, &snapshot);
-            let name = crate::store::snapshot_name(&header.time, &header.id);
+            let name = crate::store::snapshot_name(&header.time, &header.id, ".json");
             assert!(!name.contains('/'));
         }
     });

@@ -20,14 +20,14 @@ use crate::{Id, bytes, catalogue, index, list};
 
 fn store_of(dir: &Path, blobs: &[Vec<u8>]) -> Store {
     let store = Store::create(dir, &StoreOptions::default()).unwrap();
-    let mut pack = PackWriter::create(store.root()).unwrap();
+    let mut pack = PackWriter::create(store.root(), None).unwrap();
     for blob in blobs {
         let size = blob.len() as u64;
         pack.append(Id::of(blob), Kind::Segment, Encoding::Raw, blob, size)
             .unwrap();
     }
     let pack = pack.finish().unwrap().seal().unwrap();
-    index::write(store.root(), &[pack]).unwrap();
+    index::write(store.root(), &[pack], None).unwrap();
     drop(store);
     Store::open_read_only(dir).unwrap()
 }

@@ -196,7 +196,7 @@ impl Work<'_> {
         listed.dedup_by_key(|p| p.id);
         let mut fresh = BTreeSet::new();
         let written = (self.step)("write the new index")
-            .and_then(|()| index::write_files(self.store.root(), &listed));
+            .and_then(|()| index::write_files(self.store.root(), &listed, self.store.cipher()));
         let unwritten = match written {
             Ok(files) => {
                 fresh.extend(files.into_iter().map(|(file, _)| file));
@@ -231,7 +231,8 @@ impl Work<'_> {
         }
         if unwritten.is_some() {
             (self.step)("write the new index")?;
-            if let Err(error) = index::write_files(self.store.root(), &listed) {
+            if let Err(error) = index::write_files(self.store.root(), &listed, self.store.cipher())
+            {
                 self.done.notes.push(format!(
                     "there is no room for an index; the next backup writes one, until then opening is slow ({error})"
                 ));
@@ -269,7 +270,9 @@ impl Work<'_> {
             for place in of_pack {
                 let to = match &mut writer {
                     Some(writer) => writer,
-                    none => none.insert(PackWriter::create(self.store.root())?),
+                    none => {
+                        none.insert(PackWriter::create(self.store.root(), self.store.cipher())?)
+                    }
                 };
                 match pack::copy(self.store, place, &mut scratch, &mut content, to)? {
                     Ok(bytes) => self.events.bytes(bytes),
@@ -316,7 +319,7 @@ impl Work<'_> {
     fn old_indexes(&self, going: &HashSet<Id>) -> Result<Vec<(PathBuf, Vec<PackEntry>)>> {
         let mut old = Vec::new();
         for (path, id) in index::files(self.store.root())? {
-            let Some(Ok(packs)) = id.map(|id| index::read(&path, &id)) else {
+            let Some(Ok(packs)) = id.map(|id| index::read(&path, &id, self.store.cipher())) else {
                 continue;
             };
             let listed = packs.iter().any(|p| going.contains(&p.id));

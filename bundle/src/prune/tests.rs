@@ -92,7 +92,11 @@ fn redate(store: &Path, id: &Id, time: &str) -> Id {
     let json = serde_json::to_vec_pretty(&snapshot).unwrap();
     fs::remove_file(dir.join(name)).unwrap();
     let id = Id::of(&json);
-    fs::write(dir.join(crate::store::snapshot_name(time, &id)), json).unwrap();
+    fs::write(
+        dir.join(crate::store::snapshot_name(time, &id, ".json")),
+        json,
+    )
+    .unwrap();
     id
 }
 

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::{DIRS, DamagedDocument, PackInfo, ROOT, Store, StoreOptions};
+use crate::crypt::{Encryption, KeyRing, SlotInfo, StoreCipher, Tried};
 use crate::format::{FORMAT, Versioned, parse};
 use crate::index::{self, Map};
 use crate::pack::{self, PackEntry};
@@ -19,14 +20,113 @@ use crate::{Error, Id, Result, fsutil, time, verify};
 /// Readers hold a shared lock of it, who removes packs an exclusive one.
 const READERS: &str = "readers";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoreFile {
+pub(super) struct StoreFile {
     format: u32,
     id: String,
     created: String,
-    /// Key slots in a later version. The field is there so that this version refuses what it cannot decrypt.
-    encryption: Option<serde_json::Value>,
+    /// Nothing in a plain store.
+    pub(super) encryption: Option<Encryption>,
+    /// Of an encrypted store: the SHA-256 of the file without this field, so that damage is not taken for a wrong key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<Id>,
+}
+
+/// A second one of an encrypted store: with the keys, all would be lost.
+const COPY: &str = "store.json.copy";
+const SUM: &[u8] = b",\"sum\":\"";
+
+/// What can be said of a store without a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoreInfo {
+    /// The store's id, a UUID.
+    pub id: String,
+    /// Is a key needed?
+    pub encrypted: bool,
+    /// What opens it.
+    pub keys: Vec<SlotInfo>,
+}
+
+impl StoreFile {
+    /// Gives the store this file and, if it is encrypted, its copy. The file comes first: with its name, the change is
+    /// made. A plug pulled in between leaves a copy with the keys of before, which the next writer replaces.
+    pub(super) fn write(&self, root: &Path) -> Result<()> {
+        let file = root.join("store.json");
+        let write = |file: &StoreFile, path: &Path| {
+            serde_json::to_string(file).map_err(|e| Error::malformed(path.display(), e))
+        };
+        let plain = StoreFile {
+            sum: None,
+            ..self.clone()
+        };
+        let mut json = write(&plain, &file)?;
+        if self.encryption.is_some() {
+            let sum = Some(Id::of(json.as_bytes()));
+            json = write(&StoreFile { sum, ..plain }, &file)?;
+        }
+        json.push('\n');
+        let json = json.as_bytes();
+        fsutil::write_file(root, &file, json)?;
+        if self.encryption.is_some() {
+            fsutil::write_file(root, &root.join(COPY), json)?;
+        }
+        Ok(())
+    }
+
+    fn parse(path: &Path, json: &[u8]) -> Result<StoreFile> {
+        let file: StoreFile = parse(path, json, FORMAT)?;
+        if let Some(encryption) = &file.encryption {
+            // The last field, written without spaces: what is before it is what was hashed.
+            let at = json.windows(SUM.len()).rposition(|w| w == SUM).unwrap_or(0);
+            if file.sum != Some(Id::of(&[&json[..at], b"}"].concat())) {
+                let reason = "it does not have the hash that it gives";
+                return Err(Error::malformed(path.display(), reason));
+            }
+            encryption
+                .examine()
+                .map_err(|e| Error::malformed(path.display(), e))?;
+        }
+        Ok(file)
+    }
+
+    /// Finds what opens the store in the ring; nothing for a plain store.
+    fn unlock(&self, dir: &Path, keys: &KeyRing) -> Result<Option<StoreCipher>> {
+        let Some(encryption) = &self.encryption else {
+            // Whoever can write to the target could else have the next backup written in the clear.
+            if keys.has_data_key(&self.id) {
+                return Err(Error::NoLongerEncrypted { dir: dir.into() });
+            }
+            return Ok(None);
+        };
+        let words = |kinds: Vec<String>| {
+            let mut seen: Vec<String> = Vec::new();
+            for kind in kinds {
+                if !seen.contains(&kind) {
+                    seen.push(kind);
+                }
+            }
+            seen.join(" or ")
+        };
+        let tried = encryption.open(keys, &self.id);
+        match tried.map_err(|e| Error::malformed(dir.join(ROOT).join("store.json").display(), e))? {
+            Tried::Opened(key) => Ok(Some(StoreCipher::new(key, &self.id))),
+            Tried::Nothing => Err(Error::KeyNeeded {
+                dir: dir.into(),
+                opens: words(
+                    encryption
+                        .slots()
+                        .iter()
+                        .map(|s| s.kind.to_string())
+                        .collect(),
+                ),
+            }),
+            Tried::Wrong(kinds) => Err(Error::WrongKey {
+                dir: dir.into(),
+                tried: words(kinds.iter().map(ToString::to_string).collect()),
+            }),
+        }
+    }
 }
 
 impl Versioned for StoreFile {
@@ -39,8 +139,7 @@ impl Store {
     /// Makes an empty store in `<dir>/lifeboat` and opens it for writing.
     pub fn create(dir: &Path, _options: &StoreOptions) -> Result<Store> {
         let root = dir.join(ROOT);
-        let file = root.join("store.json");
-        if file.exists() {
+        if root.join("store.json").exists() || root.join(COPY).exists() {
             return Err(Error::StoreExists {
                 dir: dir.to_path_buf(),
             });
@@ -49,22 +148,36 @@ impl Store {
         for name in DIRS {
             fsutil::make_dir(&root.join(name))?;
         }
-        let document = StoreFile {
+        let file = StoreFile {
             format: FORMAT,
             id: uuid::Uuid::new_v4().to_string(),
             created: time::rfc3339(time::now()),
             encryption: None,
+            sum: None,
         };
-        let mut json =
-            serde_json::to_vec(&document).map_err(|e| Error::malformed(file.display(), e))?;
-        json.push(b'\n');
-        fsutil::write_file(&root, &file, &json)?;
+        file.write(&root)?;
         Store::open(dir)
     }
 
-    /// Opens for writing: takes the store's lock until dropped, removes what a killed writer left unfinished.
+    /// What can be said of the store in this directory without a key.
+    pub fn info(dir: &Path) -> Result<StoreInfo> {
+        let file = read_store_file(dir)?.0;
+        Ok(StoreInfo {
+            id: file.id,
+            encrypted: file.encryption.is_some(),
+            keys: file.encryption.map_or_else(Vec::new, |e| e.slots()),
+        })
+    }
+
+    /// Opens a plain store for writing, see [`Store::open_with`].
     pub fn open(dir: &Path) -> Result<Store> {
-        let id = read_store_file(dir)?;
+        Store::open_with(dir, &KeyRing::default())
+    }
+
+    /// Opens for writing: takes the store's lock until dropped, removes what a killed writer left unfinished.
+    pub fn open_with(dir: &Path, keys: &KeyRing) -> Result<Store> {
+        // Before a lock file is made where there is no store.
+        read_store_file(dir)?;
         let root = dir.join(ROOT);
         let path = root.join("lock");
         let file = File::options()
@@ -83,6 +196,9 @@ impl Store {
                     other => Error::sys("lock", &path)(other),
                 },
             )?;
+        // Read under the lock, so that nobody changes the keys meanwhile.
+        let (file, problems) = read_store_file(dir)?;
+        let cipher = file.unlock(dir, keys)?;
         // Under the lock nobody else writes: what lies here is of a writer that was killed.
         for name in DIRS {
             fsutil::make_dir(&root.join(name))?;
@@ -101,12 +217,21 @@ impl Store {
         if !readers.exists() {
             File::create(&readers).map_err(Error::io("create", &readers))?;
         }
-        Store::load(dir, id, Some(lock))
+        if !problems.is_empty() {
+            file.write(&root)?;
+        }
+        Store::load(dir, file.id, cipher, Vec::new(), Some(lock))
+    }
+
+    /// Opens a plain store for reading, see [`Store::open_read_only_with`].
+    pub fn open_read_only(dir: &Path) -> Result<Store> {
+        Store::open_read_only_with(dir, &KeyRing::default())
     }
 
     /// Opens for reading; needs no write permission. Others may read and write meanwhile, but nothing is removed.
-    pub fn open_read_only(dir: &Path) -> Result<Store> {
-        let id = read_store_file(dir)?;
+    pub fn open_read_only_with(dir: &Path, keys: &KeyRing) -> Result<Store> {
+        let (file, problems) = read_store_file(dir)?;
+        let cipher = file.unlock(dir, keys)?;
         let readers = File::open(dir.join(ROOT).join(READERS)).ok();
         let shared = match readers.map(|file| Flock::lock(file, FlockArg::LockSharedNonblock)) {
             Some(Err((_, nix::Error::EWOULDBLOCK))) => {
@@ -118,7 +243,7 @@ impl Store {
             // A copy of a store without that file, or a file system that knows no locks.
             Some(Err(_)) | None => None,
         };
-        let mut store = Store::load(dir, id, None)?;
+        let mut store = Store::load(dir, file.id, cipher, problems, None)?;
         store.readers = shared;
         Ok(store)
     }
@@ -142,21 +267,28 @@ impl Store {
 
     /// Looks at the store again after files in it were changed, keeping its lock.
     pub(crate) fn reload(self) -> Result<Store> {
-        Store::load(&self.dir, self.id, self.lock)
+        Store::load(&self.dir, self.id, self.cipher, Vec::new(), self.lock)
     }
 
-    fn load(dir: &Path, id: String, lock: Option<Flock<File>>) -> Result<Store> {
+    fn load(
+        dir: &Path,
+        id: String,
+        cipher: Option<StoreCipher>,
+        problems: Vec<DamagedDocument>,
+        lock: Option<Flock<File>>,
+    ) -> Result<Store> {
         let root = dir.join(ROOT);
         let mut store = Store {
             dir: dir.to_path_buf(),
             root,
             id,
+            cipher,
             lock,
             readers: None,
             documents: Default::default(),
             packs: Vec::new(),
             map: Map::default(),
-            problems: Vec::new(),
+            problems,
             suspects: HashSet::new(),
             open: Mutex::default(),
         };
@@ -172,7 +304,7 @@ impl Store {
         });
         for (path, id) in indexes {
             let read = match id {
-                Some(id) => index::read(&path, &id),
+                Some(id) => index::read(&path, &id, store.cipher()),
                 None => Err(Error::malformed(path.display(), "its name is not a hash")),
             };
             match read {
@@ -215,7 +347,7 @@ impl Store {
                     present.insert(id, size.map_err(|e| e.to_string()));
                     continue;
                 }
-                match pack::read_footer(&path) {
+                match pack::read_footer(&path, store.cipher()) {
                     Ok((size, blobs)) => {
                         present.insert(id, Ok(size));
                         known.insert(id, (PackEntry { id, size, blobs }, true));
@@ -261,23 +393,49 @@ impl Store {
     }
 }
 
-fn read_store_file(dir: &Path) -> Result<String> {
-    let path = dir.join(ROOT).join("store.json");
-    let json = match fsutil::read_cold(&path, 1 << 20) {
-        Ok(json) => json,
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            return Err(Error::NoStore {
-                dir: dir.to_path_buf(),
-            });
+/// Reads `store.json`, or its copy where it is lost; with what is wrong with the one or the other.
+pub(super) fn read_store_file(dir: &Path) -> Result<(StoreFile, Vec<DamagedDocument>)> {
+    let root = dir.join(ROOT);
+    let read = |name: &str| {
+        let path = root.join(name);
+        match fsutil::read_cold(&path, 1 << 20) {
+            Ok(json) => StoreFile::parse(&path, &json).map(Some),
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        Err(e) => return Err(e),
     };
-    // Before anything else, as an encrypted store may have further fields.
-    let encrypted = serde_json::from_slice::<serde_json::Value>(&json).is_ok_and(|v| {
-        v.get("format") == Some(&FORMAT.into()) && v.get("encryption").is_some_and(|e| !e.is_null())
-    });
-    if encrypted {
-        return Err(Error::Encrypted { path });
+    let problem = |name: &str, reason: String| {
+        let file = root.join(name);
+        vec![DamagedDocument { file, reason }]
+    };
+    let copy = read(COPY);
+    match (read("store.json"), copy) {
+        (Ok(Some(file)), Ok(Some(copy))) if file == copy => Ok((file, Vec::new())),
+        // A copy is written after the file only: it cannot know of keys of which the file does not.
+        (Ok(Some(file)), Ok(Some(_))) if file.encryption.is_none() => {
+            Err(Error::NoLongerEncrypted { dir: dir.into() })
+        }
+        (Ok(Some(file)), copy) if file.encryption.is_some() => {
+            let reason = match copy {
+                Ok(Some(_)) => "it holds other keys than store.json".to_string(),
+                Ok(None) => "it is missing: store.json is the only place of the keys".to_string(),
+                Err(error) => error.to_string(),
+            };
+            let advice = "; the next backup writes it anew";
+            Ok((file, problem(COPY, reason + advice)))
+        }
+        (Ok(Some(file)), _) => Ok((file, Vec::new())),
+        (Err(error @ Error::UnknownFormat { .. }), _) => Err(error),
+        (Ok(None), Ok(Some(copy))) => {
+            let reason = "it is missing; its copy is used, and the next backup writes it anew";
+            Ok((copy, problem("store.json", reason.into())))
+        }
+        (Err(error), Ok(Some(copy))) => {
+            let reason = format!("{error}; its copy is used, and the next backup writes it anew");
+            Ok((copy, problem("store.json", reason)))
+        }
+        (Ok(None), Err(error)) => Err(error),
+        (Ok(None), Ok(None)) => Err(Error::NoStore { dir: dir.into() }),
+        (Err(error), _) => Err(error),
     }
-    Ok(parse::<StoreFile>(&path, &json, FORMAT)?.id)
 }

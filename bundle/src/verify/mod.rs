@@ -386,13 +386,7 @@ fn check_packs(
                         return;
                     };
                     let check = match which {
-                        _ if full(pack) => packs::check(
-                            &store.pack_path(pack),
-                            pack,
-                            &places[number],
-                            cold,
-                            events,
-                        ),
+                        _ if full(pack) => packs::check(store, pack, &places[number], cold, events),
                         Which::Slice(slice) => {
                             packs::check_slice(store, number, &places[number], slice, cold, events)
                         }
@@ -441,7 +435,7 @@ fn needed(
     if cold {
         for (store, pack) in &used {
             if let Ok(file) = stores[*store].pack_file(*pack) {
-                fsutil::forget_cached(&*file);
+                fsutil::forget_cached(&file.file);
             }
         }
     }

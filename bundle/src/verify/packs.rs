@@ -10,9 +10,9 @@ use crate::codec::Decoder;
 use crate::events::Events;
 use crate::format::BlobEntry;
 use crate::index::Location;
-use crate::pack::footer_of;
-use crate::store::{PackInfo, Scratch, Store};
-use crate::{Id, fsutil};
+use crate::pack::{PackFile, footer_of};
+use crate::store::{PackInfo, SWAPPED, Scratch, Store};
+use crate::{Error, Id, fsutil};
 
 use super::sample::Slice;
 
@@ -42,28 +42,31 @@ impl PackCheck {
 
 /// Reads a pack; `blobs` are those that the index lists for it, in order of their offsets.
 pub(super) fn check(
-    path: &Path,
+    store: &Store,
     pack: &PackInfo,
     blobs: &[Location],
     cold: bool,
     events: &dyn Events,
 ) -> PackCheck {
-    let file = match fsutil::open_file(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+    let path = &store.pack_path(pack);
+    let opened = match PackFile::open(path, store.cipher()) {
+        Ok(opened) => opened,
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return PackCheck::nothing("the pack is missing".to_string(), blobs);
         }
+        Err(Error::Malformed { reason, .. }) => return PackCheck::nothing(reason, blobs),
         Err(error) => {
             return PackCheck::nothing(format!("the pack cannot be opened: {error}"), blobs);
         }
     };
+    let file = &opened.file;
     if cold {
-        fsutil::forget_cached(&file);
+        fsutil::forget_cached(file);
     }
     let size = file.metadata().map_or(0, |m| m.len());
     let mut check = PackCheck::default();
     let mut reader = Sequential {
-        file: &file,
+        file,
         hasher: Sha256::new(),
         at: 0,
         complete: true,
@@ -88,11 +91,14 @@ pub(super) fn check(
         let read = if reader.at == offset {
             reader.read(&mut stored)
         } else {
-            std::os::unix::fs::FileExt::read_exact_at(&file, &mut stored, offset)
+            std::os::unix::fs::FileExt::read_exact_at(file, &mut stored, offset)
         };
         let verdict = match read {
-            Ok(()) => decoder
-                .decode(place.codec, &stored, u64::from(place.raw), &mut plain)
+            Ok(()) => opened
+                .unseal(offset, &place.id, &mut stored)
+                .and_then(|()| {
+                    decoder.decode(place.codec, &stored, u64::from(place.raw), &mut plain)
+                })
                 .and_then(|()| same(&place.id, &plain)),
             // Beyond the end: the pack's own reason says it all.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
@@ -110,7 +116,12 @@ pub(super) fn check(
     check.bytes = reader.at;
     let complete = reader.complete && rest.is_ok();
     let hash = Id::from_bytes(reader.hasher.finalize().into());
-    check.reason = if size != pack.size {
+    let other = hash != pack.id && is_another(store, &hash, file, path, size, blobs);
+    check.reason = if other {
+        // One reason says it for all of its blobs.
+        check.bad.iter_mut().for_each(|(_, reason)| *reason = None);
+        Some(SWAPPED.to_string())
+    } else if size != pack.size {
         Some(format!(
             "the pack has {size} bytes instead of {}: it is truncated or was overwritten",
             pack.size
@@ -120,11 +131,11 @@ pub(super) fn check(
     } else if hash != pack.id {
         Some("the pack does not have the hash that is its name".to_string())
     } else {
-        compare_footer(&file, path, size, blobs).err()
+        compare_footer(store, file, path, size, blobs).err()
     };
     if cold {
         // Also afterwards: a verification should not push the host's working set out of memory.
-        fsutil::forget_cached(&file);
+        fsutil::forget_cached(file);
     }
     check
 }
@@ -148,7 +159,7 @@ pub(super) fn check_slice(
         if cold {
             fsutil::forget_cached(&file);
         }
-        compare_footer(&file, &path, pack.size, blobs)?;
+        compare_footer(store, &file, &path, pack.size, blobs)?;
         for (at, place) in blobs.iter().enumerate() {
             if events.cancelled() {
                 break;
@@ -167,7 +178,7 @@ pub(super) fn check_slice(
     };
     match good() {
         Ok(()) => sample,
-        Err(_) => check(&path, pack, blobs, cold, events),
+        Err(_) => check(store, pack, blobs, cold, events),
     }
 }
 
@@ -179,8 +190,35 @@ fn same(id: &Id, plain: &[u8]) -> Result<(), String> {
     }
 }
 
-fn compare_footer(file: &File, path: &Path, size: u64, blobs: &[Location]) -> Result<(), String> {
-    let mut footer = footer_of(file, path, size).map_err(|e| e.to_string())?;
+/// Is the file under this pack's name a whole pack, but not this one?
+fn is_another(
+    store: &Store,
+    hash: &Id,
+    file: &File,
+    path: &Path,
+    size: u64,
+    blobs: &[Location],
+) -> bool {
+    if store.packs().iter().any(|p| p.id == *hash) {
+        return true;
+    }
+    // Of a pack that the store does not know, only a footer that lists nothing of this one's tells.
+    footer_of(file, path, size, store.cipher()).is_ok_and(|footer| {
+        !footer.iter().any(|f| {
+            let listed = |l: &Location| (l.id, u64::from(l.offset)) == (f.id, f.offset);
+            blobs.iter().any(listed)
+        })
+    })
+}
+
+fn compare_footer(
+    store: &Store,
+    file: &File,
+    path: &Path,
+    size: u64,
+    blobs: &[Location],
+) -> Result<(), String> {
+    let mut footer = footer_of(file, path, size, store.cipher()).map_err(|e| e.to_string())?;
     footer.sort_by_key(|b| (b.offset, b.id));
     let as_entry = |l: &Location| BlobEntry {
         id: l.id,

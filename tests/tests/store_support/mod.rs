@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bundle::Id;
 use bundle::backup::{Backup, BackupOptions, TargetResult, TreeSource};
+use bundle::crypt::{Cost, KeyRing, NewSlot, Secret};
 use bundle::document::{HostIdentity, SnapshotDraft, Tree};
 use bundle::events::Silent;
 use bundle::exclude::Exclusions;
@@ -96,12 +97,62 @@ pub fn options() -> BackupOptions {
     }
 }
 
+/// Set for the second run of a suite, in which every store is encrypted.
+const ENCRYPTED: &str = "LIFEBOAT_TEST_ENCRYPTED";
+pub const PASSPHRASE: &str = "correct horse";
+
+pub fn passphrase(text: &str) -> NewSlot {
+    let cheap = Cost {
+        memory_kib: 64,
+        passes: 1,
+    };
+    NewSlot::Passphrase(text.to_owned().into(), cheap)
+}
+
+pub fn ring(text: &str) -> KeyRing {
+    let mut ring = KeyRing::default();
+    ring.add(Secret::typed(text).unwrap());
+    ring
+}
+
+pub fn encrypted() -> bool {
+    std::env::var_os(ENCRYPTED).is_some()
+}
+
+/// Runs the tests of the calling program again with encrypted stores, except those of plain files' insides.
+pub fn again_encrypted(except: &[&str]) {
+    if encrypted() {
+        return;
+    }
+    let mut again = command(std::env::current_exe().unwrap());
+    again.env(ENCRYPTED, "1");
+    for name in except {
+        again.args(["--skip", name]);
+    }
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains(" 0 passed"), "{said}");
+}
+
+pub fn open_for_reading(dir: &Path) -> bundle::Result<Store> {
+    Store::open_read_only_with(dir, &ring(PASSPHRASE))
+}
+
+pub fn open_for_writing(dir: &Path) -> bundle::Result<Store> {
+    Store::open_with(dir, &ring(PASSPHRASE))
+}
+
 pub fn open(dir: &Path) -> Store {
     if dir.join("lifeboat").exists() {
-        return Store::open(dir).unwrap();
+        return open_for_writing(dir).unwrap();
     }
     std::fs::create_dir_all(dir).unwrap();
-    Store::create(dir, &StoreOptions::default()).unwrap()
+    let mut store = Store::create(dir, &StoreOptions::default()).unwrap();
+    if encrypted() {
+        store.encrypt(&[passphrase(PASSPHRASE)]).unwrap();
+    }
+    store
 }
 
 /// Backs a tree up to directories, which become stores where they are none.
@@ -120,7 +171,7 @@ pub fn extract_from(targets: &[&Path], selection: &Selection, dest: &Path) -> Ex
     std::fs::create_dir_all(dest).unwrap();
     let stores: Vec<_> = targets
         .iter()
-        .map(|t| Store::open_read_only(t).unwrap())
+        .map(|t| open_for_reading(t).unwrap())
         .collect();
     let readers: Vec<_> = stores.iter().collect();
     let (_, snapshot) = stores[0].snapshot("latest").unwrap();
@@ -141,7 +192,7 @@ pub fn extract_from(targets: &[&Path], selection: &Selection, dest: &Path) -> Ex
 }
 
 pub fn check(target: &Path) -> VerifyReport {
-    let store = Store::open_read_only(target).unwrap();
+    let store = open_for_reading(target).unwrap();
     verify(
         &store,
         &VerifyOptions {
@@ -155,6 +206,10 @@ pub fn check(target: &Path) -> VerifyReport {
 
 /// The only files of a kind in a store, sorted.
 pub fn files(target: &Path, below: &str, suffix: &str) -> Vec<PathBuf> {
+    let suffix = match suffix {
+        ".json" if encrypted() && !below.is_empty() => ".sealed",
+        suffix => suffix,
+    };
     let found = sh(
         &target.join("lifeboat").join(below),
         &format!("find \"$PWD\" -name '*{suffix}' | sort"),
