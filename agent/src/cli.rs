@@ -41,6 +41,13 @@ pub struct Common {
     /// No progress and no summary; warnings and errors only
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Open an encrypted target with the passphrase or the recovery key in this file (only its line end is left out)
+    /// [default: the file that LIFEBOAT_PASSPHRASE_FILE names]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Open an encrypted target with this key file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
     /// Say more (-v: each step; -vv: each process that is started)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -81,6 +88,8 @@ pub enum Command {
     Arm(ArmArgs),
     /// Take back what `arm` did
     Disarm(DisarmArgs),
+    /// The keys of an encrypted target
+    Key(KeyArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
 }
@@ -91,6 +100,10 @@ pub struct PrepareArgs {
     /// A whole disk (/dev/sdX), an image file, or a directory on another drive
     #[arg(required_unless_present = "check_kernel")]
     pub target: Option<PathBuf>,
+    /// Encrypt the store, with --passphrase-file, --key-file (made where there is none) or a passphrase that is asked
+    /// for; a recovery key is shown once
+    #[arg(long)]
+    pub encrypt: bool,
     /// Size of a new image file, for example 32G
     #[arg(long)]
     pub size: Option<Size>,
@@ -405,6 +418,87 @@ pub struct DisarmArgs {
     /// The stick or image file
     #[arg(long, value_name = "STICK")]
     pub on: PathBuf,
+}
+
+/// Options of `lifeboat key`.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub what: KeyCommand,
+}
+
+/// A target whose keys are meant.
+#[derive(Debug, Args)]
+pub struct On {
+    /// A stick (/dev/sdX), an image file, or a directory
+    #[arg(long, value_name = "PATH")]
+    pub on: PathBuf,
+}
+
+/// The secret of a new key.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// Take the new passphrase from this file, instead of asking for it
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// A key file, which is made where there is none
+    #[arg(long, value_name = "FILE", conflicts_with = "new_passphrase_file")]
+    pub new_key_file: Option<PathBuf>,
+}
+
+/// What `lifeboat key` does.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Encrypt a target that holds no restore points yet
+    Init {
+        /// Where.
+        #[command(flatten)]
+        on: On,
+    },
+    /// Show what opens a target
+    List {
+        /// Where.
+        #[command(flatten)]
+        on: On,
+    },
+    /// Add a key: a passphrase, a key file or a recovery key
+    Add {
+        /// Where.
+        #[command(flatten)]
+        on: On,
+        /// What.
+        #[command(flatten)]
+        new: NewKey,
+        /// A new recovery key, which is shown once
+        #[arg(long, conflicts_with_all = ["new_passphrase_file", "new_key_file"])]
+        recovery: bool,
+    },
+    /// Remove a key; the last one stays
+    Remove {
+        /// The beginning of the key's id, as `lifeboat key list` shows it
+        key: String,
+        /// Where.
+        #[command(flatten)]
+        on: On,
+    },
+    /// Give a key a new passphrase, key file or recovery key; the old one opens nothing any more
+    Rotate {
+        /// The beginning of the key's id, as `lifeboat key list` shows it
+        key: String,
+        /// Where.
+        #[command(flatten)]
+        on: On,
+        /// What.
+        #[command(flatten)]
+        new: NewKey,
+    },
+    /// Keep the target's key on this host, so that backups do not ask
+    Keep {
+        /// Where.
+        #[command(flatten)]
+        on: On,
+    },
 }
 
 /// Options of `lifeboat config`.

@@ -48,6 +48,10 @@ pub struct Config {
     pub rescue_modules: Modules,
     /// Directory with `pre-backup` and `post-backup`.
     pub hooks: PathBuf,
+    /// Where the host keeps the keys of encrypted targets.
+    pub keys: PathBuf,
+    /// Where the host remembers what it wrote.
+    pub state: PathBuf,
     /// Which restore points stay.
     pub retention: Retention,
 }
@@ -68,6 +72,8 @@ impl Default for Config {
             update_rescue: true,
             rescue_modules: Modules::Full,
             hooks: PathBuf::from("/etc/lifeboat/hooks.d"),
+            keys: PathBuf::from("/etc/lifeboat/keys"),
+            state: PathBuf::from("/var/lib/lifeboat"),
             retention: Retention::default(),
         }
     }
@@ -330,6 +336,18 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
         "The executables pre-backup and post-backup in this directory are run before and after each backup\n\
          (or every executable in directories of these names, in order). If pre-backup fails, nothing is\n\
          backed up. post-backup runs whatever happened; LIFEBOAT_STATUS tells it (ok, warnings, failed).",
+        None,
+    ),
+    (
+        "keys",
+        "Where this host keeps the keys of encrypted targets, for root only, so that backups do not ask. Left out\n\
+         of a backup that goes to any target that is not encrypted.",
+        None,
+    ),
+    (
+        "state",
+        "Where this host remembers the last restore point that it wrote to each target: a target to which an\n\
+         older state was put back is noticed.",
         None,
     ),
 ];

@@ -9,12 +9,14 @@ mod facts;
 mod filesystem;
 mod fuse;
 mod hooks;
+mod keys;
 mod listing;
 mod output;
 mod paths;
 mod progress;
 mod rescue;
 mod retention;
+mod seen;
 mod signals;
 mod targets;
 mod values;
@@ -32,6 +34,9 @@ pub struct Context {
     config: config::Config,
     out: Output,
     sys: Host,
+    /// Of the options, for stores that are to be encrypted.
+    passphrase_file: Option<std::path::PathBuf>,
+    key_file: Option<std::path::PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +66,14 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             quiet: cli.common.quiet,
         },
         sys: Host,
+        passphrase_file: cli.common.passphrase_file.clone(),
+        key_file: cli.common.key_file.clone(),
     };
+    keys::install(keys::Sources {
+        passphrase_files: cli.common.passphrase_file.into_iter().collect(),
+        key_files: cli.common.key_file.into_iter().collect(),
+        dir: context.config.keys.clone(),
+    });
     match cli.command {
         Command::Prepare(args) => commands::prepare::run(&context, &args),
         Command::Backup(args) => commands::backup::run(&context, &args),
@@ -79,6 +91,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Inventory => commands::inventory::run(&context),
         Command::Arm(args) => commands::arm::run(&context, &args),
         Command::Disarm(args) => commands::disarm::run(&context, &args),
+        Command::Key(args) => commands::key::run(&context, &args),
         Command::Config(args) => commands::config::run(&context, &args),
     }
 }

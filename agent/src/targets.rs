@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rescue_image::stick::{MountedStick, Stick};
 
 use crate::config::Config;
+use crate::keys;
 use crate::output::Usage;
 
 /// What a path is.
@@ -115,18 +116,18 @@ impl Opened {
 
     /// Opens the store for reading.
     pub fn reader(&self) -> anyhow::Result<Store> {
-        Store::open_read_only(&self.dir)
+        keys::open(&self.dir, &self.named, Store::open_read_only_with)
             .with_context(|| format!("cannot read the target {}", self.named.display()))
     }
 
     /// Opens the store for writing, which locks it. When another process holds the lock, the error says which.
     pub fn writer(&self) -> anyhow::Result<Store> {
-        Store::open(&self.dir).map_err(|error| {
-            let holder = match error {
-                bundle::Error::Locked { .. } => holder(&self.dir.join("lifeboat/lock")),
+        keys::open(&self.dir, &self.named, Store::open_with).map_err(|error| {
+            let holder = match error.downcast_ref() {
+                Some(bundle::Error::Locked { .. }) => holder(&self.dir.join("lifeboat/lock")),
                 _ => None,
             };
-            let error = anyhow!(error).context(format!(
+            let error = error.context(format!(
                 "cannot write to the target {}",
                 self.named.display()
             ));

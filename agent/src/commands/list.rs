@@ -9,7 +9,7 @@ use crate::Context;
 use crate::cli::ListArgs;
 use crate::output::{Outcome, table};
 use crate::targets::{chosen, reading};
-use crate::values;
+use crate::{seen, values};
 
 #[derive(Serialize)]
 struct Listing {
@@ -25,6 +25,10 @@ struct Target {
     stored_bytes: u64,
     snapshots: Vec<Listed>,
     damaged: Vec<bundle::store::DamagedDocument>,
+    encrypted: bool,
+    /// This host wrote a later restore point than there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +69,8 @@ pub fn run(context: &Context, args: &ListArgs) -> anyhow::Result<Outcome> {
                 stored_bytes: stats.stored_bytes,
                 snapshots: listed.collect(),
                 damaged: store.damaged_documents().with_context(unreadable)?,
+                encrypted: store.encrypted(),
+                rolled_back: seen::rolled_back(&context.config.state, path, store),
             });
         }
         for (path, error) in &sources.failed {
@@ -74,7 +80,10 @@ pub fn run(context: &Context, args: &ListArgs) -> anyhow::Result<Outcome> {
             });
         }
         context.out.result(&listing, || text(&listing))?;
-        let damaged = listing.targets.iter().any(|t| !t.damaged.is_empty());
+        let damaged = listing
+            .targets
+            .iter()
+            .any(|t| !t.damaged.is_empty() || t.rolled_back.is_some());
         Ok(if damaged || !listing.failed.is_empty() {
             Outcome::Warnings
         } else {
@@ -105,7 +114,7 @@ fn text(listing: &Listing) -> String {
     let mut out = String::new();
     for target in &listing.targets {
         out.push_str(&format!(
-            "{}: {}, {} in {}\n",
+            "{}: {}, {} in {}{}\n",
             target.target,
             values::plural(
                 target.snapshots.len() as u64,
@@ -114,6 +123,7 @@ fn text(listing: &Listing) -> String {
             ),
             values::bytes(target.stored_bytes),
             values::plural(target.packs, "pack", "packs"),
+            if target.encrypted { ", encrypted" } else { "" },
         ));
         let rows: Vec<Vec<String>> = target
             .snapshots
@@ -139,6 +149,9 @@ fn text(listing: &Listing) -> String {
                 ],
                 &rows,
             ));
+        }
+        if let Some(text) = &target.rolled_back {
+            out.push_str(&format!("{text}\n"));
         }
         for d in &target.damaged {
             out.push_str(&format!("damaged: {}: {}\n", d.file.display(), d.reason));

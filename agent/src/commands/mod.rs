@@ -8,6 +8,7 @@ pub mod disarm;
 pub mod extract;
 pub mod find;
 pub mod inventory;
+pub mod key;
 pub mod layout;
 pub mod list;
 pub mod ls;

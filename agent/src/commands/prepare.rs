@@ -5,12 +5,15 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use bundle::crypt::NewSlot;
 use bundle::store::{Store, StoreOptions};
 use layout::units::Bytes;
 use rescue_image::stick::{Identity, PrepareOptions, Stick, Target, UefiBoot, identify, refusals};
 use serde::Serialize;
 
 use crate::cli::PrepareArgs;
+use crate::commands::key::recovery_text;
+use crate::keys;
 use crate::output::{Outcome, Refused, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Wish};
@@ -24,6 +27,10 @@ const SMALLEST: u64 = 3 << 30;
 struct Prepared {
     target: PathBuf,
     store: String,
+    encrypted: bool,
+    /// Shown once, and stored nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_key: Option<String>,
     #[serde(flatten)]
     stick: Option<StickFacts>,
     notes: Vec<String>,
@@ -65,10 +72,41 @@ pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<Outcome> {
     let Some(target) = &args.target else {
         return Err(Usage("give a TARGET".into()).into());
     };
-    match classify(target, args)? {
-        What::Directory => directory(context, args, target),
-        What::Device => device(context, args, target, &wish),
-        What::Image(size) => image(context, args, target, size, &wish),
+    let what = classify(target, args)?;
+    // Whoever has to type something does so before anything is erased.
+    let keys = if args.encrypt {
+        keys::for_new_store(
+            context.passphrase_file.as_deref(),
+            context.key_file.as_deref(),
+        )?
+    } else {
+        Vec::new()
+    };
+    match what {
+        What::Directory => directory(context, args, target, &keys),
+        What::Device => device(context, args, target, &wish, &keys),
+        What::Image(size) => image(context, args, target, size, &wish, &keys),
+    }
+}
+
+/// Encrypts a store that was just made, if that is wanted; the recovery key and what to note.
+fn encrypt(store: &mut Store, keys: &[NewSlot]) -> anyhow::Result<(Option<String>, Vec<String>)> {
+    if keys.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let recovery = store.encrypt(keys)?;
+    let text = recovery.first().map(|key| key.to_text().to_string());
+    Ok((text, vec![keys::keep_if_possible(store)]))
+}
+
+/// What was done; with a recovery key, which is in no other place, also when nothing is to be said.
+fn say(context: &Context, done: &Prepared, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    match &done.recovery_key {
+        Some(key) => {
+            let text = text() + &recovery_text(key);
+            context.out.result(done, || text)
+        }
+        None => context.out.summary(done, text),
     }
 }
 
@@ -144,26 +182,36 @@ fn large_enough(target: &Path, size: u64) -> anyhow::Result<What> {
     Ok(What::Image(size))
 }
 
-fn directory(context: &Context, args: &PrepareArgs, target: &Path) -> anyhow::Result<Outcome> {
+fn directory(
+    context: &Context,
+    args: &PrepareArgs,
+    target: &Path,
+    keys: &[NewSlot],
+) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(target)
         .with_context(|| format!("cannot make the directory {}", target.display()))?;
-    let store = Store::create(target, &StoreOptions::default())
+    let mut store = Store::create(target, &StoreOptions::default())
         .with_context(|| format!("cannot make a store in {}", target.display()))?;
+    let (recovery_key, notes) = encrypt(&mut store, keys)?;
     let parity = args.parity.unwrap_or(context.config.parity);
     parity.apply(&store)?;
     let done = Prepared {
         target: target.into(),
         store: store.id().to_owned(),
+        encrypted: store.encrypted(),
+        recovery_key,
         stick: None,
-        notes: Vec::new(),
+        notes,
     };
-    context.out.summary(&done, || {
-        format!(
-            "{} is a target now. It does not boot by itself: the rescue system of any stick reads it.\n\
-             Next: lifeboat backup --to {}\n",
-            target.display(),
+    say(context, &done, || {
+        let mut text = format!(
+            "{} is a target now. It does not boot by itself: the rescue system of any stick reads it.\n",
             target.display()
-        )
+        );
+        for note in &done.notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+        text + &format!("Next: lifeboat backup --to {}\n", target.display())
     })?;
     Ok(Outcome::Fine)
 }
@@ -173,6 +221,7 @@ fn device(
     args: &PrepareArgs,
     target: &Path,
     wish: &Wish,
+    keys: &[NewSlot],
 ) -> anyhow::Result<Outcome> {
     need_root()?;
     // A link like /dev/disk/by-id/... may lead elsewhere in a minute: from here on it is this device.
@@ -190,7 +239,14 @@ fn device(
         .into());
     }
     confirm(&identity, args.yes_erase.as_deref())?;
-    make(context, args, &Target::Device(path), wish, Some(identity))
+    make(
+        context,
+        args,
+        &Target::Device(path),
+        wish,
+        keys,
+        Some(identity),
+    )
 }
 
 fn image(
@@ -199,6 +255,7 @@ fn image(
     target: &Path,
     size: u64,
     wish: &Wish,
+    keys: &[NewSlot],
 ) -> anyhow::Result<Outcome> {
     need_root()?;
     make(
@@ -209,6 +266,7 @@ fn image(
             size: Bytes(size),
         },
         wish,
+        keys,
         None,
     )
 }
@@ -299,6 +357,7 @@ fn make(
     args: &PrepareArgs,
     target: &Target,
     wish: &Wish,
+    keys: &[NewSlot],
     confirmed: Option<Identity>,
 ) -> anyhow::Result<Outcome> {
     let progress = Progress::new(context.out.quiet);
@@ -317,20 +376,30 @@ fn make(
         .with_context(|| format!("cannot make a stick of {}", target.path().display()))?;
     let opened = Opened::open(target.path(), Access::Write)?;
     let parity = args.parity.unwrap_or(context.config.parity);
-    let made = |store: Store| parity.apply(&store).map(|()| store.id().to_owned());
-    let result = match Store::open(&opened.dir) {
-        Ok(store) => made(store).map_err(Into::into),
+    let made = match Store::info(&opened.dir) {
         Err(bundle::Error::NoStore { .. }) => Store::create(&opened.dir, &StoreOptions::default())
-            .and_then(made)
             .with_context(|| format!("cannot make a store on {}", target.path().display())),
-        Err(e) => Err(e.into()),
+        _ => opened.writer(),
     };
-    let store = close_all(vec![opened], result)?;
+    let result = made.and_then(|mut store| {
+        let (recovery_key, notes) = encrypt(&mut store, keys)?;
+        parity.apply(&store)?;
+        Ok((
+            store.id().to_owned(),
+            store.encrypted(),
+            recovery_key,
+            notes,
+        ))
+    });
+    let (store, encrypted, recovery_key, key_notes) = close_all(vec![opened], result)?;
+    notes.extend(key_notes);
     progress.finish();
     notes.extend(report.notes);
     let done = Prepared {
         target: target.path().into(),
         store,
+        encrypted,
+        recovery_key,
         stick: Some(StickFacts {
             bios: report.bios,
             uefi: report.uefi,
@@ -340,7 +409,7 @@ fn make(
         }),
         notes,
     };
-    context.out.summary(&done, || text(&done))?;
+    say(context, &done, || text(&done))?;
     Ok(Outcome::Fine)
 }
 
@@ -376,6 +445,7 @@ mod tests {
     fn args(size: Option<u64>, force: bool) -> PrepareArgs {
         PrepareArgs {
             target: None,
+            encrypt: false,
             size: size.map(values::Size),
             esp_size: None,
             kernel_package: None,

@@ -12,7 +12,7 @@ use crate::cli::VerifyArgs;
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::targets::{Access, Opened, chosen, close_all};
-use crate::{Context, values};
+use crate::{Context, seen, values};
 
 /// How many files a damage is shown with; the report and JSON have them all.
 const FILES: usize = 20;
@@ -23,6 +23,9 @@ struct Verdict {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// The host wrote a later restore point than there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<String>,
     /// Where the report was stored; nothing when the target is read-only.
     stored: Option<String>,
     /// Files that were repaired.
@@ -51,6 +54,7 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
             target: path.display().to_string(),
             ok: false,
             error: Some(format!("{error:#}")),
+            rolled_back: None,
             stored: None,
             healed: Vec::new(),
             was_damaged: Vec::new(),
@@ -113,17 +117,19 @@ fn one(
                 None
             }
         };
-        Ok((report, stored))
+        let rolled_back = seen::rolled_back(&context.config.state, path, &store);
+        Ok((report, stored, rolled_back))
     })();
     let is_stick = target.stick.is_some();
-    let (report, mut stored) = close_all(vec![target], result)?;
+    let (report, mut stored, rolled_back) = close_all(vec![target], result)?;
     if is_stick && stored.is_none() {
         stored = store_on_stick(path, &report);
     }
     Ok(Verdict {
         target: path.display().to_string(),
-        ok: report.ok(),
+        ok: report.ok() && rolled_back.is_none(),
         error: None,
+        rolled_back,
         stored,
         healed: Vec::new(),
         was_damaged: Vec::new(),
@@ -141,7 +147,7 @@ fn healing(
     let target = Opened::open(path, Access::Write)?;
     let mut opened = Vec::new();
     let mut sources: Vec<Store> = Vec::new();
-    let mut seen = vec![target.dir.clone()];
+    let mut dirs = vec![target.dir.clone()];
     let configured = context.config.targets.iter();
     for other in given
         .iter()
@@ -149,9 +155,9 @@ fn healing(
         .filter(|other| *other != path)
     {
         match Opened::open(other, Access::Read) {
-            Ok(other) if seen.contains(&other.dir) => opened.push(other),
+            Ok(other) if dirs.contains(&other.dir) => opened.push(other),
             Ok(other) => {
-                seen.push(other.dir.clone());
+                dirs.push(other.dir.clone());
                 match other.reader() {
                     Ok(store) => sources.push(store),
                     Err(error) => progress.say(&format!("not used for healing: {error:#}")),
@@ -170,15 +176,17 @@ fn healing(
             write_report(&reader, &report.before)?;
         }
         let stored = write_report(&reader, &report.after)?;
-        Ok((report, stored))
+        let rolled_back = seen::rolled_back(&context.config.state, path, &reader);
+        Ok((report, stored, rolled_back))
     });
     drop(sources);
     opened.push(target);
-    let (report, stored) = close_all(opened, result)?;
+    let (report, stored, rolled_back) = close_all(opened, result)?;
     Ok(Verdict {
         target: path.display().to_string(),
-        ok: report.after.ok(),
+        ok: report.after.ok() && rolled_back.is_none(),
         error: None,
+        rolled_back,
         stored: Some(stored.display().to_string()),
         healed: report.healed,
         was_damaged: report.before.damaged,
@@ -210,6 +218,9 @@ fn text(v: &Verdict) -> String {
         return format!("{}: {error}\n", v.target);
     }
     let Some(report) = &v.report else { return out };
+    if let Some(text) = &v.rolled_back {
+        out.push_str(&format!("{text}\n"));
+    }
     for healed in &v.healed {
         out.push_str(&format!(
             "{}: healed: {}: {}\n",

@@ -61,7 +61,10 @@ impl Default for Bench {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = dir.path().join("lifeboat.toml");
         // No hooks of the machine that runs the tests.
-        fs::write(config, format!("hooks = {:?}\n", dir.path().join("hooks"))).unwrap();
+        // Nor its keys and its memory.
+        let settings = ["hooks", "keys", "state"]
+            .map(|name| format!("{name} = {:?}\n", dir.path().join(name)));
+        fs::write(config, settings.concat()).unwrap();
         Bench { dir }
     }
 }

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, signals};
+use crate::{Context, facts, hooks, seen, signals};
 use report::{Report, TargetReport};
 use work::Work;
 
@@ -97,7 +97,7 @@ fn make(
 ) -> anyhow::Result<Report> {
     let start = Instant::now();
     progress.say("looking at the host");
-    let work = Work::find(context, args, roots, targets)?;
+    let mut work = Work::find(context, args, roots, targets)?;
     let host = facts::identity(&context.sys);
     signals::check()?;
     let mut parts = Vec::new();
@@ -110,6 +110,12 @@ fn make(
         };
         match open(context, target) {
             Ok((opened, store)) => {
+                if let Some(text) = seen::rolled_back(&context.config.state, target, &store) {
+                    eprintln!("warning: {text}");
+                    part.report.problems.push(text);
+                }
+                part.report.store = Some(store.id().to_owned());
+                part.report.encrypted = store.encrypted();
                 part.opened = Some(opened);
                 let retention = &context.config.retention;
                 stores.extend(room::before(
@@ -120,6 +126,16 @@ fn make(
         }
         parts.push(part);
     }
+    let plain = stores.iter().any(|store: &Store| !store.encrypted());
+    let note = match plain.then(|| work.without_keys(&context.config.keys)) {
+        Some(Ok(note)) => note,
+        Some(Err(error)) => {
+            drop(stores);
+            let opened = parts.into_iter().filter_map(|p| p.opened).collect();
+            return close_all(opened, Err(error));
+        }
+        None => None,
+    };
     let mut result = if stores.is_empty() {
         Err(anyhow::anyhow!("no target can be written to"))
     } else {
@@ -161,6 +177,7 @@ fn make(
         );
     }
     let mut report = result?;
+    report.notes.extend(note);
     report.stopped = signals::stopped();
     report.targets = reports;
     report.seconds = start.elapsed().as_secs();
@@ -212,6 +229,7 @@ fn fill(
         hostname: facts.hostname.clone(),
     };
     let report = Report::new(work, &host, &trees, &images, &backup.stats());
+    let time = backup.time().to_owned();
     let draft = SnapshotDraft {
         host,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -235,7 +253,14 @@ fn fill(
         part.report.known_blobs = result.known_blobs;
         part.report.packs = result.packs;
         match result.snapshot {
-            Ok(id) => part.report.snapshot = Some(id),
+            Ok(id) => {
+                part.report.snapshot = Some(id);
+                let store = part.report.store.as_deref().unwrap_or_default();
+                if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
+                    // Only the notice of a rollback hangs on it.
+                    tracing::warn!("{error:#}");
+                }
+            }
             Err(error) => part.fail(&error),
         }
     }

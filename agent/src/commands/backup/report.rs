@@ -31,6 +31,8 @@ pub struct Report {
     pub layout_warnings: Vec<String>,
     /// What happened on the way.
     pub warnings: Vec<String>,
+    /// What else to know; nothing is wrong.
+    pub notes: Vec<String>,
     pub targets: Vec<TargetReport>,
     pub hook_failed: bool,
     /// A signal came after the restore point was made: what should follow was left out.
@@ -49,6 +51,9 @@ pub struct TreeReport {
 #[derive(Debug, Serialize)]
 pub struct TargetReport {
     pub target: PathBuf,
+    /// The store's id.
+    pub store: Option<String>,
+    pub encrypted: bool,
     pub snapshot: Option<bundle::Id>,
     /// Why there is no restore point.
     pub error: Option<String>,
@@ -78,6 +83,8 @@ impl TargetReport {
     pub fn new(target: &Path) -> TargetReport {
         TargetReport {
             target: target.into(),
+            store: None,
+            encrypted: false,
             snapshot: None,
             error: None,
             bytes_written: 0,
@@ -203,6 +210,7 @@ impl Report {
                 .flat_map(|l| l.warnings.iter().cloned())
                 .collect(),
             warnings,
+            notes: Vec::new(),
             targets: Vec::new(),
             hook_failed: false,
             stopped: false,
@@ -278,6 +286,9 @@ impl Report {
         out.push_str("Targets:\n");
         self.targets.iter().for_each(|t| out.push_str(&t.text()));
         out.push_str(&crate::commands::show::problems(&self.summary));
+        for note in &self.notes {
+            out.push_str(&format!("note: {note}\n"));
+        }
         if !self.layout_warnings.is_empty() {
             out.push_str("\nWhat a restore will not remake:\n");
             self.layout_warnings

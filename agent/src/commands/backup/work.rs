@@ -110,6 +110,29 @@ fn filesystem_of(layout: &Layout, mount_point: &Path) -> Option<String> {
     crate::filesystem::as_this_user(uuid.to_owned())
 }
 
+impl Work {
+    /// Leaves the keys of encrypted targets out: on a plain target, whoever finds it could open the others. Says so,
+    /// where there are keys.
+    pub fn without_keys(&mut self, keys: &Path) -> anyhow::Result<Option<String>> {
+        let Ok(keys) = keys.canonicalize() else {
+            return Ok(None);
+        };
+        let empty = std::fs::read_dir(&keys).is_ok_and(|mut entries| entries.next().is_none());
+        if empty || !self.trees.iter().any(|t| keys.starts_with(&t.mount_point)) {
+            return Ok(None);
+        }
+        let why = "keys of encrypted targets, and a target of this run is not encrypted";
+        let pattern = format!("{}/*", literal(&keys).trim_end_matches('/'));
+        for tree in &mut self.trees {
+            tree.exclude
+                .add(&pattern)
+                .map_err(|e| Usage(e.to_string()))?;
+        }
+        self.reasons.push((pattern, why.to_owned()));
+        Ok(Some(format!("{} was left out: {why}", keys.display())))
+    }
+}
+
 fn directories(
     context: &Context,
     args: &BackupArgs,
