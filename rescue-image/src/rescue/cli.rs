@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bundle::crypt::{KeyFile, KeyRing, Secret};
 use clap::{Parser, Subcommand};
 use layout::plan::{Grow, Plan};
 use layout::system::Host;
@@ -43,6 +44,33 @@ struct Cli {
     command: Command,
 }
 
+/// What opens encrypted bundles.
+#[derive(clap::Args)]
+struct Keys {
+    /// Open encrypted bundles with the passphrase or the recovery key in this file
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Open encrypted bundles with this key file
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Keys {
+    fn ring(&self) -> Result<KeyRing> {
+        let mut ring = KeyRing::default();
+        if let Some(file) = &self.passphrase_file {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("reading the passphrase file {}", file.display()))?;
+            let secret = Secret::typed(&text).with_context(|| format!("in {}", file.display()))?;
+            ring.add(secret);
+        }
+        if let Some(file) = &self.key_file {
+            ring.add(Secret::KeyFile(KeyFile::read(file)?));
+        }
+        Ok(ring)
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Lists the bundles that are attached, and their restore points
@@ -50,6 +78,8 @@ enum Command {
         /// Directories that hold a bundle, instead of all attached media
         #[arg(long, value_name = "DIR")]
         from: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -59,6 +89,8 @@ enum Command {
         /// Directories that hold a bundle, instead of all attached media
         #[arg(long, value_name = "DIR")]
         from: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
         /// Beginning of the id of a restore point, or `latest`
         #[arg(long, default_value = "latest")]
         snapshot: String,
@@ -149,10 +181,11 @@ fn run(command: Command) -> Result<u8> {
         Command::Down => shutdown::down(&Host).map(|()| 0),
         Command::Reboot => shutdown::request(Ending::Reboot).map(|()| 0),
         Command::Poweroff => shutdown::request(Ending::PowerOff).map(|()| 0),
-        Command::Find { from, json } => find(&from, json),
+        Command::Find { from, keys, json } => find(&from, &keys, json),
         Command::Wizard { from } => wizard_on_this_terminal(from),
         Command::Restore {
             from,
+            keys,
             snapshot,
             plan_only,
             yes_erase,
@@ -170,7 +203,7 @@ fn run(command: Command) -> Result<u8> {
             }
             request.accept_loss = accept_loss;
             (request.root, request.log_dir) = (root, log_dir);
-            let found = found(&from)?;
+            let found = found(&from, &keys)?;
             let parts = Real {
                 sys: &Host,
                 found: &found,
@@ -189,14 +222,24 @@ fn run(command: Command) -> Result<u8> {
     }
 }
 
-fn found(from: &[PathBuf]) -> Result<Found> {
+fn found(from: &[PathBuf], keys: &Keys) -> Result<Found> {
+    let keys = keys.ring()?;
     let found = if from.is_empty() {
-        Found::on_media(&Search::default())
+        Found::on_media(&Search {
+            keys,
+            ..Search::default()
+        })
     } else {
-        Found::in_directories(from)?
+        Found::in_directories(from, &keys)?
     };
     for warning in &found.warnings {
         eprintln!("lifeboat-rescue: {warning}");
+    }
+    for locked in &found.locked {
+        eprintln!("lifeboat-rescue: {}", locked.reason);
+    }
+    if found.stores.is_empty() && !found.locked.is_empty() {
+        bail!("every bundle is locked: give --passphrase-file or --key-file");
     }
     if found.stores.is_empty() {
         bail!(
@@ -206,8 +249,8 @@ fn found(from: &[PathBuf]) -> Result<Found> {
     Ok(found)
 }
 
-fn find(from: &[PathBuf], json: bool) -> Result<u8> {
-    let found = found(from)?;
+fn find(from: &[PathBuf], keys: &Keys, json: bool) -> Result<u8> {
+    let found = found(from, keys)?;
     let (points, warnings) = found.points();
     for warning in warnings {
         eprintln!("lifeboat-rescue: {warning}");
@@ -373,10 +416,11 @@ fn wizard_on_this_terminal(from: Vec<PathBuf>) -> Result<u8> {
     let mut world = if !from.is_empty() {
         Machine::directories(from)?
     } else if rescue {
-        let medium = CommandLine::of_kernel().medium;
+        let line = CommandLine::of_kernel();
         Machine::rescue_system(Search {
-            medium,
-            patience: Duration::ZERO,
+            medium: line.medium,
+            key_file: line.key,
+            ..Search::default()
         })
     } else {
         Machine::running_system()

@@ -2,6 +2,7 @@
 //!
 //! Words that matter: `lifeboat.slot=a|b` (which of the two rescue systems on the stick was booted),
 //! `lifeboat.medium=<uuid>` (the data partition of the stick that was booted),
+//! `lifeboat.key=<path>` (a key file on any attached medium, from its root, for encrypted bundles),
 //! `lifeboat.unattended=<token>` (a restore armed beforehand), `lifeboat.debug` (more log lines on the console) and
 //! `lifeboat.shell` (a shell before anything else is started).
 
@@ -12,6 +13,8 @@ pub struct CommandLine {
     pub slot: Option<String>,
     /// UUID of the partition (or of the file system) that holds the bundle of the booted stick.
     pub medium: Option<String>,
+    /// A key file on any attached medium, from its root.
+    pub key: Option<String>,
     /// Token of an armed unattended restore.
     pub unattended: Option<String>,
     /// `console=` words in their order, without the options after the comma.
@@ -36,6 +39,7 @@ impl CommandLine {
             match (key, value) {
                 ("lifeboat.slot", Some(v)) => line.slot = Some(v.to_owned()),
                 ("lifeboat.medium", Some(v)) => line.medium = Some(v.to_owned()),
+                ("lifeboat.key", Some(v)) => line.key = Some(v.to_owned()),
                 ("lifeboat.unattended", Some(v)) => line.unattended = Some(v.to_owned()),
                 ("lifeboat.debug", v) => line.debug = v != Some("0"),
                 ("lifeboat.shell", v) => line.shell = v != Some("0"),
@@ -95,11 +99,12 @@ mod tests {
     fn reads_the_words_of_the_boot_menu() {
         let line = CommandLine::parse(
             "BOOT_IMAGE=/rescue/a/vmlinuz lifeboat.slot=a lifeboat.medium=1234-abcd quiet \
-             lifeboat.unattended=f00d console=tty0 console=ttyS0,115200n8\n",
+             lifeboat.unattended=f00d lifeboat.key=usb/my.key console=tty0 console=ttyS0,115200n8\n",
         );
         assert_eq!(line.slot.as_deref(), Some("a"));
         assert_eq!(line.medium.as_deref(), Some("1234-abcd"));
         assert_eq!(line.unattended.as_deref(), Some("f00d"));
+        assert_eq!(line.key.as_deref(), Some("usb/my.key"));
         assert_eq!(line.consoles, ["tty0", "ttyS0"]);
         assert!(!line.debug && !line.shell);
     }

@@ -32,7 +32,17 @@ pub fn run(sys: &dyn System) -> Result<()> {
     let found = Found::on_media(&Search {
         medium: line.medium.clone(),
         patience: PATIENCE,
+        key_file: line.key.clone(),
+        ..Search::default()
     });
+    for locked in &found.locked {
+        let text = format!(
+            "the bundle on {} is locked: {}",
+            locked.place(),
+            locked.reason
+        );
+        to.line(&Line::new("warning").with("text", text));
+    }
     let (points, warnings) = found.points();
     for warning in found.warnings.iter().chain(&warnings) {
         to.line(&Line::new("warning").with("text", warning));
@@ -59,6 +69,7 @@ pub fn run(sys: &dyn System) -> Result<()> {
 fn ready(found: &Found, points: usize) -> Line {
     Line::new("ready")
         .with("bundles", found.stores.len())
+        .with("locked", found.locked.len())
         .with("snapshots", points)
 }
 

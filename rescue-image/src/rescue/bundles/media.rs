@@ -62,13 +62,14 @@ const KINDS: &[(&str, &str)] = &[
 pub(super) fn find(search: &Search) -> Found {
     let started = Instant::now();
     loop {
-        let found = look(search.medium.as_deref());
+        let found = look(search);
         let enough = match &search.medium {
-            Some(name) => found
-                .stores
-                .iter()
-                .any(|s| s.medium.as_ref().is_some_and(|m| m.is(name))),
-            None => !found.stores.is_empty(),
+            Some(name) => {
+                let open = found.stores.iter().map(|s| &s.medium);
+                let locked = found.locked.iter().map(|l| &l.medium);
+                open.chain(locked).flatten().any(|m| m.is(name))
+            }
+            None => !found.stores.is_empty() || !found.locked.is_empty(),
         };
         if enough || started.elapsed() >= search.patience {
             return found;
@@ -77,8 +78,12 @@ pub(super) fn find(search: &Search) -> Found {
     }
 }
 
-fn look(first: Option<&str>) -> Found {
-    let mut found = Found::default();
+fn look(search: &Search) -> Found {
+    let first = search.medium.as_deref();
+    let mut found = Found {
+        keys: search.keys.clone(),
+        ..Found::default()
+    };
     // The wizards of two consoles must not mount and unmount the same devices at the same time.
     let _one_at_a_time =
         super::super::restore::wait_for_lock(Path::new(super::super::RUN_DIR), "media.lock");
@@ -92,7 +97,9 @@ fn look(first: Option<&str>) -> Found {
     // The booted medium first: its data are read before those of the others.
     candidates.sort_by_key(|c| !first.is_some_and(|f| c.is(f)));
     for candidate in candidates {
-        match attach(&candidate) {
+        match attach(&candidate, &mut |root| {
+            found.take_keys(root, search.key_file.as_deref());
+        }) {
             Ok(Some(medium)) => {
                 for dir in store_dirs(&medium.mount_point) {
                     found.add(&dir, Some(medium.clone()));
@@ -106,6 +113,8 @@ fn look(first: Option<&str>) -> Found {
             Err(error) => tracing::info!("{error:#}"),
         }
     }
+    // The key of one medium may be on another.
+    found.retry();
     found
 }
 
@@ -173,7 +182,8 @@ fn candidates() -> Result<Vec<Candidate>> {
 }
 
 /// Mounts it, unless it is mounted already; keeps the mount only when it holds a bundle.
-fn attach(candidate: &Candidate) -> Result<Option<Medium>> {
+/// `look` sees each of them.
+fn attach(candidate: &Candidate, look: &mut dyn FnMut(&Path)) -> Result<Option<Medium>> {
     let medium = |mount_point: PathBuf| Medium {
         device: candidate.device.clone(),
         disks: disks_below(&candidate.syspath).into_iter().collect(),
@@ -183,6 +193,7 @@ fn attach(candidate: &Candidate) -> Result<Option<Medium>> {
         mount_point,
     };
     if let Some(at) = mounted_at(candidate.devnum) {
+        look(&at);
         return Ok((!store_dirs(&at).is_empty()).then(|| medium(at)));
     }
     let at = Path::new(super::super::MEDIA_DIR).join(&candidate.sysname);
@@ -192,6 +203,7 @@ fn attach(candidate: &Candidate) -> Result<Option<Medium>> {
         .find(|(kind, _)| *kind == candidate.fs_type)
         .map_or("", |(_, options)| options);
     mount_read_only(candidate, &at, careful)?;
+    look(&at);
     if store_dirs(&at).is_empty() {
         sys_mount::unmount(&at, UnmountFlags::empty()).with_context(|| {
             format!(

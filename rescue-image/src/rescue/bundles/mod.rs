@@ -8,11 +8,12 @@ mod media;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bundle::Id;
+use bundle::crypt::{KeyFile, KeyRing, Secret};
 use bundle::document::{Snapshot, SnapshotHeader};
 use bundle::store::Store;
 use bundle::verify::{Verdict, verdicts};
@@ -39,11 +40,36 @@ impl Attached {
     }
 }
 
+/// An encrypted store that nothing at hand opens.
+#[derive(Debug)]
+pub struct Locked {
+    /// The directory that holds it.
+    pub dir: PathBuf,
+    /// The medium it is on; none for a directory that was named by the operator.
+    pub medium: Option<Medium>,
+    /// What it opens with, or why it did not.
+    pub reason: String,
+}
+
+impl Locked {
+    /// Where the store is, for people.
+    pub fn place(&self) -> String {
+        match &self.medium {
+            Some(medium) => format!("{} ({})", medium.device.display(), medium.fs_type),
+            None => self.dir.display().to_string(),
+        }
+    }
+}
+
 /// All that is attached.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The stores, the booted medium first.
     pub stores: Vec<Attached>,
+    /// Stores that need a key.
+    pub locked: Vec<Locked>,
+    /// What stores were opened with, and what else was given.
+    pub keys: KeyRing,
     /// What was seen but could not be used, with reasons.
     pub warnings: Vec<String>,
     /// Whole disks with something that is, or was, a bundle, readable or not.
@@ -92,12 +118,19 @@ pub struct Search {
     pub medium: Option<String>,
     /// How long to wait for it, or (where none is named) for the first bundle.
     pub patience: Duration,
+    /// What opens encrypted stores, besides the key files on media.
+    pub keys: KeyRing,
+    /// A key file on any medium, from its root, besides those in `lifeboat/keys`.
+    pub key_file: Option<String>,
 }
 
 impl Found {
     /// Stores below directories named by the operator: each directory itself, and one level down.
-    pub fn in_directories(dirs: &[PathBuf]) -> Result<Self> {
-        let mut found = Self::default();
+    pub fn in_directories(dirs: &[PathBuf], keys: &KeyRing) -> Result<Self> {
+        let mut found = Self {
+            keys: keys.clone(),
+            ..Self::default()
+        };
         for dir in dirs {
             let places = store_dirs(dir);
             if places.is_empty() {
@@ -127,8 +160,19 @@ impl Found {
         if file.is_ok_and(|file| !self.seen.insert((file.dev(), file.ino()))) {
             return;
         }
-        match Store::open_read_only(dir) {
+        self.open(dir, medium);
+    }
+
+    fn open(&mut self, dir: &Path, medium: Option<Medium>) {
+        match Store::open_read_only_with(dir, &self.keys) {
             Ok(store) => self.stores.push(Attached { store, medium }),
+            Err(error @ (bundle::Error::KeyNeeded { .. } | bundle::Error::WrongKey { .. })) => {
+                self.locked.push(Locked {
+                    dir: dir.to_owned(),
+                    medium,
+                    reason: error.to_string(),
+                });
+            }
             Err(error) => self.warnings.push(format!(
                 "the bundle in {} cannot be used: {error}",
                 dir.display()
@@ -138,7 +182,54 @@ impl Found {
 
     /// The media that hold the stores.
     pub fn media(&self) -> impl Iterator<Item = &Medium> {
-        self.stores.iter().filter_map(|s| s.medium.as_ref())
+        let stores = self.stores.iter().map(|s| &s.medium);
+        stores
+            .chain(self.locked.iter().map(|l| &l.medium))
+            .flatten()
+    }
+
+    /// Takes the key files of a medium into the ring: those in its `lifeboat/keys`, and the one that was named.
+    fn take_keys(&mut self, root: &Path, named: Option<&str>) {
+        let mut files: Vec<PathBuf> = fs::read_dir(root.join("lifeboat/keys"))
+            .map(|dir| dir.flatten().map(|e| e.path()).collect())
+            .unwrap_or_default();
+        files.sort();
+        let named = named
+            .map(|name| Path::new(name.trim_start_matches('/')))
+            .filter(|name| name.components().all(|c| matches!(c, Component::Normal(_))));
+        files.extend(named.map(|name| root.join(name)));
+        for file in files {
+            // Other things may lie there: only what is a key is taken, and a pipe would never end.
+            if fs::symlink_metadata(&file).is_ok_and(|m| m.is_file() && m.len() == 32) {
+                match KeyFile::read(&file) {
+                    Ok(key) => self.keys.add(Secret::KeyFile(key)),
+                    Err(error) => self.warnings.push(error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Tries everything in the ring at the locked stores again; says how many were opened.
+    fn retry(&mut self) -> usize {
+        let before = self.locked.len();
+        for locked in std::mem::take(&mut self.locked) {
+            self.open(&locked.dir, locked.medium);
+        }
+        before - self.locked.len()
+    }
+
+    /// Opens what a secret opens; the others stay locked. The error says why none was opened.
+    pub fn unlock(&mut self, secret: Secret) -> Result<usize> {
+        let before = self.keys.clone();
+        self.keys.add(secret);
+        match self.retry() {
+            0 => {
+                self.keys = before;
+                let reasons: Vec<&str> = self.locked.iter().map(|l| l.reason.as_str()).collect();
+                bail!("{}", reasons.join("; "))
+            }
+            opened => Ok(opened),
+        }
     }
 
     /// The stores, to read from.
@@ -208,6 +299,14 @@ impl Found {
     /// that can deliver it does.
     pub fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)> {
         let (points, warnings) = self.points();
+        // The latest may be in what cannot be read: an older one must not pass for it.
+        if let Some(locked) = self.locked.first().filter(|_| wanted == "latest") {
+            bail!(
+                "the bundle on {} is locked, so the latest restore point is not known: {}; attach a medium with its key file in lifeboat/keys/, name one with lifeboat.key=PATH on the kernel command line, or type the passphrase or the recovery key in the wizard",
+                locked.place(),
+                locked.reason
+            );
+        }
         let point = choose(&points, wanted).with_context(|| {
             let where_ = self
                 .stores
@@ -215,9 +314,15 @@ impl Found {
                 .map(Attached::place)
                 .collect::<Vec<_>>()
                 .join(", ");
+            let locked: Vec<_> = self
+                .locked
+                .iter()
+                .map(|l| format!("; {} is locked: {}", l.place(), l.reason))
+                .collect();
             format!(
-                "looking for restore point {wanted:?} on {where_} {}",
-                warnings.join("; ")
+                "looking for restore point {wanted:?} on {where_} {}{}",
+                warnings.join("; "),
+                locked.concat()
             )
         })?;
         let mut reasons = Vec::new();
@@ -278,7 +383,12 @@ fn verdict(verdict: Option<&Verdict>) -> Verified {
 
 /// Directories that hold a store: this one, or those right below it.
 pub fn store_dirs(dir: &Path) -> Vec<PathBuf> {
-    let holds = |dir: &Path| dir.join("lifeboat/store.json").is_file();
+    // With the one damaged or lost, the other opens the store.
+    let holds = |dir: &Path| {
+        ["store.json", "store.json.copy"]
+            .iter()
+            .any(|name| dir.join("lifeboat").join(name).is_file())
+    };
     let mut found = Vec::new();
     if holds(dir) {
         found.push(dir.to_owned());

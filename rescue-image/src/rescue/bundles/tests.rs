@@ -49,7 +49,8 @@ fn finds_stores_at_the_root_and_one_level_down() {
 #[test]
 fn a_directory_without_a_bundle_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let error = Found::in_directories(&[dir.path().to_owned()]).expect_err("empty");
+    let error =
+        Found::in_directories(&[dir.path().to_owned()], &KeyRing::default()).expect_err("empty");
     assert!(
         error
             .to_string()
@@ -63,7 +64,8 @@ fn an_unusable_store_is_a_warning() {
     let dir = tempfile::tempdir().expect("temporary directory");
     fs::create_dir(dir.path().join("lifeboat")).expect("created");
     fs::write(dir.path().join("lifeboat/store.json"), "not json").expect("written");
-    let found = Found::in_directories(&[dir.path().to_owned()]).expect("found");
+    let found =
+        Found::in_directories(&[dir.path().to_owned()], &KeyRing::default()).expect("found");
     assert!(found.stores.is_empty());
     assert_eq!(found.warnings.len(), 1);
 }
@@ -149,4 +151,91 @@ fn a_copy_of_a_store_is_read_too_and_no_bundle_is_a_target() {
     assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
     let disks = ["/dev/sda", "/dev/sdb", "/dev/sdc"].map(PathBuf::from);
     assert_eq!(found.media_disks(), disks);
+}
+
+/// An encrypted store, with the key file that opens it on another medium.
+fn locked(dir: &Path) -> (PathBuf, PathBuf) {
+    use bundle::crypt::{Cost, NewSlot};
+    use bundle::store::StoreOptions;
+    let (store, medium) = (dir.join("store"), dir.join("medium"));
+    fs::create_dir_all(&store).expect("created");
+    fs::create_dir_all(medium.join("lifeboat/keys")).expect("created");
+    let key = KeyFile::create(&medium.join("lifeboat/keys/pve1.key")).expect("made");
+    let cheap = Cost {
+        memory_kib: 64,
+        passes: 1,
+    };
+    let passphrase = NewSlot::Passphrase("correct horse".to_owned().into(), cheap);
+    let mut made = Store::create(&store, &StoreOptions::default()).expect("made");
+    made.encrypt(&[passphrase, NewSlot::KeyFile(key)])
+        .expect("encrypted");
+    (store, medium)
+}
+
+#[test]
+fn an_encrypted_bundle_is_locked_until_a_secret_fits() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (store, _) = locked(dir.path());
+    let mut found =
+        Found::in_directories(std::slice::from_ref(&store), &KeyRing::default()).expect("found");
+    assert_eq!((found.stores.len(), found.locked.len()), (0, 1));
+    let secret = |text: &str| Secret::typed(text).expect("typed");
+    let error = found.unlock(secret("wrong horse")).expect_err("wrong");
+    assert!(error.to_string().contains("wrong passphrase"), "{error}");
+    assert_eq!(found.unlock(secret("correct horse")).expect("right"), 1);
+    assert_eq!((found.stores.len(), found.locked.len()), (1, 0));
+    // A new search does not ask again.
+    let again = Found::in_directories(&[store], &found.keys).expect("found");
+    assert_eq!(again.stores.len(), 1);
+}
+
+#[test]
+fn a_key_file_on_another_medium_opens_it_and_without_one_nothing_passes_for_the_latest() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (store, medium) = locked(dir.path());
+    let mut found = Found::default();
+    found.add(&store, None);
+    let error = found.snapshot("latest").expect_err("locked").to_string();
+    for part in ["locked", "lifeboat/keys/", "lifeboat.key="] {
+        assert!(error.contains(part), "{error}");
+    }
+    // Neither out of the medium, nor what is no key.
+    fs::write(medium.join("lifeboat/keys/readme"), "not a key").expect("written");
+    fs::rename(
+        medium.join("lifeboat/keys/pve1.key"),
+        dir.path().join("outside"),
+    )
+    .expect("moved");
+    found.take_keys(&medium, Some("../outside"));
+    assert_eq!(found.retry(), 0);
+    fs::rename(dir.path().join("outside"), medium.join("my.key")).expect("moved");
+    found.take_keys(&medium, Some("/my.key"));
+    assert_eq!(found.retry(), 1);
+    let mut other = Found::default();
+    other.add(&store, None);
+    fs::rename(medium.join("my.key"), medium.join("lifeboat/keys/pve1.key")).expect("moved");
+    other.take_keys(&medium, None);
+    assert_eq!(other.retry(), 1);
+    assert!(
+        !format!("{other:?}").contains("correct"),
+        "no secret in a log"
+    );
+}
+
+#[test]
+fn a_medium_with_a_locked_bundle_is_never_written_to() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (store, _) = locked(dir.path());
+    let medium = Medium {
+        device: "/dev/sdb3".into(),
+        disks: vec!["/dev/sdb".into()],
+        fs_type: "ext4".into(),
+        uuid: None,
+        partuuid: None,
+        mount_point: store.clone(),
+    };
+    let mut found = Found::default();
+    found.add(&store, Some(medium));
+    assert_eq!((found.locked.len(), found.media().count()), (1, 1));
+    assert_eq!(found.media_disks(), [PathBuf::from("/dev/sdb")]);
 }

@@ -162,6 +162,10 @@ impl Parts for Real<'_> {
             let Some(medium) = &attached.medium else {
                 continue;
             };
+            // The logs name what the encryption hides; they are on the restored system.
+            if attached.store.encrypted() {
+                continue;
+            }
             let lifted = medium
                 .disks
                 .iter()

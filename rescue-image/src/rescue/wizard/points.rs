@@ -14,6 +14,7 @@ pub fn show(
     terminal: &mut dyn Terminal,
 ) -> Result<Screen, Gone> {
     let (points, warnings) = world.points();
+    let locked = world.locked();
     for warning in warnings {
         terminal.say(&format!("Warning: {warning}"));
     }
@@ -30,7 +31,17 @@ pub fn show(
         ("p", "Power off"),
     ];
     items.extend(others.map(|(key, text)| Item::new(key, text)));
-    let chosen = if points.is_empty() {
+    if !locked.is_empty() {
+        let text = format!("Unlock the encrypted bundle on {}", locked.join(", "));
+        items.push(Item::new("k", text));
+    }
+    let chosen = if points.is_empty() && !locked.is_empty() {
+        let title = format!(
+            "The bundle on {} is encrypted and LOCKED.",
+            locked.join(", ")
+        );
+        menu(terminal, &title, &items, "Choose", Some("k"))?
+    } else if points.is_empty() {
         let title = "No restore point was found on any attached disk or stick.\n\
                      Attach the stick or drive that holds the bundle, then search again.";
         menu(
@@ -62,9 +73,27 @@ pub fn show(
             }
             1 => Screen::Shell(Return::Points),
             2 => Screen::Reboot,
-            _ => Screen::PowerOff,
+            3 => Screen::PowerOff,
+            _ => {
+                unlock(world, terminal)?;
+                Screen::Points
+            }
         }),
     }
+}
+
+fn unlock(world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<(), Gone> {
+    let typed = terminal.secret("Passphrase or recovery key (not shown; Enter alone goes back)")?;
+    if typed.is_empty() {
+        return Ok(());
+    }
+    terminal.say("Trying...");
+    match world.unlock(&typed) {
+        Ok(1) => terminal.say("Unlocked."),
+        Ok(n) => terminal.say(&format!("Unlocked {n} bundles.")),
+        Err(error) => terminal.say(&format!("Not unlocked: {error:#}")),
+    }
+    Ok(())
 }
 
 /// One point in two lines of at most 79 columns.

@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsRawFd;
 
-use dialoguer::Input;
 use dialoguer::console::Term;
 use dialoguer::theme::SimpleTheme;
+use dialoguer::{Input, Password};
 
 use super::bars::Bars;
 use crate::rescue::restore::ui::Ui;
@@ -21,6 +21,8 @@ pub trait Terminal {
     fn say(&mut self, text: &str);
     /// Asks for a line; Enter alone takes the default, or is an empty answer.
     fn ask(&mut self, question: &str, default: Option<&str>) -> Result<String, Gone>;
+    /// Asks for something that is not shown.
+    fn secret(&mut self, question: &str) -> Result<String, Gone>;
     /// Something to show progress with.
     fn ui(&self) -> Box<dyn Ui>;
     /// Leaves the terminal to another program while `run` runs.
@@ -218,6 +220,19 @@ impl Terminal for Dialog {
         }
         let _ = io::stdout().flush();
         Ok(answer)
+    }
+
+    fn secret(&mut self, question: &str) -> Result<String, Gone> {
+        // A whole line is read, which the kernel lets be corrected.
+        self.give_back();
+        let answer = Password::with_theme(&SimpleTheme)
+            .with_prompt(plain(question))
+            .allow_empty_password(true)
+            .report(false)
+            .interact_on(&self.term)
+            .map_err(|e| Gone(e.to_string()));
+        self.take();
+        answer
     }
 
     fn ui(&self) -> Box<dyn Ui> {

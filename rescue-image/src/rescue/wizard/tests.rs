@@ -49,6 +49,9 @@ impl Terminal for Script {
             answer.to_owned()
         })
     }
+    fn secret(&mut self, question: &str) -> Result<String, Gone> {
+        self.ask(question, None)
+    }
     fn ui(&self) -> Box<dyn Ui> {
         Box::new(Quiet)
     }
@@ -65,6 +68,7 @@ struct Test {
     copied: RefCell<Vec<PathBuf>>,
     searched: Cell<u32>,
     empty: bool,
+    locked: Cell<bool>,
 }
 
 impl Test {
@@ -77,12 +81,26 @@ impl Test {
             copied: RefCell::default(),
             searched: Cell::new(0),
             empty: false,
+            locked: Cell::new(false),
         }
     }
 }
 
 impl World for Test {
+    fn locked(&self) -> Vec<String> {
+        let places = self.locked.get().then(|| "/dev/sdb3 (ext4)".to_owned());
+        places.into_iter().collect()
+    }
+    fn unlock(&mut self, typed: &str) -> Anyhow<usize> {
+        bundle::crypt::Secret::typed(typed)?;
+        anyhow::ensure!(typed == "correct horse", "wrong passphrase");
+        self.locked.set(false);
+        Ok(1)
+    }
     fn points(&self) -> (Vec<Point>, Vec<String>) {
+        if self.locked.get() {
+            return (Vec::new(), Vec::new());
+        }
         if self.empty {
             return (Vec::new(), vec!["a stick cannot be read".to_owned()]);
         }
@@ -406,4 +424,34 @@ fn texts_are_plain_and_fit_the_screen() {
     for line in script.shown.lines() {
         assert!(line.len() <= 80, "{line}");
     }
+}
+
+#[test]
+fn a_locked_bundle_is_unlocked_by_what_is_typed() {
+    let mut world = Test::new(Fake::good());
+    world.locked.set(true);
+    let question = "Passphrase or recovery key (not shown; Enter alone goes back): ";
+    let slip = "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE-FFFFF-GGGGG-HHHHH-JJJJJ-KKKKK-MMMMM-NNNNN-PPPPP";
+    let mut script = Script::new(&[
+        ("Choose [k]: ", ""),
+        (question, ""),
+        ("Choose [k]: ", ""),
+        (question, "wrong horse"),
+        ("Choose [k]: ", ""),
+        (question, slip),
+        ("Choose [k]: ", "k"),
+        (question, "correct horse"),
+        ("Restore point [1]: ", "p"),
+    ]);
+    run(&mut world, &mut script).expect("powered off");
+    let shown = script.shown;
+    for part in [
+        "The bundle on /dev/sdb3 (ext4) is encrypted and LOCKED.",
+        "Not unlocked: wrong passphrase",
+        "Not unlocked: group 1 (AAAAA) has a typing error",
+        "Unlocked.",
+    ] {
+        assert!(shown.contains(part), "{part} in:\n{shown}");
+    }
+    assert!(!shown.contains("correct horse"));
 }

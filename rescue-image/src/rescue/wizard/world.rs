@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use bundle::crypt::{KeyRing, Secret};
 use bundle::extract::{ExtractOptions, ExtractReport, Selection, extract};
 use layout::system::Host;
 
@@ -20,6 +21,10 @@ pub trait World {
     fn points(&self) -> (Vec<Point>, Vec<String>);
     /// Where a bundle is, for people.
     fn place(&self, store: usize) -> String;
+    /// Bundles that need a key: where they are.
+    fn locked(&self) -> Vec<String>;
+    /// Opens them with what was typed, a passphrase or a recovery key; says how many.
+    fn unlock(&mut self, typed: &str) -> Result<usize>;
     /// Looks for bundles again.
     fn search_again(&mut self);
     /// What a restore needs.
@@ -92,7 +97,7 @@ impl Machine {
     pub fn directories(directories: Vec<PathBuf>) -> Result<Self> {
         Ok(Self {
             sys: Host,
-            found: Found::in_directories(&directories)?,
+            found: Found::in_directories(&directories, &KeyRing::default())?,
             search: Search::default(),
             directories,
             announce: Broadcast::to_stdout(),
@@ -127,11 +132,25 @@ impl World for Machine {
             .unwrap_or_default()
     }
 
+    fn locked(&self) -> Vec<String> {
+        self.found
+            .locked
+            .iter()
+            .map(bundles::Locked::place)
+            .collect()
+    }
+
+    fn unlock(&mut self, typed: &str) -> Result<usize> {
+        self.found.unlock(Secret::typed(typed)?)
+    }
+
     fn search_again(&mut self) {
+        // What was typed once is not asked for again.
+        self.search.keys = self.found.keys.clone();
         let found = if self.directories.is_empty() {
             Ok(Found::on_media(&self.search))
         } else {
-            Found::in_directories(&self.directories)
+            Found::in_directories(&self.directories, &self.search.keys)
         };
         match found {
             Ok(found) => self.found = found,
