@@ -100,12 +100,12 @@ fn a_mount_is_what_the_live_tree_is() {
     .unwrap();
     // Another file system below: its root is shown, not the directory below it.
     let config = format!(
-        "hooks = '/none'\nroots = [{:?}, {:?}]\ntargets = [{:?}]\n",
+        "roots = [{:?}, {:?}]\ntargets = [{:?}]\n",
         tree,
         tree.join("etc/deep"),
         bench.path("store")
     );
-    fs::write(bench.path("lifeboat.toml"), config).unwrap();
+    bench.configure(&config);
     bench.run(["backup"]).expect(0);
 
     let mut mounted = Mounted::new(&bench, "latest");

@@ -126,12 +126,12 @@ fn trees_are_put_together_where_they_were_mounted() {
     let bench = Bench::with_store();
     let tree = bench.make_tree();
     let config = format!(
-        "hooks = '/none'\nroots = [{:?}, {:?}]\ntargets = [{:?}]\n",
+        "roots = [{:?}, {:?}]\ntargets = [{:?}]\n",
         tree,
         tree.join("etc/deep"),
         bench.path("store")
     );
-    fs::write(bench.path("lifeboat.toml"), config).unwrap();
+    bench.configure(&config);
     bench.run(["backup"]).expect(0);
     let mut expected = BTreeMap::new();
     live(&tree, &mut expected);

@@ -210,12 +210,12 @@ fn several_roots_are_several_trees() {
     std::fs::create_dir(bench.path("second")).unwrap();
     std::fs::write(bench.path("second/file"), "here").unwrap();
     let config = format!(
-        "hooks = '/none'\nroots = [{:?}, {:?}]\ntargets = [{:?}]\n",
+        "roots = [{:?}, {:?}]\ntargets = [{:?}]\n",
         tree,
         bench.path("second"),
         bench.path("store")
     );
-    std::fs::write(bench.path("lifeboat.toml"), config).unwrap();
+    bench.configure(&config);
     bench.run(["backup"]).expect(0);
     bench
         .run(["extract", "latest", "--to", bench.str("out")])

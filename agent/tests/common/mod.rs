@@ -70,6 +70,13 @@ impl Default for Bench {
 }
 
 impl Bench {
+    /// Adds to the configuration.
+    pub fn configure(&self, text: &str) {
+        let file = self.path("lifeboat.toml");
+        let settings = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{settings}{text}")).unwrap();
+    }
+
     /// A directory with an empty store in `store`.
     pub fn with_store() -> Bench {
         let bench = Bench::default();
