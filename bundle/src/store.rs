@@ -71,7 +71,7 @@ pub struct Store {
     cipher: Option<StoreCipher>,
     lock: Option<Flock<File>>,
     /// Held until dropped.
-    readers: Option<Flock<File>>,
+    readers: Mutex<Option<Flock<File>>>,
     /// The names of the snapshots when the store was opened: of later ones, the packs are not known here.
     documents: HashSet<String>,
     packs: Vec<PackInfo>,
@@ -357,8 +357,15 @@ impl Store {
         self.root.join(pack::pack_name(&pack.id))
     }
 
-    /// Closes the pack files that reading keeps open, so that the medium can be unmounted. Reading opens them again.
-    pub fn close_packs(&self) {
+    /// Closes every file of a store that was opened for reading, so that the medium can be unmounted. Reading opens them
+    /// again; what is removed until then is missed.
+    pub fn release(&self) {
+        self.close_packs();
+        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Closes the pack files that reading keeps open. Reading opens them again.
+    pub(crate) fn close_packs(&self) {
         self.open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -370,6 +377,7 @@ impl Store {
         if let Some((_, file)) = open.iter().find(|(p, _)| *p == pack) {
             return Ok(file.clone());
         }
+        self.hold()?;
         let path = self.pack_path(&self.packs[pack as usize]);
         let file = Arc::new(PackFile::open(&path, self.cipher())?);
         if open.len() >= OPEN_PACKS {

@@ -254,3 +254,28 @@ fn a_cold_verification_reads_the_medium() {
         );
     }
 }
+
+#[test]
+fn a_store_that_was_released_does_not_keep_its_medium_busy() {
+    let dir = scratch();
+    let Some(disk) = Disk::new(dir.path()) else {
+        return;
+    };
+    let (tree, store) = (dir.path().join("tree"), disk.mounted.join("store"));
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(tree.join("file"), noise(200_000)).unwrap();
+    backup(&tree, &store);
+    let opened = open_for_reading(&store).unwrap();
+    let good = || {
+        let report = verify(&opened, &VerifyOptions::default(), &Silent).unwrap();
+        let (_, snapshot) = opened.snapshot("latest").unwrap();
+        let all = bundle::verify::check_readable(&[&opened], &snapshot, &Silent).unwrap();
+        report.ok() && all.ok()
+    };
+    assert!(good());
+    opened.release();
+    // Fails when anything is open on it.
+    disk.plug_in_again(dir.path());
+    assert!(good());
+    opened.release();
+}

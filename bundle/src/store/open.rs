@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -232,20 +232,19 @@ impl Store {
     pub fn open_read_only_with(dir: &Path, keys: &KeyRing) -> Result<Store> {
         let (file, problems) = read_store_file(dir)?;
         let cipher = file.unlock(dir, keys)?;
-        let readers = File::open(dir.join(ROOT).join(READERS)).ok();
-        let shared = match readers.map(|file| Flock::lock(file, FlockArg::LockSharedNonblock)) {
-            Some(Err((_, nix::Error::EWOULDBLOCK))) => {
-                return Err(Error::Locked {
-                    dir: dir.to_path_buf(),
-                });
-            }
-            Some(Ok(shared)) => Some(shared),
-            // A copy of a store without that file, or a file system that knows no locks.
-            Some(Err(_)) | None => None,
-        };
+        let shared = lock_as_reader(dir)?;
         let mut store = Store::load(dir, file.id, cipher, problems, None)?;
-        store.readers = shared;
+        store.readers = Mutex::new(shared);
         Ok(store)
+    }
+
+    /// Takes the readers' lock again after [`Store::release`].
+    pub(super) fn hold(&self) -> Result<()> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lock.is_none() && readers.is_none() {
+            *readers = lock_as_reader(&self.dir)?;
+        }
+        Ok(())
     }
 
     /// Keeps readers out until dropped: what they are about to read may be removed.
@@ -284,7 +283,7 @@ impl Store {
             id,
             cipher,
             lock,
-            readers: None,
+            readers: Mutex::default(),
             documents: Default::default(),
             packs: Vec::new(),
             map: Map::default(),
@@ -437,5 +436,20 @@ pub(super) fn read_store_file(dir: &Path) -> Result<(StoreFile, Vec<DamagedDocum
         (Ok(None), Err(error)) => Err(error),
         (Ok(None), Ok(None)) => Err(Error::NoStore { dir: dir.into() }),
         (Err(error), _) => Err(error),
+    }
+}
+
+/// Keeps everybody from removing what is read. None on a copy of a store without that file, and on a file system that
+/// knows no locks.
+fn lock_as_reader(dir: &Path) -> Result<Option<Flock<File>>> {
+    let Ok(file) = File::open(dir.join(ROOT).join(READERS)) else {
+        return Ok(None);
+    };
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(shared) => Ok(Some(shared)),
+        Err((_, nix::Error::EWOULDBLOCK)) => Err(Error::Locked {
+            dir: dir.to_path_buf(),
+        }),
+        Err(_) => Ok(None),
     }
 }
