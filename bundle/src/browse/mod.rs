@@ -102,8 +102,9 @@ impl Browser {
         let mut points: Vec<Point> = snapshots
             .iter()
             .map(|(id, s)| {
-                let seconds = s.time.get(..19).unwrap_or(&s.time).replace([':', '/'], "");
-                Point::new(&format!("{seconds}Z-{}", id.short()), s)
+                // With milliseconds: the names sort by time.
+                let time = s.time.replace([':', '/'], "");
+                Point::new(&format!("{time}-{}", id.short()), s)
             })
             .collect();
         points.sort_by(|a, b| a.name.cmp(&b.name));
