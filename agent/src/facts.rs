@@ -1,7 +1,7 @@
 //! What a snapshot says about the host besides layout and files: for people who rebuild it, and for the restore, which
 //! has to bring network names to other hardware.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use bundle::document::HostIdentity;
@@ -84,14 +84,15 @@ pub fn collect(sys: &dyn System) -> Facts {
         machine_id,
         hostname,
     } = identity(sys);
+    let (packages, manual_packages) = packages(sys);
     Facts {
         hostname,
         machine_id,
         os_release: os_release(&text("/etc/os-release")),
         kernel: text("/proc/sys/kernel/osrelease"),
         kernel_command_line: text("/proc/cmdline"),
-        packages: packages(sys),
-        manual_packages: manual_packages(sys),
+        packages,
+        manual_packages,
         network: network(sys),
         proxmox: proxmox(sys),
     }
@@ -117,29 +118,57 @@ fn os_release(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn packages(sys: &dyn System) -> Vec<Package> {
+/// The installed packages, and the names of those that nothing drew in.
+fn packages(sys: &dyn System) -> (Vec<Package>, Vec<String>) {
     let query = Cmd::new("dpkg-query").args([
         "-W",
-        "-f=${db:Status-Status}\t${binary:Package}\t${Version}\n",
+        "-f=${db:Status-Status}\t${binary:Package}\t${Version}\t${Package}\t${Architecture}\n",
     ]);
-    ask(sys, &query)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split('\t');
-            // Packages that were removed and left their configuration are listed, too.
-            (fields.next()? == "installed").then_some(())?;
-            Some(Package {
-                name: fields.next()?.to_owned(),
-                version: fields.next()?.to_owned(),
-            })
-        })
-        .collect()
+    let listed = ask(sys, &query).unwrap_or_default();
+    // What apt-mark(8) reads; itself it takes most of a second to answer where apt keeps no cache.
+    let states = sys
+        .text(Path::new("/var/lib/apt/extended_states"))
+        .unwrap_or_default();
+    installed(&listed, &drawn_in(&states))
 }
 
-fn manual_packages(sys: &dyn System) -> Vec<String> {
-    let text = ask(sys, &Cmd::new("apt-mark").arg("showmanual")).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+fn installed(listed: &str, drawn_in: &HashSet<(&str, &str)>) -> (Vec<Package>, Vec<String>) {
+    let (mut all, mut manual) = (Vec::new(), Vec::new());
+    for line in listed.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        // Packages that were removed and left their configuration are listed, too.
+        let ["installed", name, version, package, architecture] = fields[..] else {
+            continue;
+        };
+        // apt notes packages for all architectures under its own one.
+        let automatic = if architecture == "all" {
+            drawn_in.iter().any(|(p, _)| *p == package)
+        } else {
+            drawn_in.contains(&(package, architecture))
+        };
+        if !automatic {
+            manual.push(name.to_owned());
+        }
+        all.push(Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        });
+    }
+    (all, manual)
+}
+
+/// Package and architecture of what apt installed because other packages want it: paragraphs of `Package`,
+/// `Architecture` and `Auto-Installed: 1` (apt's `debDepCache` writes the file).
+fn drawn_in(states: &str) -> HashSet<(&str, &str)> {
+    fn field<'p>(paragraph: &'p str, name: &str) -> Option<&'p str> {
+        let value = |line: &'p str| line.strip_prefix(name)?.strip_prefix(':');
+        paragraph.lines().find_map(value).map(str::trim)
+    }
+    states
+        .split("\n\n")
+        .filter(|p| field(p, "Auto-Installed") == Some("1"))
+        .filter_map(|p| Some((field(p, "Package")?, field(p, "Architecture")?)))
+        .collect()
 }
 
 fn network(sys: &dyn System) -> Vec<Interface> {
@@ -243,6 +272,22 @@ mod tests {
         assert_eq!(map["VERSION_ID"], "12");
         assert_eq!(map["ID"], "debian");
         assert_eq!(map.len(), 3);
+    }
+
+    #[test]
+    fn packages_that_were_asked_for() {
+        let states = "Package: libc6\nArchitecture: amd64\nAuto-Installed: 1\n\n\
+            Package: tzdata\nArchitecture: amd64\nAuto-Installed: 1\n\n\
+            Package: vim\nArchitecture: amd64\nAuto-Installed: 0\n";
+        let listed = "installed\tlibc6:amd64\t2.36\tlibc6\tamd64\n\
+            installed\tlibc6:i386\t2.36\tlibc6\ti386\n\
+            installed\ttzdata\t2024a\ttzdata\tall\n\
+            config-files\tnano\t7\tnano\tamd64\n\
+            installed\tvim\t9\tvim\tamd64\n";
+        let (all, manual) = installed(listed, &drawn_in(states));
+        let names: Vec<&str> = all.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["libc6:amd64", "libc6:i386", "tzdata", "vim"]);
+        assert_eq!(manual, ["libc6:i386", "vim"]);
     }
 
     #[test]
