@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Compression, Parity};
+use crate::compression::Compression;
+use crate::config::Parity;
 use crate::values::{Hours, Percent, Size};
 
 /// Printed below the help: what the exit status says.
@@ -168,7 +169,7 @@ pub struct BackupArgs {
     /// Save this directory instead of the whole host, without layout and partitions; repeat for several
     #[arg(long, value_name = "DIR")]
     pub root: Vec<PathBuf>,
-    /// zstd:LEVEL, xz:LEVEL or none [default: zstd:3]
+    /// zstd:LEVEL, xz:LEVEL, none, or auto: the level of zstd follows the speed of the targets [default: zstd:3]
     #[arg(long, value_name = "CODEC")]
     pub compression: Option<Compression>,
     /// Read every file, also those that have not changed since the last restore point

@@ -11,6 +11,7 @@ use bundle::store::Store;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
+use crate::compression::Compression;
 use crate::output::Usage;
 use crate::retention::Retention;
 use crate::values::Percent;
@@ -76,63 +77,6 @@ impl Default for Config {
             state: PathBuf::from("/var/lib/lifeboat"),
             retention: Retention::default(),
         }
-    }
-}
-
-/// How new data are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// zstd with a level of 1 to 19.
-    Zstd(i32),
-    /// xz with a level of 0 to 9: about a hundredth of the speed of zstd.
-    Xz(u32),
-    /// As it is.
-    None,
-}
-
-impl FromStr for Compression {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!("'{text}' is not a compression; write zstd:1 to zstd:19, xz:0 to xz:9, or none")
-        };
-        let (name, level) = match text.split_once(':') {
-            Some((name, level)) => (name, Some(level.parse::<u32>().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        match (name, level) {
-            ("zstd", None) => Ok(Compression::Zstd(3)),
-            ("zstd", Some(l @ 1..=19)) => Ok(Compression::Zstd(l as i32)),
-            ("xz", None) => Ok(Compression::Xz(6)),
-            ("xz", Some(l @ 0..=9)) => Ok(Compression::Xz(l)),
-            ("none", None) => Ok(Compression::None),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Compression::Zstd(l) => write!(f, "zstd:{l}"),
-            Compression::Xz(l) => write!(f, "xz:{l}"),
-            Compression::None => f.write_str("none"),
-        }
-    }
-}
-
-impl Serialize for Compression {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Compression {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -294,7 +238,9 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
     ),
     (
         "compression",
-        "zstd:1 (fast) to zstd:19 (small), xz:0 to xz:9 (very slow), or none.",
+        "zstd:1 (fast) to zstd:19 (small), xz:0 to xz:9 (very slow), none, or auto: zstd with a level from 1 to 9 that\n\
+         is raised while targets are the slowest, and lowered while the processor is. The report says which were used.\n\
+         What a target holds already is found and not written again, whatever it was compressed with.",
         None,
     ),
     (
@@ -516,15 +462,6 @@ mod tests {
         for wrong in ["5", "0%", "51%", "-1%", "5.5%", ""] {
             assert!(wrong.parse::<Parity>().unwrap_err().contains("1% to 50%"));
         }
-    }
-
-    #[test]
-    fn compressions_read_as_written() {
-        for text in ["zstd:3", "zstd:19", "xz:0", "none"] {
-            assert_eq!(text.parse::<Compression>().unwrap().to_string(), text);
-        }
-        assert_eq!("xz".parse(), Ok(Compression::Xz(6)));
-        assert!("none:1".parse::<Compression>().is_err());
     }
 
     /// Every setting is in the example, and the example, with its comment signs removed, is a valid configuration.

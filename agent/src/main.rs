@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod compression;
 mod config;
 mod disks;
 mod exclusions;

@@ -98,6 +98,37 @@ fn backup_list_show_verify_extract() {
 }
 
 #[test]
+fn the_level_that_follows_the_target_is_reported() {
+    let bench = Bench::with_store();
+    bench.make_tree();
+    bench.configure("compression = \"auto\"\n");
+    let report = bench.backup().expect(0).json();
+    assert_eq!(report["compression"], "auto");
+    let levels = report["zstd_levels"].as_array().unwrap();
+    let bytes: u64 = levels.iter().map(|l| l["bytes"].as_u64().unwrap()).sum();
+    assert!(bytes > 8 << 20, "{report}");
+    for level in levels {
+        assert!((1..=9).contains(&level["level"].as_i64().unwrap()));
+    }
+    // What is there already is found, whatever it was compressed with.
+    let again = [
+        "backup",
+        "--root",
+        bench.str("tree"),
+        "--to",
+        bench.str("store"),
+        "--reread",
+    ];
+    let fixed = [&again[..], &["--compression", "zstd:19", "--json"]].concat();
+    let second = bench.run(fixed).expect(0).json();
+    assert_eq!(second["targets"][0]["new_blobs"], 0, "{second}");
+    assert_eq!(second["zstd_levels"].as_array().unwrap().len(), 0);
+    std::fs::write(bench.path("tree/new"), "new\n".repeat(1000)).unwrap();
+    let text = bench.run(again).expect(0).out;
+    assert!(text.contains("Compressed with zstd "), "{text}");
+}
+
+#[test]
 fn unchanged_files_cost_next_to_nothing() {
     let bench = Bench::with_store();
     let tree = bench.make_tree();

@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
+use zstd::zstd_safe::CParameter;
 
-use crate::backup::Codec;
+use crate::backup::{Codec, level};
 
 /// The most plain bytes a blob may have. Writers stay far below (segments end at 8 MiB, chunks at 4 MiB); readers
 /// refuse more, so that a forged length cannot exhaust memory.
@@ -32,9 +33,22 @@ impl Encoder {
     pub(crate) fn new(codec: Codec) -> io::Result<Encoder> {
         let zstd = match codec {
             Codec::Zstd(level) => Some(zstd::bulk::Compressor::new(level)?),
+            Codec::Auto => Some(zstd::bulk::Compressor::new(level::START)?),
             Codec::Xz(_) | Codec::Raw => None,
         };
         Ok(Encoder { codec, zstd })
+    }
+
+    /// Compresses the next blobs with this level, where the codec is zstd; gives whether it is. Costs next to nothing:
+    /// the context stays.
+    pub(crate) fn set_level(&mut self, level: i32) -> io::Result<bool> {
+        match &mut self.zstd {
+            Some(zstd) => {
+                zstd.set_parameter(CParameter::CompressionLevel(level))?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
     }
 
     /// Compresses `plain` into `out` (its old content is lost) and says how; with `Raw`, `out` is left empty and the
@@ -42,7 +56,7 @@ impl Encoder {
     pub(crate) fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<Encoding> {
         out.clear();
         let encoding = match (self.codec, self.zstd.as_mut()) {
-            (Codec::Zstd(_), Some(zstd)) => {
+            (Codec::Zstd(_) | Codec::Auto, Some(zstd)) => {
                 out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
                 zstd.compress_to_buffer(plain, out)?;
                 Encoding::Zstd
@@ -168,6 +182,25 @@ mod tests {
             assert_eq!(plain, text);
             assert_eq!(encoder.encode(&noise, &mut stored).unwrap(), Encoding::Raw);
         }
+    }
+
+    #[test]
+    fn the_level_changes_between_blobs() {
+        let text: String = (0..100_000).map(|i| format!("{} ", i * 7919)).collect();
+        let mut encoder = Encoder::new(Codec::Auto).unwrap();
+        let mut sizes = Vec::new();
+        for level in [1, 3, 9, 1] {
+            let mut stored = Vec::new();
+            assert!(encoder.set_level(level).unwrap());
+            encoder.encode(text.as_bytes(), &mut stored).unwrap();
+            let mut fixed = Vec::new();
+            let mut of_level = Encoder::new(Codec::Zstd(level)).unwrap();
+            of_level.encode(text.as_bytes(), &mut fixed).unwrap();
+            assert!(stored == fixed, "level {level}");
+            sizes.push(stored.len());
+        }
+        assert!(sizes[0] > sizes[2] && sizes[0] == sizes[3], "{sizes:?}");
+        assert!(!Encoder::new(Codec::Xz(1)).unwrap().set_level(3).unwrap());
     }
 
     #[test]

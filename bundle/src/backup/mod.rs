@@ -4,6 +4,7 @@
 //! writer per target. Every stage waits only for the one after it, so that they cannot block each other in a circle.
 
 mod chunks;
+pub(crate) mod level;
 mod limit;
 mod links;
 mod previous;
@@ -31,6 +32,8 @@ use crate::events::Events;
 use crate::exclude::Exclusions;
 use crate::store::Store;
 use crate::{Error, Id, Result, index, time};
+use level::Watch;
+pub use level::{LevelUse, Levels};
 use sink::{Mask, Shared, Sink};
 use target::Written;
 
@@ -39,6 +42,8 @@ use target::Written;
 pub enum Codec {
     /// Zstandard, level 1 to 19.
     Zstd(i32),
+    /// Zstandard, with the level that keeps the slower of processor and slowest target busy.
+    Auto,
     /// xz, level 0 to 9: small and slow.
     Xz(u32),
     /// None.
@@ -59,6 +64,9 @@ pub struct BackupOptions {
     pub since: Option<String>,
     /// Bytes per second that are read of files and block devices at most.
     pub io_limit: Option<u64>,
+    /// The writer of the first target takes one of these for each blob, until no more can come.
+    #[cfg(test)]
+    pub(crate) permits: Option<crossbeam_channel::Receiver<()>>,
 }
 
 impl Default for BackupOptions {
@@ -72,6 +80,8 @@ impl Default for BackupOptions {
             pack_size: 128 << 20,
             since: None,
             io_limit: None,
+            #[cfg(test)]
+            permits: None,
         }
     }
 }
@@ -143,6 +153,8 @@ pub struct Backup<'e> {
     shared: Arc<Shared>,
     sink: Option<Sink>,
     compressors: Vec<JoinHandle<Result<()>>>,
+    levels: Levels,
+    watch: Option<Watch>,
     writers: Vec<JoinHandle<Result<Written>>>,
     time: String,
     started: Instant,
@@ -182,7 +194,11 @@ impl<'e> Backup<'e> {
             Some(machine) => previous::find(&targets, machine, &time)?,
             None => Vec::new(),
         };
-        let shared = Arc::new(Shared::new(targets, options.io_limit));
+        #[cfg_attr(not(test), allow(unused_mut))]
+        let mut shared = Shared::new(targets, options.io_limit);
+        #[cfg(test)]
+        shared.targets[0].permits.clone_from(&options.permits);
+        let shared = Arc::new(shared);
         let (jobs, queue) = bounded(options.workers * 2);
         let mut to_writers = Vec::new();
         let mut writers = Vec::new();
@@ -194,17 +210,25 @@ impl<'e> Backup<'e> {
                 target::write(&shared, number, pack_size, receiver)
             }));
         }
+        let levels = Levels::new(options.compression);
         let compressors = (0..options.workers)
             .map(|_| {
                 let (shared, queue, to_writers) =
                     (shared.clone(), queue.clone(), to_writers.clone());
-                let codec = options.compression;
-                std::thread::spawn(move || sink::compress(&shared, codec, &queue, &to_writers))
+                let (codec, levels) = (options.compression, levels.clone());
+                std::thread::spawn(move || {
+                    sink::compress(&shared, codec, &levels, &queue, &to_writers)
+                })
             })
             .collect();
+        let sink = Sink::new(shared.clone(), jobs);
+        let watch =
+            (options.compression == Codec::Auto).then(|| Watch::start(&levels, &sink, to_writers));
         Ok(Backup {
             events,
-            sink: Some(Sink::new(shared.clone(), jobs)),
+            sink: Some(sink),
+            levels,
+            watch,
             options,
             shared,
             compressors,
@@ -260,6 +284,11 @@ impl<'e> Backup<'e> {
             seconds: self.started.elapsed().as_secs(),
             ..self.stats.clone()
         }
+    }
+
+    /// The zstd levels that new content is compressed with; complete when the backup has ended.
+    pub fn levels(&self) -> Levels {
+        self.levels.clone()
     }
 
     /// Stores a block device's content.
@@ -361,6 +390,7 @@ impl<'e> Backup<'e> {
     /// Closes the pipeline from its beginning and waits for its end.
     fn finish(&mut self) -> Vec<Result<Written>> {
         self.sink = None;
+        self.watch = None;
         let compressed: Vec<_> = self.compressors.drain(..).map(JoinHandle::join).collect();
         let broken = compressed
             .iter()

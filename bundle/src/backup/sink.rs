@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::Codec;
+use crate::backup::level::{Fill, Levels};
 use crate::backup::limit::Limiter;
 use crate::codec::{Encoder, Encoding};
 use crate::events::Events;
@@ -77,6 +78,8 @@ pub(super) struct Target {
     pub failed: AtomicBool,
     pub known: AtomicU64,
     pub new: AtomicU64,
+    #[cfg(test)]
+    pub permits: Option<Receiver<()>>,
 }
 
 /// What the stages share.
@@ -95,6 +98,8 @@ impl Shared {
             failed: AtomicBool::new(false),
             known: AtomicU64::new(0),
             new: AtomicU64::new(0),
+            #[cfg(test)]
+            permits: None,
         };
         Shared {
             targets: stores.into_iter().map(target).collect(),
@@ -198,6 +203,11 @@ impl Sink {
         self.alive()
     }
 
+    /// How full the queue to the compressors is.
+    pub(super) fn fill(&self) -> Fill {
+        Fill::of(&self.jobs)
+    }
+
     fn send(&self, job: Job) -> Result<Id> {
         let id = job.id;
         self.jobs
@@ -224,6 +234,7 @@ impl Sink {
 pub(super) fn compress(
     shared: &Shared,
     codec: Codec,
+    levels: &Levels,
     jobs: &Receiver<Job>,
     writers: &[Sender<Arc<Stored>>],
 ) -> Result<()> {
@@ -240,7 +251,14 @@ pub(super) fn compress(
     {
         let raw = data.len() as u64;
         let mut out = shared.pool.take();
-        let codec = match encoder.encode(&data, &mut out) {
+        let level = levels.now();
+        let encoded = encoder.set_level(level).and_then(|zstd| {
+            if zstd {
+                levels.count(level, raw);
+            }
+            encoder.encode(&data, &mut out)
+        });
+        let codec = match encoded {
             Ok(codec) => codec,
             // Nothing but memory can be short here, and raw is always right.
             Err(error) => {

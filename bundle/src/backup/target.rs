@@ -42,6 +42,8 @@ fn run(
     let mut open: Option<PackWriter> = None;
     let mut sealing = Sealing::default();
     for blob in blobs {
+        #[cfg(test)]
+        let _ = shared.targets[number].permits.as_ref().map(Receiver::recv);
         let pack = match &mut open {
             Some(pack) => pack,
             none => none.insert(PackWriter::create(store.root(), store.cipher())?),

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use bundle::backup::{Backup, BackupOptions, Codec};
+use bundle::backup::{Backup, BackupOptions};
 use bundle::document::{HostIdentity, Image, SnapshotDraft, Tree};
 use bundle::store::Store;
 use bundle::verify::{VerifyOptions, verify, write_report};
 
 use crate::cli::BackupArgs;
-use crate::config::{Compression, Config};
+use crate::config::Config;
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
@@ -228,7 +228,9 @@ fn fill(
         machine_id: facts.machine_id.clone(),
         hostname: facts.hostname.clone(),
     };
-    let report = Report::new(work, &host, &trees, &images, &backup.stats());
+    let compression = args.compression.unwrap_or(context.config.compression);
+    let mut report = Report::new(work, &host, &trees, &images, &backup.stats(), compression);
+    let levels = backup.levels();
     let time = backup.time().to_owned();
     let draft = SnapshotDraft {
         host,
@@ -264,6 +266,7 @@ fn fill(
             Err(error) => part.fail(&error),
         }
     }
+    report.zstd_levels = levels.used();
     Ok(report)
 }
 
@@ -424,11 +427,7 @@ fn update_rescue(context: &Context, args: &BackupArgs, parts: &mut [Part], progr
 
 fn options(config: &Config, args: &BackupArgs) -> anyhow::Result<BackupOptions> {
     let mut options = BackupOptions {
-        compression: match args.compression.unwrap_or(config.compression) {
-            Compression::Zstd(level) => Codec::Zstd(level),
-            Compression::Xz(level) => Codec::Xz(level),
-            Compression::None => Codec::Raw,
-        },
+        compression: args.compression.unwrap_or(config.compression).into(),
         ..BackupOptions::default()
     };
     if config.workers > 0 {

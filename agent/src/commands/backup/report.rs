@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use bundle::backup::LevelUse;
 use bundle::document::{HostIdentity, Image, Stats, Summary, Tree};
 use serde::Serialize;
 
 use super::work::Work;
+use crate::compression::{self, Compression};
 use crate::output::{Outcome, table};
 use crate::rescue::Update;
 use crate::retention::Pruned;
@@ -23,6 +25,10 @@ pub struct Report {
     pub bytes_read: u64,
     pub bytes_referenced: u64,
     pub segments_reused: u64,
+    /// As it was asked for.
+    pub compression: Compression,
+    /// How much was compressed with which level.
+    pub zstd_levels: Vec<LevelUse>,
     pub trees: Vec<TreeReport>,
     pub summary: Summary,
     /// File systems that are not in the restore point, on purpose: no warning, but nobody should rely on them.
@@ -167,6 +173,7 @@ impl Report {
         trees: &[Tree],
         images: &[Image],
         stats: &Stats,
+        compression: Compression,
     ) -> Report {
         let mut summary = Summary::default();
         for tree in trees {
@@ -201,6 +208,8 @@ impl Report {
             bytes_read: stats.bytes_read,
             bytes_referenced: stats.bytes_referenced,
             segments_reused: stats.segments_reused,
+            compression,
+            zstd_levels: Vec::new(),
             trees: lines,
             summary,
             not_saved: work.not_saved(),
@@ -268,6 +277,12 @@ impl Report {
                 values::bytes(self.bytes_referenced),
             ));
         }
+        match compression::levels(&self.zstd_levels) {
+            Some(levels) if self.compression == Compression::Auto => {
+                out.push_str(&format!("Compressed with {levels}\n"));
+            }
+            _ => {}
+        }
         let rows: Vec<Vec<String>> = self
             .trees
             .iter()
@@ -324,7 +339,7 @@ mod tests {
             machine_id: String::new(),
             hostname: "pve1".into(),
         };
-        let mut report = Report::new(&work, &host, &[], &[], &Stats::default());
+        let mut report = Report::new(&work, &host, &[], &[], &Stats::default(), Compression::Auto);
         let mut target = TargetReport::new(Path::new("/mnt/drive"));
         target.snapshot = Some(bundle::Id::of(b"x"));
         target.verified = Some(true);
@@ -353,5 +368,17 @@ mod tests {
         r.layout_warnings.push("the array md0 is not remade".into());
         assert_eq!(r.outcome(), Outcome::Warnings);
         assert!(r.text().contains("md0"));
+    }
+
+    #[test]
+    fn levels_are_said_where_they_were_chosen() {
+        let mut r = report();
+        r.zstd_levels = [(3, 5), (4, 9)]
+            .map(|(level, bytes)| LevelUse { level, bytes })
+            .into();
+        let said = "Compressed with zstd 3 to 4, mostly 4\n";
+        assert!(r.text().contains(said), "{}", r.text());
+        r.compression = Compression::Zstd(3);
+        assert!(!r.text().contains("Compressed"), "{}", r.text());
     }
 }
