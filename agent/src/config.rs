@@ -35,8 +35,8 @@ pub struct Config {
     pub default_exclusions: bool,
     /// Codec and level.
     pub compression: Compression,
-    /// Threads that compress; 0: one per processor.
-    pub workers: usize,
+    /// Threads that compress, and that check what was written; 0: one per processor.
+    pub max_workers: usize,
     /// Bytes per second that are read of the host at most; none: as fast as it goes.
     pub io_limit: String,
     /// Whether a new restore point is read again.
@@ -66,7 +66,7 @@ impl Default for Config {
             include: Vec::new(),
             default_exclusions: true,
             compression: Compression::Zstd(3),
-            workers: 0,
+            max_workers: 0,
             io_limit: String::new(),
             verify: true,
             parity: Parity::Keep,
@@ -244,8 +244,8 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
         None,
     ),
     (
-        "workers",
-        "Threads that compress; 0 means one per processor.",
+        "max-workers",
+        "How many threads may compress, check or extract at once; 0 means one per processor.",
         None,
     ),
     (
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn fuzz_configurations() {
-        let all = "targets = ['/mnt/a']\nroots = ['/srv']\nexclude = ['*.iso', '/x/**']\nworkers = 3\n\
+        let all = "targets = ['/mnt/a']\nroots = ['/srv']\nexclude = ['*.iso', '/x/**']\nmax-workers = 3\n\
             compression = 'zstd:19'\nverify = false\nrescue-modules = 'slim'\nhooks = '/etc/h'\n";
         Config::parse(all).unwrap();
         let values = ["1.5 GiB", "32G", "24h", "zstd:9"].map(|v| v.as_bytes().to_vec());

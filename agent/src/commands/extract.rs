@@ -113,8 +113,8 @@ fn into_directory(
     progress: &Progress,
 ) -> anyhow::Result<ExtractReport> {
     let mut options = ExtractOptions::default();
-    if context.config.workers > 0 {
-        options.workers = context.config.workers;
+    if context.config.max_workers > 0 {
+        options.workers = context.config.max_workers;
     }
     let readers = sources.readers();
     let mut sum = ExtractReport::default();

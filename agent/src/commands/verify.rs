@@ -104,7 +104,7 @@ fn one(
         let options = VerifyOptions {
             snapshot: args.snapshot.clone(),
             cold: true,
-            workers: context.config.workers,
+            workers: context.config.max_workers,
             sample: args.sample.map(|share| share.0),
             packs: None,
         };
@@ -169,7 +169,7 @@ fn healing(
     }
     let result = target.writer().and_then(|store| {
         let others: Vec<&Store> = sources.iter().collect();
-        let report = heal(store, &others, context.config.workers, progress)
+        let report = heal(store, &others, context.config.max_workers, progress)
             .with_context(|| format!("cannot heal {}", path.display()))?;
         let reader = target.reader()?;
         if report.before != report.after {

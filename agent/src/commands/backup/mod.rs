@@ -361,7 +361,7 @@ fn check(
     let options = VerifyOptions {
         snapshot: Some(id.to_owned()),
         cold: true,
-        workers: context.config.workers,
+        workers: context.config.max_workers,
         packs: Some(target.packs.clone()),
         ..VerifyOptions::default()
     };
@@ -430,8 +430,8 @@ fn options(config: &Config, args: &BackupArgs) -> anyhow::Result<BackupOptions> 
         compression: args.compression.unwrap_or(config.compression).into(),
         ..BackupOptions::default()
     };
-    if config.workers > 0 {
-        options.workers = config.workers;
+    if config.max_workers > 0 {
+        options.workers = config.max_workers;
     }
     let configured = config.io_limit().map_err(Usage)?;
     options.io_limit = args.io_limit.map(|size| size.0).or(configured);
