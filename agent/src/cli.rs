@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compression::Compression;
 use crate::config::Parity;
+use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
 /// Printed below the help: what the exit status says.
@@ -178,6 +179,13 @@ pub struct BackupArgs {
     /// Read at most so much of the host per second, for example 100M [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub io_limit: Option<Size>,
+    /// Priority for the processor, 0 (as any program) to 19 (only what others leave) [default: 10]
+    #[arg(long, value_name = "N")]
+    pub nice: Option<Nice>,
+    /// Priority for disks: best-effort:0 to best-effort:7, idle, or none (as the command was started)
+    /// [default: best-effort:7]
+    #[arg(long, value_name = "PRIORITY")]
+    pub ionice: Option<IoNice>,
     /// Do not read the new restore point again
     #[arg(long)]
     pub no_verify: bool,

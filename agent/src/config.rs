@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::cli::Modules;
 use crate::compression::Compression;
 use crate::output::Usage;
+use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
 use crate::values::Percent;
 
@@ -39,6 +40,10 @@ pub struct Config {
     pub max_workers: usize,
     /// Bytes per second that are read of the host at most; none: as fast as it goes.
     pub io_limit: String,
+    /// Priority for the processor.
+    pub nice: Nice,
+    /// Priority for disks.
+    pub ionice: IoNice,
     /// Whether a new restore point is read again.
     pub verify: bool,
     /// How much parity targets get.
@@ -68,6 +73,9 @@ impl Default for Config {
             compression: Compression::Zstd(3),
             max_workers: 0,
             io_limit: String::new(),
+            nice: Nice(10),
+            // As vzdump, for the same reason.
+            ionice: IoNice::BestEffort(7),
             verify: true,
             parity: Parity::Keep,
             update_rescue: true,
@@ -255,6 +263,19 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
         Some("\"100M\""),
     ),
     (
+        "nice",
+        "Priority of a backup for the processor, 0 (as any program) to 19 (only what others leave). Hooks inherit it.\n\
+         A command that was started with a higher value keeps that.",
+        None,
+    ),
+    (
+        "ionice",
+        "Priority of a backup for disks: best-effort:0 (first) to best-effort:7 (after others), idle (only while\n\
+         nobody else wants the disk: on a busy host, a backup may never end), or none (as it was started).\n\
+         Only some I/O schedulers heed it: bfq, and mq-deadline for idle. Where they do not, io-limit helps.",
+        None,
+    ),
+    (
         "verify",
         "Read what a backup has written again, past the page cache, right after it was written.",
         None,
@@ -376,7 +397,7 @@ mod tests {
     #[test]
     fn fuzz_configurations() {
         let all = "targets = ['/mnt/a']\nroots = ['/srv']\nexclude = ['*.iso', '/x/**']\nmax-workers = 3\n\
-            compression = 'zstd:19'\nverify = false\nrescue-modules = 'slim'\nhooks = '/etc/h'\n";
+            compression = 'zstd:19'\nverify = false\nrescue-modules = 'slim'\nnice = 19\nionice = 'idle'\nhooks = '/etc/h'\n";
         Config::parse(all).unwrap();
         let values = ["1.5 GiB", "32G", "24h", "zstd:9"].map(|v| v.as_bytes().to_vec());
         let seeds = [vec![all.into()], values.to_vec()].concat();
@@ -425,6 +446,13 @@ mod tests {
                 .unwrap_err()
                 .contains("io-limit")
         );
+        for (wrong, right) in [
+            ("nice = 20", "0 to 19"),
+            ("nice = -5", "0 to 19"),
+            ("ionice = \"realtime:0\"", "best-effort:7"),
+        ] {
+            assert!(Config::parse(wrong).unwrap_err().contains(right), "{wrong}");
+        }
         let limited = Config::parse("io-limit = \"1M\"").unwrap();
         assert_eq!(limited.io_limit(), Ok(Some(1 << 20)));
         assert!(

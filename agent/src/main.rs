@@ -14,6 +14,7 @@ mod keys;
 mod listing;
 mod output;
 mod paths;
+mod priority;
 mod progress;
 mod rescue;
 mod retention;

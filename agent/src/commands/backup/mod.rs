@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, seen, signals};
+use crate::{Context, facts, hooks, priority, seen, signals};
 use report::{Report, TargetReport};
 use work::Work;
 
@@ -41,6 +41,14 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         return dry_run::run(context, args, roots);
     }
     let targets = chosen(&args.to, &context.config, "--to")?;
+    // Before any thread or hook is started: they inherit it.
+    let equal = priority::lower(
+        args.nice.unwrap_or(context.config.nice),
+        args.ionice.unwrap_or(context.config.ionice),
+    );
+    for problem in &equal {
+        eprintln!("warning: {problem}");
+    }
     let progress = Progress::new(context.out.quiet);
     let hook_dir = &context.config.hooks;
     let result = hooks::run(&context.sys, hook_dir, "pre-backup", &[])
@@ -71,6 +79,8 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
             return Err(e);
         }
     };
+    // The restore point is none the worse.
+    report.notes.extend(equal);
     report.warnings.extend(warnings);
     context.out.summary(&report, || report.text())?;
     if context.out.quiet && !context.out.json && report.outcome() != Outcome::Fine {
