@@ -1,1 +1,3 @@
-//! placeholder
+//! What tests and the generators of their fixtures share.
+
+pub mod fixture;
