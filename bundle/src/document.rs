@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub format: u32,
     /// The machine.
     pub host: HostIdentity,
-    /// When the backup began, RFC 3339 in UTC with whole seconds: `2026-11-20T20:31:36Z`.
+    /// When the backup began, RFC 3339 in UTC with milliseconds: `2026-11-20T20:31:36.250Z`.
     pub time: String,
     /// The program that wrote it.
     pub tool_version: String,
