@@ -154,6 +154,44 @@ fn the_encrypted_store_is_read() {
     reads(&scratch, &scratch.store("encrypted"), &passphrase_ring());
 }
 
+/// What another implementation reads, which was made from the document alone.
+#[test]
+fn the_encrypted_store_is_read_by_another_program() {
+    let needs = "import cryptography.hazmat.primitives.ciphers.aead";
+    let has = command("python3").args(["-c", needs]).output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        println!("ignored: there is no python3 with the module cryptography");
+        return;
+    }
+    let scratch = Scratch::new();
+    let store = scratch.store("encrypted");
+    let key_file = scratch.path("key-file");
+    fs::write(&key_file, KEY_FILE).unwrap();
+    let mut wanted = Vec::new();
+    let opened = Store::open_read_only_with(&store, &passphrase_ring()).unwrap();
+    for (header, number) in opened.snapshots().unwrap().iter().zip(1..) {
+        wanted.push(format!("restore point {}", header.id));
+        for line in expected(&format!("expected-{number}.txt")).lines() {
+            let fields: Vec<_> = line.split(' ').collect();
+            if fields[1] == "file" {
+                wanted.push([fields[0], fields[5], fields[6]].join(" "));
+            }
+        }
+        wanted.push(expected("expected-image.txt").trim_end().to_owned());
+    }
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/read-encrypted.py");
+    for secret in [fixture::dir(1).join("recovery-key.txt"), key_file] {
+        let output = command("python3")
+            .arg(program)
+            .args([&store, &secret])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said.lines().collect::<Vec<_>>(), wanted);
+    }
+}
+
 #[test]
 fn every_key_opens_the_encrypted_store_and_no_other_does() {
     let scratch = Scratch::new();
