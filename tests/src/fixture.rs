@@ -172,11 +172,11 @@ pub fn listing(root: &Path) -> anyhow::Result<String> {
         if kind.is_file() || kind.is_dir() {
             let said = sh(root, "lsattr -d -- \"$1\"", &[path])?;
             let letters = said.split(|b| *b == b' ').next().unwrap_or_default();
-            // e: how ext4 keeps its blocks; nobody sets that.
+            // Those that a store keeps. Others are of the file system: how it stores a file's blocks.
             let flags: Vec<u8> = letters
                 .iter()
                 .copied()
-                .filter(|b| !b"-e".contains(b))
+                .filter(|letter| b"SiadAD".contains(letter))
                 .collect();
             if !flags.is_empty() {
                 write!(out, " flags:{}", escaped(&flags))?;
