@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
-use common::{Bench, Run};
+use common::{Bench, EQUAL, Run};
 
 /// `/proc/self/stat`, field 19: the nice value.
 fn own_nice() -> i32 {
@@ -19,6 +19,9 @@ fn own_nice() -> i32 {
 /// A small tree, a store, and a hook that notes the priorities it has from the command.
 fn bench() -> Bench {
     let bench = Bench::with_store();
+    let config = bench.path("lifeboat.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    fs::write(config, settings.replace(EQUAL, "")).unwrap();
     fs::create_dir(bench.path("tree")).unwrap();
     fs::write(bench.path("tree/file"), "text").unwrap();
     let hooks = bench.path("hooks");
