@@ -6,7 +6,9 @@ mod store_support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bundle::backup::{Backup, BackupOptions};
 use bundle::crypt::{KeyFile, KeyRing, NewSlot, Secret};
+use bundle::events::Silent;
 use bundle::extract::Selection;
 use bundle::store::{Store, StoreOptions};
 use bundle::verify::write_report;
@@ -20,7 +22,8 @@ fn sealed(dir: &Path) -> Store {
     store
 }
 
-/// A tree in an encrypted store, of two packs or more.
+/// A tree in an encrypted store, of two packs or more. One worker keeps the order of blobs: the catalogue is in the last
+/// pack, which is smaller than the others.
 fn stored(dir: &Path) -> (PathBuf, PathBuf, Id) {
     let (tree, store) = (dir.join("tree"), dir.join("store"));
     fs::create_dir_all(tree.join("etc-with-a-telling-name")).unwrap();
@@ -33,7 +36,17 @@ fn stored(dir: &Path) -> (PathBuf, PathBuf, Id) {
         fs::write(tree.join(format!("disk-image-{n}")), noise(3_000_000)).unwrap();
     }
     drop(sealed(&store));
-    let id = backup(&tree, &store);
+    let one = BackupOptions {
+        workers: 1,
+        ..options()
+    };
+    let mut backup = Backup::start(vec![open(&store)], one, &Silent).unwrap();
+    let saved = backup.tree(&source(&tree)).unwrap();
+    let id = backup
+        .commit(draft(vec![saved]))
+        .remove(0)
+        .snapshot
+        .unwrap();
     (tree, store, id)
 }
 
@@ -46,7 +59,11 @@ fn nothing_of_the_host_is_readable_without_a_key() {
     let dir = scratch();
     let (_, store, id) = stored(dir.path());
     // A verdict on damage names files of the host.
-    let pack = files(&store, "packs", ".pack").remove(0);
+    let size = |pack: &PathBuf| fs::metadata(pack).unwrap().len();
+    let pack = files(&store, "packs", ".pack")
+        .into_iter()
+        .max_by_key(size)
+        .unwrap();
     let good = fs::read(&pack).unwrap();
     let mut bad = good.clone();
     bad[60_000] ^= 1;
@@ -195,7 +212,7 @@ fn an_older_document_in_place_of_a_newer_one_is_named() {
 fn swapped_packs_are_named() {
     let dir = scratch();
     let (_, store, _) = stored(dir.path());
-    // The largest hold pieces of the large files only.
+    // The largest hold pieces of the large files, and at most the lists of some.
     let mut packs = files(&store, "packs", ".pack");
     packs.sort_by_key(|p| std::cmp::Reverse(fs::metadata(p).unwrap().len()));
     let (one, two) = (fs::read(&packs[0]).unwrap(), fs::read(&packs[1]).unwrap());
@@ -206,8 +223,10 @@ fn swapped_packs_are_named() {
         assert_eq!(report.damaged.len(), expected, "{report:#?}");
         for damage in &report.damaged {
             assert!(damage.reason.contains("swapped"), "{damage:?}");
-            assert!(!damage.files.is_empty());
         }
+        // Whose pieces are in the one pack is not known where the other held the list of them.
+        let named = report.damaged.iter().any(|d| !d.files.is_empty());
+        assert!(named, "{report:#?}");
         fs::write(&packs[1], &one).unwrap();
     }
     // Also said when a file is read.
