@@ -52,7 +52,10 @@ impl Chunker {
         sink: &Sink,
         events: &dyn Events,
     ) -> Result<Content> {
-        self.buffer.resize(BUFFER, 0);
+        if self.buffer.is_empty() {
+            // Pages that are zeroes already, and of which a small file touches few.
+            self.buffer = vec![0; BUFFER];
+        }
         let mut pieces: Vec<Piece> = Vec::new();
         let mut state = ReadState::default();
         let mut position = 0;
