@@ -1,6 +1,6 @@
 //! Making and opening a store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
@@ -220,7 +220,19 @@ impl Store {
         if !problems.is_empty() {
             file.write(&root)?;
         }
-        Store::load(dir, file.id, cipher, Vec::new(), Some(lock))
+        let store = Store::load(dir, file.id, cipher, Vec::new(), Some(lock))?;
+        store.sync_names()?;
+        Ok(store)
+    }
+
+    /// Makes the names durable that a killed writer may have given or taken away without syncing their directories: what
+    /// is written and removed from now on relies on them.
+    fn sync_names(&self) -> Result<()> {
+        let mut dirs = BTreeSet::from([self.dir.clone(), self.root.clone()]);
+        dirs.extend(["packs", "index", "snapshots"].map(|name| self.root.join(name)));
+        let packs = self.packs.iter().filter(|p| p.problem.is_none());
+        dirs.extend(packs.filter_map(|p| Some(self.pack_path(p).parent()?.to_path_buf())));
+        dirs.iter().try_for_each(|dir| fsutil::sync_dir(dir))
     }
 
     /// Opens a plain store for reading, see [`Store::open_read_only_with`].
