@@ -197,7 +197,8 @@ fn documents(store: &Store, others: &[&Store], healed: &mut Vec<Healed>) -> Resu
         store.write_snapshot(&snapshot.time, &json)?;
         let rewritten = parity::hash_cold(&file).is_ok_and(|hash| name.contains(&hash.to_string()));
         if !rewritten {
-            parity::remove_with(&file)?;
+            parity::remove_of_documents(&dir, &[&file])?;
+            fsutil::remove(&file)?;
             fsutil::sync_dir(&dir)?;
         }
         healed.push(Healed {

@@ -156,6 +156,20 @@ pub(crate) fn remove_with(file: &Path) -> Result<()> {
     fsutil::remove(file)
 }
 
+/// To be called before snapshot documents of a directory are removed on purpose: removes their parity, and syncs that.
+/// Otherwise a power cut could undo it and leave the parity alone, which says that the document was lost.
+pub(crate) fn remove_of_documents(dir: &Path, documents: &[&Path]) -> Result<()> {
+    let parity = documents.iter().map(|document| path_of(document));
+    let parity: Vec<PathBuf> = parity.filter(|parity| parity.exists()).collect();
+    if parity.is_empty() {
+        return Ok(());
+    }
+    parity
+        .iter()
+        .try_for_each(|parity| fsutil::remove(parity))?;
+    fsutil::sync_dir(dir)
+}
+
 /// How much parity writers of this store make, in percent; 0 when none.
 pub(crate) fn percent(root: &Path) -> u32 {
     match recorded(root) {

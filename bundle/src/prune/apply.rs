@@ -147,16 +147,21 @@ impl Prune {
 
 impl Work<'_> {
     fn documents(&mut self) -> Result<()> {
+        let dir = self.store.root().join("snapshots");
         let going = self.plan.restore_points.iter().filter(|r| !r.stays);
+        let going: Vec<_> = going.collect();
+        if going.is_empty() {
+            return Ok(());
+        }
+        (self.step)("remove the parity of snapshot documents")?;
+        let files: Vec<&Path> = going.iter().map(|row| row.file.as_path()).collect();
+        parity::remove_of_documents(&dir, &files)?;
         for row in going {
             (self.step)("remove a snapshot document")?;
-            parity::remove_with(&row.file)?;
+            fsutil::remove(&row.file)?;
             self.done.snapshots.push(row.id);
         }
-        if !self.done.snapshots.is_empty() {
-            fsutil::sync_dir(&self.store.root().join("snapshots"))?;
-        }
-        Ok(())
+        fsutil::sync_dir(&dir)
     }
 
     /// Removes dead packs, and mostly dead ones after copying what is needed of them.
