@@ -22,7 +22,7 @@ use crate::document::{HostIdentity, Snapshot};
 use crate::events::Events;
 use crate::store::{DamagedDocument, Store};
 use crate::verify::{Verdict, verdicts};
-use crate::{Error, Id, Result, time};
+use crate::{Error, Id, Result, parity, time};
 
 /// Whose restore points the policy is applied to. All others stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +131,13 @@ impl Prune {
                     });
                 }
             }
+        }
+        // One that is gone, but not removed on purpose, may come back from another target: what it needs has to stay.
+        if let Some(file) = parity::lost_documents(store.root())?.into_iter().next() {
+            let reason = "the restore point is missing, only its parity is there: heal it from another target, or \
+                          remove the file of the same name with .par"
+                .to_string();
+            plan.blocked.get_or_insert(DamagedDocument { file, reason });
         }
         documents.sort_by(|a, b| (&a.2.time, a.1).cmp(&(&b.2.time, b.1)));
         plan.restore_points = rows(&store, &documents, options)?;
