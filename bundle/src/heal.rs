@@ -398,9 +398,10 @@ impl Work<'_> {
     fn needed(&self) -> Result<Needed> {
         let mut stores = vec![self.store];
         stores.extend(self.others);
+        // What a document needs that is gone, but was not removed on purpose, is not known.
         let mut needed = Needed {
             ids: BTreeSet::new(),
-            complete: true,
+            complete: parity::lost_documents(self.store.root())?.is_empty(),
         };
         for (_, document) in self.store.documents()? {
             let Ok((_, snapshot)) = document else {
