@@ -131,6 +131,8 @@ impl WireEntry {
 struct WireLineOut<'a> {
     segment: Id,
     raw: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    part: bool,
     entries: &'a [WireEntry],
 }
 
@@ -139,22 +141,42 @@ struct WireLineOut<'a> {
 struct WireLineIn {
     segment: Id,
     raw: u64,
+    #[serde(default)]
+    part: bool,
     entries: Vec<WireEntry>,
 }
 
-/// One segment and its entries.
+/// A segment and its entries.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub segment: Id,
+    /// Bytes of the segment.
+    pub raw: u64,
+    /// Only some of the segment's members count: those that the entries name. Other lines may name more of them.
+    pub part: bool,
     pub entries: Vec<Entry>,
 }
 
-/// Writes a line.
+/// Writes the line of a segment whose members are all listed.
 pub(crate) fn line(segment: Id, raw: u64, entries: &[Entry]) -> serde_json::Result<Vec<u8>> {
+    write(segment, raw, false, entries)
+}
+
+/// Writes a line that lists some of a segment's members: the others do not count, or are in other lines.
+pub(crate) fn line_of_part(
+    segment: Id,
+    raw: u64,
+    entries: &[Entry],
+) -> serde_json::Result<Vec<u8>> {
+    write(segment, raw, true, entries)
+}
+
+fn write(segment: Id, raw: u64, part: bool, entries: &[Entry]) -> serde_json::Result<Vec<u8>> {
     let entries: Vec<_> = entries.iter().map(WireEntry::from).collect();
     let mut json = serde_json::to_vec(&WireLineOut {
         segment,
         raw,
+        part,
         entries: &entries,
     })?;
     json.push(b'\n');
@@ -305,7 +327,6 @@ pub(crate) fn parse(id: &Id, json: &[u8]) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for text in json.split(|b| *b == b'\n').filter(|t| !t.is_empty()) {
         let wire: WireLineIn = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
-        let _ = wire.raw;
         let entries = wire
             .entries
             .into_iter()
@@ -313,6 +334,8 @@ pub(crate) fn parse(id: &Id, json: &[u8]) -> Result<Vec<Line>> {
             .collect::<Result<_, _>>();
         lines.push(Line {
             segment: wire.segment,
+            raw: wire.raw,
+            part: wire.part,
             entries: entries.map_err(|e| damaged(e.to_string()))?,
         });
     }

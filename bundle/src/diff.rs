@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::catalogue::{Catalogue, Finder, Line};
+use crate::catalogue::{Catalogue, Finder};
 use crate::document::{Image, Snapshot, Tree};
 use crate::events::Events;
 use crate::list::{self, Entry, EntryKind};
@@ -171,7 +171,7 @@ struct Cursor<'s> {
     lines: Catalogue<'s>,
     segment: Option<Id>,
     entries: std::iter::Peekable<std::vec::IntoIter<Entry>>,
-    /// Nothing of the line was taken yet.
+    /// The line stands for all of its segment, and nothing of it was taken yet.
     whole: bool,
 }
 
@@ -196,10 +196,10 @@ impl<'s> Cursor<'s> {
                 self.whole = false;
             }
             match self.lines.next() {
-                Some(Ok(Line { segment, entries })) => {
-                    self.segment = Some(segment);
-                    self.entries = entries.into_iter().peekable();
-                    self.whole = true;
+                Some(Ok(line)) => {
+                    self.segment = Some(line.segment);
+                    self.entries = line.entries.into_iter().peekable();
+                    self.whole = !line.part;
                 }
                 Some(Err(error)) => lost.push(format!(
                     "a part of the catalogue is lost, and what it lists seems added or removed: {error}"

@@ -18,6 +18,7 @@ use integration_tests::fixture::{KEY_FILE, PASSPHRASE, listing, pack, sh};
 
 /// The block of ext4, at which holes begin and end.
 const BLOCK: u64 = 4096;
+const MACHINE: &str = "ffffffffffffffffffffffffffffffff";
 /// Pieces beyond which a content list holds lists (`bundle/src/content.rs`): every block and every hole is one.
 const PIECES: u64 = 8192;
 
@@ -61,6 +62,14 @@ rm segments/6; echo changed > plain/added; echo more >> segments/5; chmod 700 de
 touch -d '2021-03-03 03:03:03.3Z' segments segments/5 plain/added plain deep/er
 "#;
 
+/// And the third, which leaves what has not changed in the segments of the second.
+const FURTHER_CHANGES: &str = r#"
+rm deep/dangling; echo again >> plain/added; mv 'with space' 'with a space'; ln -s file plain/symlink
+touch -h -d '2022-04-04 04:04:04.4Z' . deep plain plain/added plain/symlink
+"#;
+/// More than the age from which on a file's times tell whether it has changed.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(3);
+
 fn main() -> anyhow::Result<()> {
     let out = std::env::args_os()
         .nth(1)
@@ -100,11 +109,26 @@ fn main() -> anyhow::Result<()> {
         format!("{}\n", *recovery.to_text()),
     )?;
 
-    snapshot(&stores, &tree, &image, Codec::Zstd(3), 1)?;
-    fs::write(out.join("expected-1.txt"), listing(&tree)?)?;
-    sh(&tree, CHANGES, &[])?;
-    snapshot(&stores, &tree, &image, Codec::Xz(6), 2)?;
-    fs::write(out.join("expected-2.txt"), listing(&tree)?)?;
+    let rounds = [
+        ("", Codec::Zstd(3), false),
+        (CHANGES, Codec::Xz(6), false),
+        (FURTHER_CHANGES, Codec::Zstd(3), true),
+    ];
+    for (number, (changes, compression, incremental)) in (1..).zip(rounds) {
+        sh(&tree, changes, &[])?;
+        let options = BackupOptions {
+            compression,
+            workers: 1,
+            since: incremental.then(|| MACHINE.into()),
+            ..BackupOptions::default()
+        };
+        if !incremental {
+            std::thread::sleep(SETTLED);
+        }
+        snapshot(&stores, &tree, &image, options, number)?;
+        let list = out.join(format!("expected-{number}.txt"));
+        fs::write(list, listing(&tree)?)?;
+    }
     let image = fs::read(&image)?;
     fs::write(
         out.join("expected-image.txt"),
@@ -158,15 +182,10 @@ fn snapshot(
     stores: &[std::path::PathBuf],
     tree: &Path,
     image: &Path,
-    compression: Codec,
+    options: BackupOptions,
     number: u32,
 ) -> anyhow::Result<()> {
     let opened = stores.iter().map(|dir| Store::open_with(dir, &ring()));
-    let options = BackupOptions {
-        compression,
-        workers: 1,
-        ..BackupOptions::default()
-    };
     let mut backup = Backup::start(opened.collect::<Result<_, _>>()?, options, &Silent)?;
     let tree = backup.tree(&TreeSource {
         root: tree.into(),
@@ -180,7 +199,7 @@ fn snapshot(
     })?;
     let results = backup.commit(SnapshotDraft {
         host: HostIdentity {
-            machine_id: "f".repeat(32),
+            machine_id: MACHINE.into(),
             hostname: "fixture".into(),
         },
         tool_version: env!("CARGO_PKG_VERSION").into(),

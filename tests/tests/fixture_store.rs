@@ -90,13 +90,13 @@ fn beginning(entry: &Entry) -> String {
     )
 }
 
-/// Opens, verifies, lists and extracts both restore points.
+/// Opens, verifies, lists and extracts all restore points.
 fn reads(scratch: &Scratch, dir: &Path, ring: &KeyRing) {
     let store = Store::open_read_only_with(dir, ring).unwrap();
     let report = verify(&store, &VerifyOptions::default(), &Silent).unwrap();
     assert!(report.ok() && report.notes.is_empty(), "{report:#?}");
     let headers = store.snapshots().unwrap();
-    assert_eq!(headers.len(), 2);
+    assert_eq!(headers.len(), 3);
     for (header, number) in headers.iter().zip(1..) {
         let (_, snapshot) = store.snapshot(&header.id.to_string()).unwrap();
         assert_eq!(snapshot.host.hostname, "fixture");
@@ -206,7 +206,7 @@ fn every_key_opens_the_encrypted_store_and_no_other_does() {
     ];
     for ring in &rings {
         let store = Store::open_read_only_with(&store, ring).unwrap();
-        assert_eq!(store.snapshots().unwrap().len(), 2);
+        assert_eq!(store.snapshots().unwrap().len(), 3);
         // The report of a verification, which names files of the host.
         assert_eq!(store.reports().len(), 1);
     }
@@ -215,7 +215,7 @@ fn every_key_opens_the_encrypted_store_and_no_other_does() {
     }
 }
 
-/// Of the second restore point, which needs blobs of all codecs.
+/// Of the third restore point, which needs blobs of all codecs, and parts of segments.
 #[test]
 fn the_plain_store_is_read_by_hand() {
     if !is_root() {
@@ -237,7 +237,7 @@ fn the_plain_store_is_read_by_hand() {
         text.lines().map(cut).collect()
     };
     let found = without_flags(listing(&dest).unwrap());
-    assert_eq!(found, without_flags(expected("expected-2.txt")));
+    assert_eq!(found, without_flags(expected("expected-3.txt")));
 }
 
 /// Damage that parity repairs gives the bytes that were kept.

@@ -11,6 +11,7 @@ mod previous;
 #[cfg(test)]
 mod previous_tests;
 mod reader;
+mod reuse;
 mod sink;
 mod target;
 #[cfg(test)]

@@ -17,6 +17,8 @@ use crate::extract::{ExtractOptions, Selection, extract};
 use crate::store::StoreOptions;
 use crate::verify::{VerifyOptions, verify};
 
+mod parts;
+
 const MACHINE: &str = "0123456789abcdef";
 /// Milliseconds: more than the clock's tick, so that few files are read for their age alone.
 const RACY: i64 = 20;

@@ -1,5 +1,6 @@
 //! Reading files into segments.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,15 +11,17 @@ use nix::fcntl::{OFlag, readlinkat};
 
 use super::chunks::{Chunker, advise_once, has_holes};
 use super::links::Role;
-use super::previous::{Judge, OldLine};
+use super::previous::OldLine;
+use super::reuse::{Judge, Kept, link_fits};
 use super::sink::Sink;
 use super::tree::{INLINE_MAX, Run};
+use crate::catalogue::{self, Line};
 use crate::document::{Problem, Summary};
 use crate::format::Kind;
 use crate::list::{Entry, EntryKind, EntryState};
 use crate::member::{self, Extra, FLAGS};
 use crate::walk::{Stat, open_dir, open_quiet, stat_fd};
-use crate::{Error, Id, Result, bytes, catalogue};
+use crate::{Error, Id, Result, bytes};
 
 /// A segment that has grown to this (files grew since the walk) is ended by the reader.
 const SEGMENT_LIMIT: usize = 12 << 20;
@@ -32,7 +35,7 @@ pub(super) struct Item {
     pub role: Role,
 }
 
-/// A finished segment: its id and its line of the catalogue.
+/// A line of the catalogue, and the segment that it is about.
 pub(super) struct Segment {
     pub id: Id,
     pub line: Vec<u8>,
@@ -51,13 +54,31 @@ pub(super) struct Batch {
     pub reused: u64,
 }
 
+impl Batch {
+    fn count(&mut self, entry: &Entry) {
+        self.entries += 1;
+        if entry.kind == EntryKind::File {
+            self.files += 1;
+            self.bytes += entry.size;
+        }
+    }
+}
+
+/// Entries that follow each other and are in one segment.
+struct Listed {
+    /// The earlier segment that they are in, with its bytes; `None`: the one at hand.
+    from: Option<(Id, u64)>,
+    entries: Vec<Entry>,
+}
+
 /// One reader thread's state.
 pub(super) struct Reader<'r> {
     run: &'r Run<'r>,
     root: BorrowedFd<'r>,
     sink: Sink,
     segment: Vec<u8>,
-    entries: Vec<Entry>,
+    /// What the next lines of the catalogue list.
+    runs: Vec<Listed>,
     chunker: Chunker,
     names: Vec<u8>,
     value: Vec<u8>,
@@ -94,7 +115,7 @@ impl<'r> Reader<'r> {
             root,
             sink,
             segment: Vec::new(),
-            entries: Vec::new(),
+            runs: Vec::new(),
             chunker: Chunker::default(),
             names: vec![0; 64 << 10],
             value: vec![0; 64 << 10],
@@ -104,48 +125,95 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// References the batch's segment in an earlier snapshot where that is the same, or reads it.
-    pub(super) fn read_or_reuse(
+    /// References in an earlier snapshot what has not changed since, and reads the rest.
+    pub(super) fn read_changed(
         &mut self,
         items: Vec<Item>,
-        old: Option<(&Judge<'_>, OldLine)>,
+        judge: &Judge<'_>,
+        old: &[OldLine],
     ) -> Result<Batch> {
-        let reused = old.and_then(|(judge, line)| Some((judge.reuse(&items, &line)?, line)));
-        let Some((reused, line)) = reused else {
+        let lines = judge.lines(old);
+        if lines.is_empty() {
             return self.read(items);
-        };
+        }
         if self.run.events.cancelled() {
             return Err(Error::Cancelled);
         }
+        // A line that could not be taken apart leaves entries out, which `all` notices.
+        if lines.len() == old.len() && judge.all(&items, &lines) {
+            return self.reuse(&items, &lines, old);
+        }
+        let kept = judge.some(&items, lines);
+        self.read_but(items.into_iter().zip(kept))
+    }
+
+    /// The batch is in the earlier snapshot as it is.
+    fn reuse(&mut self, items: &[Item], lines: &[Line], old: &[OldLine]) -> Result<Batch> {
         if let Some(item) = items.first() {
             self.run.events.item(&item.path);
         }
-        self.run.events.bytes(reused.bytes);
-        self.sink.reference()?;
-        Ok(Batch {
-            segments: vec![Segment {
-                id: reused.segment,
-                line: line.text().to_vec(),
-            }],
-            summary: Summary::default(),
-            entries: reused.entries,
-            files: reused.files,
-            bytes: reused.bytes,
-            referenced: reused.bytes,
-            reused: 1,
-        })
+        let mut batch = Batch::default();
+        for (line, old) in lines.iter().zip(old) {
+            self.sink.reference()?;
+            batch.segments.push(Segment {
+                id: line.segment,
+                line: old.text().to_vec(),
+            });
+            for entry in &line.entries {
+                batch.count(entry);
+            }
+        }
+        batch.referenced = batch.bytes;
+        batch.reused = lines.len() as u64;
+        self.run.events.bytes(batch.bytes);
+        Ok(batch)
+    }
+
+    /// Leaves an entry in the segment of an earlier snapshot that it is in.
+    fn keep(&mut self, item: &Item, kept: Kept) {
+        if let Role::First(first) = &item.role {
+            first.kept(&item.path);
+        }
+        self.batch.count(&kept.entry);
+        if kept.entry.kind == EntryKind::File {
+            self.batch.referenced += kept.entry.size;
+            self.run.events.bytes(kept.entry.size);
+        }
+        self.list(Some((kept.segment, kept.raw)), kept.entry);
+    }
+
+    /// Adds an entry to the catalogue: of the segment at hand, or of an earlier one.
+    fn list(&mut self, from: Option<(Id, u64)>, entry: Entry) {
+        match self.runs.last_mut() {
+            Some(run) if run.from == from => run.entries.push(entry),
+            _ => self.runs.push(Listed {
+                from,
+                entries: vec![entry],
+            }),
+        }
     }
 
     /// Reads a batch: one segment, or more when files grew meanwhile.
-    fn read(&mut self, items: Vec<Item>) -> Result<Batch> {
+    pub(super) fn read(&mut self, items: Vec<Item>) -> Result<Batch> {
+        self.read_but(items.into_iter().map(|item| (item, None)))
+    }
+
+    /// Reads the items that are not kept where they are.
+    fn read_but(
+        &mut self,
+        items: impl ExactSizeIterator<Item = (Item, Option<Kept>)>,
+    ) -> Result<Batch> {
         // A directory of this name may be another one by now.
         self.directory = None;
         let last = items.len();
-        for (n, item) in items.into_iter().enumerate() {
+        for (n, (item, kept)) in items.enumerate() {
             if n % 256 == 0 {
                 self.run.events.item(&item.path);
             }
-            self.item(item)?;
+            match kept {
+                Some(kept) if link_fits(&item, &kept.entry) => self.keep(&item, kept),
+                _ => self.item(item)?,
+            }
             if self.segment.len() >= SEGMENT_LIMIT && n + 1 < last {
                 self.end_segment()?;
             }
@@ -154,14 +222,33 @@ impl<'r> Reader<'r> {
         Ok(std::mem::take(&mut self.batch))
     }
 
+    /// Stores the segment at hand, if it is needed, and writes the lines of what was listed since the last one.
     fn end_segment(&mut self) -> Result<()> {
-        member::push_end(&mut self.segment);
-        let raw = self.segment.len() as u64;
-        let id = self.sink.put(Kind::Segment, &mut self.segment)?;
-        let line = catalogue::line(id, raw, &self.entries)
+        let runs = std::mem::take(&mut self.runs);
+        let mut new = None;
+        let earlier: HashSet<Id> = runs.iter().filter_map(|r| Some(r.from?.0)).collect();
+        for _ in &earlier {
+            self.sink.reference()?;
+        }
+        self.batch.reused += earlier.len() as u64;
+        let new_runs = runs.iter().filter(|r| r.from.is_none()).count();
+        if new_runs > 0 {
+            member::push_end(&mut self.segment);
+            let raw = self.segment.len() as u64;
+            new = Some((self.sink.put(Kind::Segment, &mut self.segment)?, raw));
+        }
+        for Listed { from, entries } in runs {
+            let Some((segment, raw)) = from.or(new) else {
+                return Err(Error::Internal("entries without a segment"));
+            };
+            let line = if from.is_some() || new_runs > 1 {
+                catalogue::line_of_part(segment, raw, &entries)
+            } else {
+                catalogue::line(segment, raw, &entries)
+            }
             .map_err(|e| Error::malformed("a new catalogue", e))?;
-        self.entries.clear();
-        self.batch.segments.push(Segment { id, line });
+            self.batch.segments.push(Segment { id: segment, line });
+        }
         Ok(())
     }
 
@@ -203,12 +290,8 @@ impl<'r> Reader<'r> {
                 self.problem(&path, state, detail);
             }
         }
-        self.batch.entries += 1;
-        if entry.kind == EntryKind::File {
-            self.batch.files += 1;
-            self.batch.bytes += entry.size;
-        }
-        self.entries.push(entry);
+        self.batch.count(&entry);
+        self.list(None, entry);
         Ok(())
     }
 

@@ -9,15 +9,16 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::TreeSource;
 use super::links::{Links, Role};
-use super::previous::{self, Cursor, Judge, OldLine, Previous};
+use super::previous::{self, Cursor, OldLine, Previous};
 use super::reader::{Batch, Item, Reader};
+use super::reuse::Judge;
 use super::sink::Sink;
 use crate::catalogue::{self, boundary};
 use crate::document::{Problem, Summary, Tree};
 use crate::events::Events;
 use crate::format::Kind;
 use crate::walk::stat_fd;
-use crate::walk::{Stat, Visit, Walk, open_root};
+use crate::walk::{Visit, Walk, open_root};
 use crate::{Error, Id, Result, bytes};
 
 /// Larger files are cut into chunks of their own.
@@ -55,8 +56,8 @@ impl Run<'_> {
 struct Job {
     number: u64,
     items: Vec<Item>,
-    /// The line of an earlier catalogue that begins like this.
-    old: Option<OldLine>,
+    /// The lines of an earlier catalogue that reach into it.
+    old: Vec<OldLine>,
 }
 
 /// What an earlier snapshot spared.
@@ -115,8 +116,9 @@ pub(super) fn store(
                         continue;
                     }
                     // A batch that never comes would let the others wait for it: a defect is an error like others.
-                    let batch = catch_unwind(AssertUnwindSafe(|| {
-                        reader.read_or_reuse(job.items, judge.zip(job.old))
+                    let batch = catch_unwind(AssertUnwindSafe(|| match judge {
+                        Some(judge) => reader.read_changed(job.items, judge, &job.old),
+                        None => reader.read(job.items),
                     }))
                     .unwrap_or(Err(Error::Internal("a reader panicked")));
                     if done.send((job.number, batch)).is_err() {
@@ -158,9 +160,9 @@ fn walk(
     let mut links = Links::default();
     let (mut items, mut size, mut number) = (Vec::new(), 0, 0);
     let mut send = |items: Vec<Item>| {
-        let old = match (&mut cursor, items.first()) {
-            (Some(cursor), Some(first)) => cursor.at(&first.path),
-            _ => None,
+        let old = match (&mut cursor, items.first(), items.last()) {
+            (Some(cursor), Some(first), Some(last)) => cursor.over(&first.path, &last.path),
+            _ => Vec::new(),
         };
         let job = Job { number, items, old };
         let sent = permits.send(()).is_ok() && jobs.send(job).is_ok();
@@ -180,7 +182,9 @@ fn walk(
         }
         Visit::Entry { path, stat } => {
             let role = links.role(stat);
-            let weight = weight(path, stat, matches!(role, Role::Later(_)));
+            let inline =
+                stat.is_file() && !matches!(role, Role::Later(_)) && stat.size <= INLINE_MAX;
+            let weight = weight(path, if inline { stat.size } else { 0 });
             let mut goes_on = true;
             if size + weight > SEGMENT_MAX && !items.is_empty() {
                 goes_on = send(std::mem::take(&mut items));
@@ -224,19 +228,14 @@ fn walk(
     Ok(summary)
 }
 
-/// About how many bytes an entry takes in its segment.
-fn weight(path: &[u8], stat: &Stat, link: bool) -> u64 {
-    let content = if stat.is_file() && !link && stat.size <= INLINE_MAX {
-        stat.size.next_multiple_of(512)
-    } else {
-        0
-    };
+/// About how many bytes an entry takes in its segment, with `content` bytes of content in it.
+pub(super) fn weight(path: &[u8], content: u64) -> u64 {
     let long = if path.len() > 100 {
         2 * path.len() as u64
     } else {
         0
     };
-    ENTRY_OVERHEAD + long + content
+    ENTRY_OVERHEAD + long + content.next_multiple_of(512)
 }
 
 /// The collector: batches come in any order, the catalogue is written in theirs.

@@ -1,5 +1,6 @@
 //! What an extraction needs, from the catalogue: which entries, which segments, which chunks.
 
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -81,7 +82,7 @@ pub(super) struct Plan {
     pub large: Vec<Large>,
     /// Where the link goes, and the path of its first name.
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// Segments that hold something selected, in order. With everything selected the set is `None`.
+    /// Segments that hold something selected, in order, with the paths of their wanted members; `None`: all.
     pub segments: Vec<(Id, Option<HashSet<Vec<u8>>>)>,
     /// First names that are not selected themselves, with the selected link that takes their place.
     pub alias: HashMap<Vec<u8>, PathBuf>,
@@ -117,6 +118,7 @@ impl Plan {
         let blobs = plan.catalogue(tree);
         let mut found: HashSet<Vec<u8>> = HashSet::new();
         let mut unresolved: HashSet<Vec<u8>> = HashSet::new();
+        let mut places = HashMap::new();
         for line in Catalogue::of(Readers::new(stores), &blobs) {
             let line = match line {
                 Ok(line) => line,
@@ -131,6 +133,8 @@ impl Plan {
                     continue;
                 }
             };
+            // Of a segment that counts only in part, the rest is of an earlier snapshot.
+            let chosen = line.part || filter.paths.is_some();
             let mut wanted = HashSet::new();
             let mut any = false;
             for entry in line.entries {
@@ -145,19 +149,19 @@ impl Plan {
                     None if entry.kind == EntryKind::Dir && filter.above.contains(path) => {}
                     None => continue,
                 }
-                if filter.paths.is_some() {
+                if chosen {
                     wanted.insert(path.to_vec());
                 }
                 any = true;
                 plan.add(entry, filter, &mut unresolved);
             }
             if any {
-                plan.segments
-                    .push((line.segment, filter.paths.as_ref().map(|_| wanted)));
+                let wanted = chosen.then_some(wanted);
+                plan.want(&mut places, line.segment, wanted);
             }
         }
         if !unresolved.is_empty() {
-            plan.resolve(stores, tree);
+            plan.resolve(stores, tree, &mut places);
         }
         if let Some(paths) = &filter.paths {
             let mut missing: Vec<_> = paths.difference(&found).map(|p| bytes::path(p)).collect();
@@ -214,8 +218,27 @@ impl Plan {
         }
     }
 
+    /// Notes that members of a segment are wanted. Several lines may name one segment: it is read once.
+    fn want(
+        &mut self,
+        places: &mut HashMap<Id, usize>,
+        segment: Id,
+        members: Option<HashSet<Vec<u8>>>,
+    ) {
+        match places.entry(segment) {
+            Slot::Vacant(free) => {
+                free.insert(self.segments.len());
+                self.segments.push((segment, members));
+            }
+            Slot::Occupied(at) => match (&mut self.segments[*at.get()].1, members) {
+                (Some(all), Some(more)) => all.extend(more),
+                (all, _) => *all = None,
+            },
+        }
+    }
+
     /// Finds the segments of first names that are not selected themselves.
-    fn resolve(&mut self, stores: &[&Store], tree: &Tree) {
+    fn resolve(&mut self, stores: &[&Store], tree: &Tree, places: &mut HashMap<Id, usize>) {
         let mut finder = Finder::new(Readers::new(stores), tree);
         let parts: BTreeSet<usize> = self
             .alias
@@ -236,11 +259,7 @@ impl Plan {
                 continue;
             }
             let paths = needed.iter().map(|e| bytes::of(&e.path).to_vec());
-            match self.segments.iter_mut().find(|(id, _)| *id == line.segment) {
-                Some((_, Some(wanted))) => wanted.extend(paths),
-                Some((_, None)) => {}
-                None => self.segments.push((line.segment, Some(paths.collect()))),
-            }
+            self.want(places, line.segment, Some(paths.collect()));
             for entry in needed {
                 let Some(out) = self.alias.get(bytes::of(&entry.path)).cloned() else {
                     continue;

@@ -1,5 +1,6 @@
 //! Extracting as a tar stream.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -84,25 +85,28 @@ pub(super) fn to_tar(
         header: Vec::new(),
     };
     // First names that did not make it into the archive: links to them would fail on reading it.
-    let mut absent: std::collections::HashSet<std::path::PathBuf> =
-        std::collections::HashSet::new();
+    let mut absent: HashSet<std::path::PathBuf> = HashSet::new();
     let mut content = Vec::new();
     let blobs = plan.catalogue(tree);
     for line in Catalogue::of(Readers::new(stores), &blobs).flatten() {
         let Some(wanted) = wanted.get(&line.segment) else {
             continue;
         };
+        // Other members of the segment are of other lines, or of no line of this snapshot.
+        let own: Option<HashSet<&Path>> = line
+            .part
+            .then(|| line.entries.iter().map(|e| e.path.as_path()).collect());
+        let wanted =
+            |path: &Path| own.as_ref().is_none_or(|own| own.contains(path)) && wants(wanted, path);
         let read = readers
             .blob_into(&line.segment, &mut content)
             .map_err(|e| e.to_string());
         let mut failure = None;
         let members = read.and_then(|()| {
             member::read(&content, &mut |member| {
-                if failure.is_none() && wants(wanted, &member.entry.path) {
-                    let large = member.entry.content.is_some();
+                if failure.is_none() && wanted(&member.entry.path) {
                     let result = one(stores, &plan, &mut stream, &mut report, &mut absent, member);
                     failure = result.err();
-                    let _ = large;
                 }
             })
         });
@@ -113,7 +117,7 @@ pub(super) fn to_tar(
             for entry in line
                 .entries
                 .iter()
-                .filter(|e| e.is_kept() && wants(wanted, &e.path))
+                .filter(|e| e.is_kept() && wanted(&e.path))
             {
                 absent.insert(entry.path.clone());
                 report.missing.push(FileProblem {
@@ -138,7 +142,7 @@ fn one(
     plan: &Plan,
     stream: &mut Stream<'_>,
     report: &mut ExtractReport,
-    absent: &mut std::collections::HashSet<std::path::PathBuf>,
+    absent: &mut HashSet<std::path::PathBuf>,
     member: member::Member<'_>,
 ) -> Result<()> {
     let member::Member {
