@@ -20,7 +20,7 @@ use crate::document::{SNAPSHOT_FORMAT, Snapshot, SnapshotHeader};
 use crate::format::{Versioned, parse};
 use crate::index::{Location, Map};
 use crate::pack::{self, PackEntry, PackFile};
-use crate::{Error, Id, Result, fsutil, parity, time};
+use crate::{Error, Id, Result, bytes, fsutil, parity, time};
 
 /// The store's directory on a target.
 const ROOT: &str = "lifeboat";
@@ -471,13 +471,31 @@ impl Scratch {
     }
 }
 
-fn read_snapshot(path: &Path, name: &str, cipher: Option<&StoreCipher>) -> Result<(Id, Snapshot)> {
+/// Parses a document; `path` is for the error.
+pub(crate) fn parse_snapshot(path: &Path, json: &[u8]) -> Result<Snapshot> {
+    let snapshot: Snapshot = parse(path, json, SNAPSHOT_FORMAT)?;
+    // Files are extracted to where a tree was mounted, below a directory: it must not lead out of that.
+    for tree in &snapshot.trees {
+        let below = tree.mount_point.strip_prefix('/');
+        if !below.is_some_and(|b| b.is_empty() || bytes::is_inside(b.as_bytes())) {
+            let reason = format!("{:?} is no place for a tree", tree.mount_point);
+            return Err(Error::malformed(path.display(), reason));
+        }
+    }
+    Ok(snapshot)
+}
+
+fn read_snapshot(
+    path: &Path,
+    name: &str,
+    cipher: Option<&StoreCipher>,
+) -> Result<(Id, Snapshot)> {
     if let Some(cipher) = cipher {
         return read_sealed(path, name, cipher);
     }
     let json = fsutil::read_cold(path, MAX_DOCUMENT)?;
     let id = Id::of(&json);
-    let snapshot: Snapshot = match parse(path, &json, SNAPSHOT_FORMAT) {
+    let snapshot = match parse_snapshot(path, &json) {
         Ok(snapshot) => snapshot,
         // Bytes that fit their name are of another version or another program; others are damaged.
         Err(error) if name.ends_with(&format!("-{id}.json")) => return Err(error),
@@ -498,7 +516,7 @@ fn read_sealed(path: &Path, name: &str, cipher: &StoreCipher) -> Result<(Id, Sna
             "it does not authenticate with the store's key: it was truncated, tampered with or damaged",
         )
     })?;
-    let snapshot: Snapshot = parse(path, &json, SNAPSHOT_FORMAT)?;
+    let snapshot = parse_snapshot(path, &json)?;
     if name != snapshot_name(&snapshot.time, &Id::of(&stored), ".sealed") {
         return Err(Error::malformed(
             path.display(),
