@@ -4,7 +4,7 @@ mod findings;
 mod packs;
 pub(crate) mod refs;
 pub(crate) mod sample;
-mod verdicts;
+pub(crate) mod verdicts;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -61,6 +61,16 @@ pub enum Scope {
         /// Of how many.
         of: u32,
     },
+}
+
+impl Scope {
+    /// Is it one that a verification can have had? Slices that are not must not add up to the whole.
+    fn is_possible(&self) -> bool {
+        match self {
+            Scope::Sample { slice, of } => slice < of,
+            Scope::Whole | Scope::Snapshot | Scope::Written => true,
+        }
+    }
 }
 
 /// One damage.

@@ -3,8 +3,8 @@
 use crate::store::Store;
 use crate::{Id, time};
 
-use super::Scope;
 use super::verdicts::reports;
+use super::{Scope, VerifyReport};
 
 /// A part of every pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +31,16 @@ impl Slice {
 /// The slice that is next for a sample of so many percent: the one after that of the last report, so that new packs are
 /// covered in their turn. Without reports (a medium that cannot be written to), it changes from day to day.
 pub(super) fn next(store: &Store, percent: u32) -> Slice {
+    after(&reports(store), percent)
+}
+
+/// The same after these reports, oldest first.
+pub(crate) fn after(reports: &[VerifyReport], percent: u32) -> Slice {
     let of = 100_u32.div_ceil(percent.clamp(1, 100));
-    let last = reports(store)
-        .into_iter()
-        .rev()
-        .find_map(|r| match r.scope {
-            Scope::Sample { slice, of: same } if same == of => Some(slice),
-            _ => None,
-        });
+    let last = reports.iter().rev().find_map(|r| match r.scope {
+        Scope::Sample { slice, of: same } if same == of => Some(slice),
+        _ => None,
+    });
     let number = match last {
         Some(slice) => (slice + 1) % of,
         None => (time::now() / 86_400_000 % i64::from(of)) as u32,

@@ -44,9 +44,14 @@ impl Verdict {
 /// verdict on the whole, and does not make a bad one good; when all slices were good it is one. Reports that cannot be
 /// read are passed over: nothing but this depends on them.
 pub fn verdicts(store: &Store) -> Result<BTreeMap<Id, Verdict>> {
+    Ok(judge(&reports(store)))
+}
+
+/// The same of reports, oldest first.
+pub(crate) fn judge(reports: &[VerifyReport]) -> BTreeMap<Id, Verdict> {
     let mut verdicts: BTreeMap<Id, Verdict> = BTreeMap::new();
     let mut slices: HashMap<Id, (u32, BTreeSet<u32>)> = HashMap::new();
-    for report in reports(store) {
+    for report in reports {
         for id in &report.snapshots {
             let good = !report.damaged.iter().any(|d| d.snapshots.contains(id));
             let mut how = match report.scope {
@@ -87,13 +92,17 @@ pub fn verdicts(store: &Store) -> Result<BTreeMap<Id, Verdict>> {
             verdicts.insert(*id, verdict);
         }
     }
-    Ok(verdicts)
+    verdicts
 }
 
 /// The reports on this store, oldest first. Of several stores read as one, none is proven alone.
 pub(super) fn reports(store: &Store) -> Vec<VerifyReport> {
-    let mut reports: Vec<VerifyReport> = store
-        .reports()
+    parse(store.id(), store.reports())
+}
+
+/// The same of files with these names and contents, which belong to a store of this id or another one.
+pub(crate) fn parse(store: &str, files: Vec<(String, Vec<u8>)>) -> Vec<VerifyReport> {
+    let mut reports: Vec<VerifyReport> = files
         .into_iter()
         .filter(|(name, _)| name.contains("-verify-"))
         .filter_map(|(name, json)| match serde_json::from_slice(&json) {
@@ -103,7 +112,7 @@ pub(super) fn reports(store: &Store) -> Vec<VerifyReport> {
                 None
             }
         })
-        .filter(|report: &VerifyReport| report.store == store.id())
+        .filter(|report: &VerifyReport| report.store == store && report.scope.is_possible())
         .collect();
     reports.sort_by(|a, b| a.time.cmp(&b.time));
     reports
