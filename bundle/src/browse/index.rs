@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Line};
 use crate::document::Tree;
 use crate::list::{Entry, EntryKind};
 use crate::read::Readers;
 use crate::store::Store;
-use crate::{Id, bytes};
+use crate::{Id, Result, bytes};
 
 /// The root of what is browsed.
 pub(super) const ROOT: u32 = 0;
@@ -51,6 +51,19 @@ impl Index {
     /// Puts the trees together at their mount points. The numbers depend on the snapshot only, so that an index that was
     /// dropped and built again gives the same ones.
     pub(super) fn new(stores: &[&Store], trees: &[Tree]) -> Index {
+        let mut index = Index::empty();
+        let mut order: Vec<&Tree> = trees.iter().collect();
+        // A tree before those that are mounted in it.
+        order.sort_by_key(|t| Path::new(&t.mount_point).components().count());
+        for tree in order {
+            let lines = Catalogue::new(Readers::new(stores), tree);
+            index.tree(&tree.mount_point, lines);
+        }
+        index.count_links();
+        index
+    }
+
+    fn empty() -> Index {
         let mut index = Index {
             nodes: Vec::new(),
             children: HashMap::new(),
@@ -58,36 +71,43 @@ impl Index {
             lost: Vec::new(),
         };
         index.synthetic(ROOT, b"");
-        let mut order: Vec<&Tree> = trees.iter().collect();
-        // A tree before those that are mounted in it.
-        order.sort_by_key(|t| Path::new(&t.mount_point).components().count());
-        for tree in order {
-            index.tree(stores, tree);
-        }
-        for node in 0..index.nodes.len() {
-            let (parent, kind) = (index.nodes[node].parent, index.nodes[node].kind);
-            if kind == EntryKind::Dir && node as u32 != ROOT {
-                index.nodes[parent as usize].links += 1;
-            }
-        }
         index
     }
 
-    fn tree(&mut self, stores: &[&Store], tree: &Tree) {
-        let root = self.make_way(ROOT, crate::list::inside(Path::new(&tree.mount_point)));
+    /// Of directories.
+    fn count_links(&mut self) {
+        for node in 0..self.nodes.len() {
+            let (parent, kind) = (self.nodes[node].parent, self.nodes[node].kind);
+            if kind == EntryKind::Dir && node as u32 != ROOT {
+                self.nodes[parent as usize].links += 1;
+            }
+        }
+    }
+
+    fn tree(&mut self, mount_point: &str, lines: impl Iterator<Item = Result<Line>>) {
+        let path = crate::list::inside(Path::new(mount_point));
+        let root = match bytes::is_inside(&path) {
+            true => self.make_way(ROOT, &path),
+            false => None,
+        };
+        let Some(root) = root else {
+            self.lost.push(format!(
+                "the files of {mount_point:?} are not shown: that is no place for a tree"
+            ));
+            return;
+        };
         // What a tree is mounted on is hidden by it.
         self.children.remove(&root);
         let mut first_names: HashMap<Vec<u8>, u32> = HashMap::new();
         let mut links: Vec<(u32, Vec<u8>)> = Vec::new();
         // The directory of the last entry: the next one is most often in it.
-        let mut last: (Vec<u8>, u32) = (Vec::new(), root);
-        for line in Catalogue::new(Readers::new(stores), tree) {
+        let mut last = (Vec::new(), Some(root));
+        for line in lines {
             let line = match line {
                 Ok(line) => line,
                 Err(error) => {
                     self.lost.push(format!(
-                        "a part of the catalogue of {} cannot be read, the files that it lists are not shown: {error}",
-                        tree.mount_point
+                        "a part of the catalogue of {mount_point} cannot be read, the files that it lists are not shown: {error}"
                     ));
                     continue;
                 }
@@ -99,19 +119,21 @@ impl Index {
                     continue;
                 }
                 let path = bytes::of(&entry.path).to_vec();
-                if path == b"." {
+                if path == b"." && entry.kind == EntryKind::Dir {
                     let old = &self.nodes[root as usize];
                     let (name, parent) = (old.name.clone(), old.parent);
                     self.nodes[root as usize] = node(entry, name, parent, segment);
                     self.nodes[root as usize].root = true;
                     continue;
                 }
-                let (dir, name) = bytes::split(&path);
-                if last.0 != dir {
-                    last = (dir.to_vec(), self.make_way(root, dir.to_vec()));
-                }
                 let (kind, target) = (entry.kind, entry.target.clone());
-                let number = self.push(last.1, node(entry, name.into(), last.1, segment));
+                let Some(number) = self.add(root, &mut last, &path, entry, segment) else {
+                    self.lost.push(format!(
+                        "{}: it cannot be shown, as the catalogue has something else in its place",
+                        bytes::on_host(mount_point, &path)
+                    ));
+                    continue;
+                };
                 match (kind, target) {
                     (EntryKind::Hardlink, Some(target)) => {
                         links.push((number, bytes::of(&target).to_vec()));
@@ -139,19 +161,52 @@ impl Index {
         }
     }
 
-    /// The directory at a path below `from`, with directories made where the catalogue has none.
-    fn make_way(&mut self, from: u32, path: Vec<u8>) -> u32 {
+    /// Puts an entry of the tree at `root` in its place: none where that is taken, or in something that is no directory.
+    /// `last` is the directory of the entry before.
+    fn add(
+        &mut self,
+        root: u32,
+        last: &mut (Vec<u8>, Option<u32>),
+        path: &[u8],
+        entry: Entry,
+        segment: u32,
+    ) -> Option<u32> {
+        if path == b"." {
+            return None;
+        }
+        let (dir, name) = bytes::split(path);
+        if last.0 != dir {
+            *last = (dir.to_vec(), self.make_way(root, dir));
+        }
+        let parent = last.1?;
+        let new = node(entry, name.into(), parent, segment);
+        let Some(old) = self.find(parent, name) else {
+            return Some(self.push(parent, new));
+        };
+        // Made on the way to what is in it.
+        let known = &mut self.nodes[old as usize];
+        let made = known.segment.is_none() && !known.root && new.kind == EntryKind::Dir;
+        made.then(|| {
+            *known = new;
+            old
+        })
+    }
+
+    /// The directory at a path below `from`, with directories made where the catalogue has none; nothing where it has
+    /// something else on the way.
+    fn make_way(&mut self, from: u32, path: &[u8]) -> Option<u32> {
         let mut at = from;
         if path == b"." {
-            return at;
+            return Some(at);
         }
         for name in path.split(|b| *b == b'/').filter(|n| !n.is_empty()) {
             at = match self.find(at, name) {
+                Some(next) if self.nodes[next as usize].kind != EntryKind::Dir => return None,
                 Some(next) => next,
                 None => self.synthetic(at, name),
             };
         }
-        at
+        Some(at)
     }
 
     fn synthetic(&mut self, parent: u32, name: &[u8]) -> u32 {
