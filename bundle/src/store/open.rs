@@ -22,12 +22,12 @@ const READERS: &str = "readers";
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StoreFile {
+pub(crate) struct StoreFile {
     format: u32,
     id: String,
     created: String,
     /// Nothing in a plain store.
-    pub(super) encryption: Option<Encryption>,
+    pub(crate) encryption: Option<Encryption>,
     /// Of an encrypted store: the SHA-256 of the file without this field, so that damage is not taken for a wrong key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sum: Option<Id>,
@@ -53,29 +53,37 @@ impl StoreFile {
     /// made. A plug pulled in between leaves a copy with the keys of before, which the next writer replaces.
     pub(super) fn write(&self, root: &Path) -> Result<()> {
         let file = root.join("store.json");
-        let write = |file: &StoreFile, path: &Path| {
-            serde_json::to_string(file).map_err(|e| Error::malformed(path.display(), e))
-        };
-        let plain = StoreFile {
-            sum: None,
-            ..self.clone()
-        };
-        let mut json = write(&plain, &file)?;
+        let json = self
+            .to_json()
+            .map_err(|e| Error::malformed(file.display(), e))?;
+        fsutil::write_file(root, &file, json.as_bytes())?;
         if self.encryption.is_some() {
-            let sum = Some(Id::of(json.as_bytes()));
-            json = write(&StoreFile { sum, ..plain }, &file)?;
-        }
-        json.push('\n');
-        let json = json.as_bytes();
-        fsutil::write_file(root, &file, json)?;
-        if self.encryption.is_some() {
-            fsutil::write_file(root, &root.join(COPY), json)?;
+            fsutil::write_file(root, &root.join(COPY), json.as_bytes())?;
         }
         Ok(())
     }
 
-    fn parse(path: &Path, json: &[u8]) -> Result<StoreFile> {
+    /// What is written.
+    pub(crate) fn to_json(&self) -> serde_json::Result<String> {
+        let plain = StoreFile {
+            sum: None,
+            ..self.clone()
+        };
+        let mut json = serde_json::to_string(&plain)?;
+        if self.encryption.is_some() {
+            let sum = Some(Id::of(json.as_bytes()));
+            json = serde_json::to_string(&StoreFile { sum, ..plain })?;
+        }
+        json.push('\n');
+        Ok(json)
+    }
+
+    pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<StoreFile> {
         let file: StoreFile = parse(path, json, FORMAT)?;
+        if file.encryption.is_none() && file.sum.is_some() {
+            let reason = "it gives a hash as encrypted stores do, and no keys: they were taken out";
+            return Err(Error::malformed(path.display(), reason));
+        }
         if let Some(encryption) = &file.encryption {
             // The last field, written without spaces: what is before it is what was hashed.
             let at = json.windows(SUM.len()).rposition(|w| w == SUM).unwrap_or(0);
@@ -91,7 +99,7 @@ impl StoreFile {
     }
 
     /// Finds what opens the store in the ring; nothing for a plain store.
-    fn unlock(&self, dir: &Path, keys: &KeyRing) -> Result<Option<StoreCipher>> {
+    pub(crate) fn unlock(&self, dir: &Path, keys: &KeyRing) -> Result<Option<StoreCipher>> {
         let Some(encryption) = &self.encryption else {
             // Whoever can write to the target could else have the next backup written in the clear.
             if keys.has_data_key(&self.id) {
