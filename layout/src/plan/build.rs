@@ -111,8 +111,8 @@ impl<'a> Builder<'a> {
             tools,
             substitutions: self.substitutions,
         };
-        match plan.writes_outside() {
-            // The planner's own mistake: better no plan than a wrong one.
+        match plan.writes_outside().or_else(|| plan.leads_outside()) {
+            // The planner's own mistake, or a layout that no capture made: better no plan than a wrong one.
             Some(reason) => Err(PlanError::Unsupported {
                 node: NodeId::new("plan"),
                 reason,

@@ -1,7 +1,7 @@
 //! Looks at a finished plan: does it stay on its disks, and which tools does it need?
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{Plan, Step};
 
@@ -74,6 +74,60 @@ impl Plan {
         }
         None
     }
+}
+
+impl Plan {
+    /// Why a name in this plan leads elsewhere than to what it names: out of the new system, or to another device. Names
+    /// come from the medium as they are. `None` when none does.
+    pub fn leads_outside(&self) -> Option<String> {
+        let forged = |what: &str, name: &dyn std::fmt::Debug| {
+            Some(format!(
+                "its {what} {name:?} leads elsewhere, so the saved layout is damaged or forged: choose another restore point"
+            ))
+        };
+        for step in &self.steps {
+            match step {
+                Step::Mount { mount_point, .. } | Step::RestoreTree { mount_point }
+                    if !stays_inside(mount_point) =>
+                {
+                    return forged("mount point", mount_point);
+                }
+                Step::GrubEfi { esp, .. } if !stays_inside(esp) => {
+                    return forged("mount point", esp);
+                }
+                Step::GrubEfi { bootloader_id, .. } if !is_name(bootloader_id) => {
+                    return forged("boot loader id", bootloader_id);
+                }
+                Step::VgCreate { name, .. } if !is_lvm_name(name) => {
+                    return forged("volume group", name);
+                }
+                Step::LvCreate { name, .. } | Step::ThinPoolCreate { name, .. }
+                    if !is_lvm_name(name) =>
+                {
+                    return forged("logical volume", name);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// Is it an absolute path without `..`?
+fn stays_inside(path: &Path) -> bool {
+    let down = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
+    path.is_absolute() && path.components().all(down)
+}
+
+/// Is it the name of one directory?
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
+}
+
+/// What lvm(8) allows under "valid names".
+fn is_lvm_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
+    is_name(name) && !name.starts_with('-') && name.chars().all(allowed)
 }
 
 impl Step {
