@@ -37,8 +37,8 @@ mod read;
 mod time;
 mod walk;
 
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 
 pub use error::{Error, Result};
 pub use id::Id;

@@ -3,6 +3,8 @@
 mod keys;
 mod open;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use open::StoreFile;
 pub use open::StoreInfo;
 
 use std::collections::{HashSet, VecDeque};
@@ -485,7 +487,8 @@ pub(crate) fn parse_snapshot(path: &Path, json: &[u8]) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-fn read_snapshot(
+/// Reads a document, whose name must give its time and hash.
+pub(crate) fn read_snapshot(
     path: &Path,
     name: &str,
     cipher: Option<&StoreCipher>,

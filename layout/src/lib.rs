@@ -16,5 +16,5 @@ pub mod render;
 pub mod system;
 pub mod units;
 
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

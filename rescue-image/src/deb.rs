@@ -160,50 +160,10 @@ fn safe(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::io::Write;
 
     /// A package with these files, compressed as the member name says.
     pub(crate) fn make(path: &Path, member: &str, files: &[(&str, &[u8])]) {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (name, content) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o644);
-            tar.append_data(&mut header, format!("./{name}"), *content)
-                .unwrap();
-        }
-        let tar = tar.into_inner().unwrap();
-        let data = match member {
-            "data.tar.xz" => {
-                let mut xz = xz2::write::XzEncoder::new(Vec::new(), 1);
-                xz.write_all(&tar).unwrap();
-                xz.finish().unwrap()
-            }
-            "data.tar.zst" => zstd::encode_all(tar.as_slice(), 1).unwrap(),
-            _ => tar,
-        };
-        let mut out = b"!<arch>\n".to_vec();
-        for (name, content) in [
-            ("debian-binary", b"2.0\n".as_slice()),
-            ("control.tar", b"odd"),
-            (member, &data),
-        ] {
-            writeln!(
-                out,
-                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`",
-                0,
-                0,
-                0,
-                100644,
-                content.len()
-            )
-            .unwrap();
-            out.extend_from_slice(content);
-            if content.len() % 2 == 1 {
-                out.push(b'\n');
-            }
-        }
-        fs::write(path, out).unwrap();
+        fs::write(path, crate::fuzz::seeds::package(member, files)).unwrap();
     }
 
     #[test]

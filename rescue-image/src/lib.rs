@@ -15,7 +15,7 @@ pub mod rescue;
 pub mod stick;
 pub mod token;
 
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 
 pub use error::{Error, Result};

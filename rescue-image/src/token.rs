@@ -93,7 +93,12 @@ pub(crate) fn find<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
     let Some(json) = esp.read(PERMISSION)? else {
         return Ok(None);
     };
-    let armed: Armed = serde_json::from_slice(&json).map_err(|e| {
+    parse(&json).map(Some)
+}
+
+/// Reads a permission.
+pub(crate) fn parse(json: &[u8]) -> Result<Armed> {
+    let armed: Armed = serde_json::from_slice(json).map_err(|e| {
         Error::format(
             PERMISSION,
             format!("not understood ({e}); run `lifeboat arm` again"),
@@ -105,7 +110,7 @@ pub(crate) fn find<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
             format!("format {} is unknown to this version", armed.format),
         ));
     }
-    Ok(Some(armed))
+    Ok(armed)
 }
 
 pub(crate) fn remove<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
@@ -125,21 +130,11 @@ pub(crate) fn remove<M: Medium>(esp: &mut Esp<M>) -> Result<Option<Armed>> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::esp::tests::{Recorder, SMALL};
+    use crate::fuzz::seeds::armed;
     use std::path::Path;
-
-    pub(crate) fn armed() -> Armed {
-        Armed {
-            format: FORMAT,
-            token: "0123456789abcdef".into(),
-            snapshot: "latest".into(),
-            disks: BTreeMap::from([("disk:1".into(), "SERIAL".into())]),
-            then: Then::PowerOff,
-            expires: None,
-        }
-    }
 
     #[test]
     fn a_token_is_used_once() {

@@ -91,6 +91,17 @@ pub fn mutate(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
     data
 }
 
+/// Puts odd numbers into up to three fields of a GPT header.
+pub fn fields(random: &mut Random, header: &mut [u8]) {
+    for _ in 0..random.below(4) {
+        // The fields of numbers: from the size of the header on, but not its sums.
+        let field = *random.pick(&[12, 24, 32, 40, 48, 72, 80, 84]);
+        let number = random.odd_number().to_le_bytes();
+        let width = if field == 12 || field >= 80 { 4 } else { 8 };
+        header[field..field + width].copy_from_slice(&number[..width]);
+    }
+}
+
 /// What once broke a reader: tried first, every time.
 const FOUND: [(&str, u64); 1] = [
     // fatfs multiplied a cluster number of a directory entry beyond 32 bits.

@@ -318,3 +318,40 @@ fn node(entry: Entry, name: Box<[u8]>, parent: u32, segment: u32) -> Node {
         root: false,
     }
 }
+
+/// Puts trees together of which the catalogues were read or not, and looks whether what the kernel may ask is answered.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_index(trees: Vec<(String, Result<Vec<Line>>)>) {
+    let mut index = Index::empty();
+    for (mount_point, lines) in trees {
+        match lines {
+            Ok(lines) => index.tree(&mount_point, lines.into_iter().map(Ok)),
+            Err(error) => index.tree(&mount_point, std::iter::once(Err(error))),
+        }
+    }
+    index.count_links();
+    let mut todo = vec![ROOT];
+    let mut seen = vec![false; index.nodes.len()];
+    while let Some(dir) = todo.pop() {
+        // Every directory is in one place only: who walks through them comes to an end.
+        assert!(!std::mem::replace(&mut seen[dir as usize], true));
+        assert_eq!(index.nodes[dir as usize].kind, EntryKind::Dir);
+        let children = index.children(dir);
+        let name = |n: &u32| index.nodes[*n as usize].name.clone();
+        assert!(children.windows(2).all(|w| name(&w[0]) < name(&w[1])));
+        for child in children {
+            let node = &index.nodes[*child as usize];
+            assert!(node.parent == dir && index.find(dir, &node.name) == Some(*child));
+            assert!(!node.name.is_empty() && !node.name.contains(&b'/'));
+            assert!(bytes::is_inside(&index.path(*child)));
+            let same = &index.nodes[index.inode(*child) as usize];
+            assert!(node.same.is_none() || same.kind != EntryKind::Hardlink);
+            assert!(same.links > 0 && index.on_host(*child).starts_with('/'));
+            if node.kind == EntryKind::Dir {
+                todo.push(*child);
+            } else {
+                assert!(index.children(*child).is_empty());
+            }
+        }
+    }
+}

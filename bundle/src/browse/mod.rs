@@ -18,6 +18,8 @@ use crate::store::Store;
 use crate::{Error, Id, Result};
 
 use cache::Cache;
+#[cfg(any(test, fuzzing))]
+pub(crate) use index::check_index;
 use index::{Index, Node, ROOT};
 
 /// Bounds of the caches, in bytes.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::mutate::{Random, rounds};
-use super::{entries, push};
+use super::seeds::{entries, push};
 use crate::codec::Encoding;
 use crate::document::{Image, Snapshot, Stats, Summary, Tree};
 use crate::events::Silent;

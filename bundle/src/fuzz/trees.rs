@@ -1,0 +1,42 @@
+//! Catalogues, and what is made of them.
+
+use crate::{Id, bytes, catalogue as catalogues};
+
+pub(super) fn catalogue(data: &[u8]) {
+    for line in catalogues::parse(&Id::of(b"x"), data).unwrap_or_default() {
+        for entry in &line.entries {
+            assert!(bytes::is_inside(bytes::of(&entry.path)));
+        }
+        // A later backup writes unchanged lines again.
+        let again = catalogues::line(line.segment, 0, &line.entries).unwrap();
+        if let Some(first) = line.entries.first() {
+            let found = catalogues::first_path(&again).unwrap();
+            assert_eq!(found, bytes::of(&first.path));
+        }
+        let again = catalogues::parse(&Id::of(b"x"), &again).unwrap();
+        assert_eq!(again[0].entries, line.entries);
+    }
+    for line in data.split(|b| *b == b'\n') {
+        catalogues::first_path(line);
+    }
+}
+
+/// Trees with their mount points between their catalogues, as `lifeboat mount` puts them together.
+pub(super) fn browse(data: &[u8]) {
+    let mut trees: Vec<(String, Vec<u8>)> = vec![("/".into(), Vec::new())];
+    for line in data.split(|b| *b == b'\n') {
+        match line.strip_prefix(b"@") {
+            Some(at) if trees.len() < 5 => {
+                trees.push((String::from_utf8_lossy(at).into_owned(), Vec::new()));
+            }
+            _ => {
+                if let Some((_, catalogue)) = trees.last_mut() {
+                    catalogue.extend_from_slice(line);
+                    catalogue.push(b'\n');
+                }
+            }
+        }
+    }
+    let parse = |(at, json): (String, Vec<u8>)| (at, catalogues::parse(&Id::of(b"x"), &json));
+    crate::browse::check_index(trees.into_iter().map(parse).collect());
+}

@@ -1,0 +1,21 @@
+//! What decides whether a restore begins by itself.
+
+use crate::grub;
+use crate::initramfs::RescueInfo;
+use crate::rescue::cmdline::CommandLine;
+use crate::token::{Armed, FORMAT, parse};
+
+/// The permission on the medium, and the words of the kernel's command line that must repeat it.
+pub(super) fn token(data: &[u8]) {
+    if let Ok(armed) = parse(data) {
+        assert_eq!(armed.format, FORMAT);
+        let again: Armed = parse(&serde_json::to_vec(&armed).unwrap()).unwrap();
+        assert_eq!(again, armed);
+    }
+    let text = String::from_utf8_lossy(data);
+    CommandLine::parse(&text);
+    RescueInfo::from_json(data);
+    let mut core = data.to_vec();
+    core.resize(core.len().next_multiple_of(512), 0);
+    grub::embed(&mut core, data);
+}

@@ -1,0 +1,2 @@
+#![no_main]
+fuzz_targets::target!(bundle::fuzz::BROWSE_INDEX);

@@ -1,0 +1,2 @@
+#![no_main]
+fuzz_targets::target!(layout::fuzz::PARTITION_TABLE);

@@ -1,0 +1,2 @@
+#![no_main]
+fuzz_targets::target!(bundle::fuzz::SEALED_FILE);
