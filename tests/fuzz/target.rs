@@ -13,7 +13,7 @@ pub struct Target {
     pub name: &'static str,
     /// Reads them. It panics when the reader does, and when what the reader let through breaks a promise.
     pub read: fn(&[u8]),
-    /// What a writer of ours makes, to begin with.
+    /// What a writer of ours makes, to begin with, and what is like it and must be refused.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 

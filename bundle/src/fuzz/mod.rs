@@ -83,7 +83,7 @@ pub static TEXTS: Target = Target {
 pub static CATALOGUE: Target = Target {
     name: "catalogue",
     read: trees::catalogue,
-    seeds: || vec![seeds::catalogue()],
+    seeds: seeds::catalogues,
 };
 pub static BROWSE_INDEX: Target = Target {
     name: "browse_index",

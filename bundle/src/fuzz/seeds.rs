@@ -69,7 +69,40 @@ pub(super) fn segments() -> Vec<Vec<u8>> {
         seeds.push(segment);
     }
     member::push_end(&mut seeds[0]);
+    seeds.extend(hostile().map(|entry| {
+        let mut segment = Vec::new();
+        push(&mut segment, &entry, &extra);
+        member::push_end(&mut segment);
+        segment
+    }));
     seeds
+}
+
+/// What only somebody else writes: paths and links that lead out of a tree.
+fn hostile() -> impl Iterator<Item = Entry> {
+    let entry = |path: &str, target: Option<&str>| Entry {
+        path: path.into(),
+        kind: if target.is_some() {
+            EntryKind::Hardlink
+        } else {
+            EntryKind::File
+        },
+        target: target.map(Into::into),
+        ..entries()[1].clone()
+    };
+    [
+        entry("../outside", None),
+        entry("/outside", None),
+        entry("a/../../outside", None),
+        entry("a", Some("../outside")),
+        entry("a", Some("/outside")),
+    ]
+    .into_iter()
+}
+
+pub(super) fn catalogues() -> Vec<Vec<u8>> {
+    let hostile = hostile().map(|entry| catalogues::line(Id::of(b"s"), 1, &[entry]).unwrap());
+    std::iter::once(catalogue()).chain(hostile).collect()
 }
 
 /// Makes the headers' sums right again: behind a wrong one nothing is read.

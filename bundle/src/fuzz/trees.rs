@@ -1,11 +1,16 @@
 //! Catalogues, and what is made of them.
 
+use crate::list::EntryKind;
 use crate::{Id, bytes, catalogue as catalogues};
 
 pub(super) fn catalogue(data: &[u8]) {
     for line in catalogues::parse(&Id::of(b"x"), data).unwrap_or_default() {
         for entry in &line.entries {
             assert!(bytes::is_inside(bytes::of(&entry.path)));
+            if entry.kind == EntryKind::Hardlink {
+                let target = entry.target.as_deref().map(bytes::of);
+                assert!(target.is_some_and(bytes::is_inside));
+            }
         }
         // A later backup writes unchanged lines again.
         let again = catalogues::line(line.segment, 0, &line.entries).unwrap();
