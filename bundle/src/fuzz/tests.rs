@@ -161,6 +161,10 @@ fn what_was_found_stays_repaired() {
         }
     }
 
+    // A frame of zstd that expands to more than announced, into a buffer that had room from the blob before: refused, and
+    // nothing is allocated for it.
+    (CODEC.read)(b"\x28\xb5\x2f\xfd\x00\x00\x23\x00\x00\xff");
+
     // An encrypted store whose keys were taken out.
     let taken = br#"{"format":1,"id":"x","created":"x","encryption":null}"#;
     let taken = seeds::with_sum(taken);
