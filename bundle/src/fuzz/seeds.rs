@@ -208,7 +208,7 @@ pub(super) fn catalogue() -> Vec<u8> {
     let mut raw = entries();
     raw[0].path = bytes::path(b"not \xff text");
     raw.truncate(1);
-    lines.extend(catalogues::line(Id::of(b"other"), 700, &raw).unwrap());
+    lines.extend(catalogues::line_of_part(Id::of(b"other"), 700, &raw).unwrap());
     lines
 }
 

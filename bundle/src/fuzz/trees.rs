@@ -4,7 +4,13 @@ use crate::list::EntryKind;
 use crate::{Id, bytes, catalogue as catalogues};
 
 pub(super) fn catalogue(data: &[u8]) {
-    for line in catalogues::parse(&Id::of(b"x"), data).unwrap_or_default() {
+    let texts = data.split(|b| *b == b'\n').filter(|text| !text.is_empty());
+    let lines = catalogues::parse(&Id::of(b"x"), data).unwrap_or_default();
+    for (line, text) in lines.into_iter().zip(texts) {
+        // A line is of what it says: all of a segment that counts in part would bring removed files back.
+        let json: serde_json::Value = serde_json::from_slice(text).unwrap();
+        let part = json.get("part").is_some_and(|p| *p == true);
+        assert_eq!((line.part, line.raw), (part, json["raw"].as_u64().unwrap()));
         for entry in &line.entries {
             assert!(bytes::is_inside(bytes::of(&entry.path)));
             if entry.kind == EntryKind::Hardlink {
@@ -13,13 +19,21 @@ pub(super) fn catalogue(data: &[u8]) {
             }
         }
         // A later backup writes unchanged lines again.
-        let again = catalogues::line(line.segment, 0, &line.entries).unwrap();
+        let write = match line.part {
+            true => catalogues::line_of_part,
+            false => catalogues::line,
+        };
+        let again = write(line.segment, line.raw, &line.entries).unwrap();
         if let Some(first) = line.entries.first() {
             let found = catalogues::first_path(&again).unwrap();
             assert_eq!(found, bytes::of(&first.path));
         }
         let again = catalogues::parse(&Id::of(b"x"), &again).unwrap();
         assert_eq!(again[0].entries, line.entries);
+        assert_eq!(
+            (again[0].segment, again[0].raw, again[0].part),
+            (line.segment, line.raw, line.part)
+        );
     }
     for line in data.split(|b| *b == b'\n') {
         catalogues::first_path(line);
