@@ -13,13 +13,23 @@ pub fn write_seeds(seeds: &[Vec<u8>]) {
     }
 }
 
+/// libFuzzer's hook ends the process at every panic. Some readers catch those of a crate on purpose: only what nobody
+/// catches is a finding, and that ends the process, too.
+pub fn let_readers_catch() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| drop(std::panic::take_hook()));
+}
+
 /// The entry points of a target's program.
 #[macro_export]
 macro_rules! target {
     ($target:path) => {
         $crate::libfuzzer_sys::fuzz_target!(
             init: $crate::write_seeds(&($target.seeds)()),
-            |data: &[u8]| ($target.read)(data)
+            |data: &[u8]| {
+                $crate::let_readers_catch();
+                ($target.read)(data)
+            }
         );
     };
 }
