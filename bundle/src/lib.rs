@@ -23,6 +23,7 @@ pub mod store;
 pub mod verify;
 
 mod bytes;
+mod cache;
 mod catalogue;
 mod codec;
 mod content;

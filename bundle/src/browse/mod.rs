@@ -3,12 +3,12 @@
 //! Nothing is unpacked: directories come from an index of the catalogue that is built once, contents and extended
 //! attributes from the blobs that hold them, when they are asked for. All caches have a bound.
 
-mod cache;
 mod index;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::content::{self, Piece};
 use crate::document::{Snapshot, Tree};
 use crate::list::EntryKind;
@@ -17,7 +17,6 @@ use crate::read::Readers;
 use crate::store::Store;
 use crate::{Error, Id, Result};
 
-use cache::Cache;
 #[cfg(any(test, fuzzing))]
 pub(crate) use index::check_index;
 use index::{Index, Node, ROOT};

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::plan::{Filter, Plan, pieces, wants};
 use super::{ExtractReport, FileProblem, Selection};
+use crate::cache::Cache;
 use crate::catalogue::Catalogue;
 use crate::document::Tree;
 use crate::events::Events;
@@ -15,6 +16,8 @@ use crate::read::Readers;
 use crate::store::Store;
 use crate::{Error, Id, Result};
 
+/// Bytes of segments that are kept: lines that list parts of a few take turns.
+const SEGMENTS: usize = 64 << 20;
 /// Zeroes for holes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -86,7 +89,7 @@ pub(super) fn to_tar(
     };
     // First names that did not make it into the archive: links to them would fail on reading it.
     let mut absent: HashSet<std::path::PathBuf> = HashSet::new();
-    let mut content = Vec::new();
+    let segments: Cache<Id, Vec<u8>> = Cache::new(SEGMENTS);
     let blobs = plan.catalogue(tree);
     for line in Catalogue::of(Readers::new(stores), &blobs).flatten() {
         let Some(wanted) = wanted.get(&line.segment) else {
@@ -98,11 +101,13 @@ pub(super) fn to_tar(
             .then(|| line.entries.iter().map(|e| e.path.as_path()).collect());
         let wanted =
             |path: &Path| own.as_ref().is_none_or(|own| own.contains(path)) && wants(wanted, path);
-        let read = readers
-            .blob_into(&line.segment, &mut content)
-            .map_err(|e| e.to_string());
+        let read = segments.get(&line.segment, || {
+            let content = readers.blob(&line.segment)?;
+            let cost = content.len();
+            Ok::<_, Error>((content, cost))
+        });
         let mut failure = None;
-        let members = read.and_then(|()| {
+        let members = read.map_err(|e| e.to_string()).and_then(|content| {
             member::read(&content, &mut |member| {
                 if failure.is_none() && wanted(&member.entry.path) {
                     let result = one(stores, &plan, &mut stream, &mut report, &mut absent, member);

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keeps what was used last, up to a sum of costs; one thing that costs more is kept alone.
-pub(super) struct Cache<K, V> {
+pub(crate) struct Cache<K, V> {
     limit: usize,
     inner: Mutex<Inner<K, V>>,
 }
@@ -17,7 +17,7 @@ struct Inner<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Cache<K, V> {
-    pub(super) fn new(limit: usize) -> Cache<K, V> {
+    pub(crate) fn new(limit: usize) -> Cache<K, V> {
         Cache {
             limit,
             inner: Mutex::new(Inner {
@@ -30,7 +30,7 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
 
     /// What is kept under this key, or what `make` makes: the value and its cost. Made outside the lock, so that one slow
     /// read does not hold up the others.
-    pub(super) fn get<E>(
+    pub(crate) fn get<E>(
         &self,
         key: &K,
         make: impl FnOnce() -> Result<(V, usize), E>,
