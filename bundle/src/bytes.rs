@@ -116,7 +116,9 @@ mod tests {
 
     #[test]
     fn order_of_a_tree() {
-        let ordered: [&[u8]; 7] = [b".", b"a", b"a/z", b"a/z/b", b"a b", b"a.d", b"b"];
+        let ordered: [&[u8]; 10] = [
+            b".", b"!", b"a", b"a/z", b"a/z/b", b"a b", b"a!", b"a-b", b"a.d", b"b",
+        ];
         for pair in ordered.windows(2) {
             assert!(tree_order(pair[0], pair[1]).is_lt(), "{pair:?}");
         }

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::sink::{Mask, Shared};
 use super::tree::Run;
+use crate::bytes::tree_order;
 use crate::catalogue::{self, Line};
 use crate::document::{Snapshot, Tree};
 use crate::read::Readers;
@@ -164,11 +165,11 @@ impl Cursor {
     pub(super) fn over(&mut self, first: &[u8], last: &[u8]) -> Vec<OldLine> {
         let mut found = Vec::new();
         while let Some(line) = self.pending.take().or_else(|| self.lines.recv().ok()) {
-            if order(&line.first, last).is_gt() {
+            if tree_order(&line.first, last).is_gt() {
                 self.pending = Some(line);
                 break;
             }
-            match order(&line.first, first) {
+            match tree_order(&line.first, first) {
                 Ordering::Less => self.last = Some(line),
                 Ordering::Equal | Ordering::Greater => found.push(line),
             }
@@ -180,30 +181,5 @@ impl Cursor {
             self.last = Some(line.clone());
         }
         found
-    }
-}
-
-/// The walk's order: names by their bytes, a directory before its contents, the root first.
-pub(super) fn order(a: &[u8], b: &[u8]) -> Ordering {
-    let key = |path: &[u8]| path != b".";
-    // No name holds a NUL: as one, the slash comes before every character.
-    let bytes = |c: &u8| if *c == b'/' { 0 } else { *c };
-    key(a)
-        .cmp(&key(b))
-        .then_with(|| a.iter().map(bytes).cmp(b.iter().map(bytes)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_order_is_that_of_the_walk() {
-        let walked: [&[u8]; 8] = [b".", b"!", b"a", b"a/b", b"a/b/c", b"a!", b"a-b", b"b"];
-        for (i, a) in walked.iter().enumerate() {
-            for (j, b) in walked.iter().enumerate() {
-                assert_eq!(order(a, b), i.cmp(&j));
-            }
-        }
     }
 }

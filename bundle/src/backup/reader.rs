@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
 
+use super::attributes::{XattrSource, inode_flags};
 use super::chunks::{Chunker, advise_once, has_holes};
 use super::links::Role;
 use super::previous::OldLine;
@@ -152,9 +153,11 @@ impl<'r> Reader<'r> {
         if let Some(item) = items.first() {
             self.run.events.item(&item.path);
         }
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            reused: self.reference(lines.iter().map(|line| line.segment))?,
+            ..Batch::default()
+        };
         for (line, old) in lines.iter().zip(old) {
-            self.sink.reference()?;
             batch.segments.push(Segment {
                 id: line.segment,
                 line: old.text().to_vec(),
@@ -164,9 +167,17 @@ impl<'r> Reader<'r> {
             }
         }
         batch.referenced = batch.bytes;
-        batch.reused = lines.len() as u64;
         self.run.events.bytes(batch.bytes);
         Ok(batch)
+    }
+
+    /// Counts segments that every target is known to hold; gives how many they are.
+    fn reference(&self, segments: impl Iterator<Item = Id>) -> Result<u64> {
+        let segments: HashSet<Id> = segments.collect();
+        for _ in &segments {
+            self.sink.reference()?;
+        }
+        Ok(segments.len() as u64)
     }
 
     /// Leaves an entry in the segment of an earlier snapshot that it is in.
@@ -226,11 +237,7 @@ impl<'r> Reader<'r> {
     fn end_segment(&mut self) -> Result<()> {
         let runs = std::mem::take(&mut self.runs);
         let mut new = None;
-        let earlier: HashSet<Id> = runs.iter().filter_map(|r| Some(r.from?.0)).collect();
-        for _ in &earlier {
-            self.sink.reference()?;
-        }
-        self.batch.reused += earlier.len() as u64;
+        self.batch.reused += self.reference(runs.iter().filter_map(|r| Some(r.from?.0)))?;
         let new_runs = runs.iter().filter(|r| r.from.is_none()).count();
         if new_runs > 0 {
             member::push_end(&mut self.segment);
@@ -552,7 +559,7 @@ fn padded(size: u64) -> usize {
 }
 
 /// The entry of what `stat` says.
-fn describe(path: &[u8], stat: &Stat) -> Entry {
+pub(super) fn describe(path: &[u8], stat: &Stat) -> Entry {
     let kind = match stat.kind() {
         libc::S_IFDIR => EntryKind::Dir,
         libc::S_IFLNK => EntryKind::Symlink,
@@ -592,46 +599,4 @@ fn read_up_to(mut file: &File, mut buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(total)
-}
-
-fn inode_flags(fd: BorrowedFd<'_>) -> Option<u32> {
-    // The kernel writes an int, whatever the ioctl's number says (`ioctl_iflags(2)`).
-    let mut flags: libc::c_int = 0;
-    // SAFETY: the descriptor is open and `flags` is the int that the call writes.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) };
-    (result == 0).then_some(flags as u32)
-}
-
-/// Where xattrs are read: an open file, or a path that is not followed.
-enum XattrSource {
-    Open(i32),
-    Link(CString),
-}
-
-impl XattrSource {
-    fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
-        // SAFETY: the buffer is writable for its length; the path ends with a NUL.
-        let n = unsafe {
-            match self {
-                XattrSource::Open(fd) => libc::flistxattr(*fd, start, length),
-                XattrSource::Link(path) => libc::llistxattr(path.as_ptr(), start, length),
-            }
-        };
-        Errno::result(n).map(|n| n as usize)
-    }
-
-    fn get(&self, name: &CString, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
-        // SAFETY: the buffer is writable for its length; path and name end with a NUL. Values have 64 KiB at most.
-        let n = unsafe {
-            match self {
-                XattrSource::Open(fd) => libc::fgetxattr(*fd, name.as_ptr(), start, length),
-                XattrSource::Link(path) => {
-                    libc::lgetxattr(path.as_ptr(), name.as_ptr(), start, length)
-                }
-            }
-        };
-        Errno::result(n).map(|n| n as usize)
-    }
 }

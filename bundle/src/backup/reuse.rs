@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::links::{Inode, Role};
-use super::previous::{OldLine, Previous, order};
-use super::reader::Item;
+use super::previous::{OldLine, Previous};
+use super::reader::{Item, describe};
 use super::sink::Shared;
 use super::tree::weight;
 use crate::catalogue::Line;
@@ -101,7 +101,7 @@ impl<'r> Judge<'r> {
             .map(|item| {
                 let found = loop {
                     let path = bytes::of(&next.as_ref()?.entry.path);
-                    match order(path, &item.path) {
+                    match bytes::tree_order(path, &item.path) {
                         Ordering::Less => next = old.next(),
                         Ordering::Equal => break std::mem::replace(&mut next, old.next())?,
                         Ordering::Greater => return None,
@@ -256,27 +256,17 @@ fn not_worth_it(kept: &[Option<Kept>]) -> Vec<Id> {
 
 /// Is the file what the entry says?
 fn same(path: &[u8], stat: &Stat, entry: &Entry, device: (u32, u32)) -> bool {
-    let kind = match entry.kind {
-        EntryKind::File => libc::S_IFREG,
-        EntryKind::Dir => libc::S_IFDIR,
-        EntryKind::Symlink => libc::S_IFLNK,
-        EntryKind::Char => libc::S_IFCHR,
-        EntryKind::Block => libc::S_IFBLK,
-        EntryKind::Fifo => libc::S_IFIFO,
-        // Its role says whether it is one; a link to a directory does not exist.
-        EntryKind::Hardlink => stat.kind(),
-    };
-    let size = if stat.is_file() { stat.size } else { 0 };
-    let rdev = matches!(stat.kind(), libc::S_IFCHR | libc::S_IFBLK).then_some(stat.rdev);
     // What is mounted in the tree is of another file system, whose numbers say nothing here.
     let own = stat.dev == device && (!stat.mount_root || path == b".");
+    let now = describe(path, stat);
     own && entry.state.is_none()
-        && bytes::of(&entry.path) == path
-        && stat.kind() == kind
+        && entry.path == now.path
+        // Its role says whether it is a link; a link to a directory does not exist.
+        && (entry.kind == now.kind || entry.kind == EntryKind::Hardlink)
         && (entry.size, entry.mode, entry.uid, entry.gid)
-            == (size, stat.mode & 0o7777, stat.uid, stat.gid)
-        && (entry.mtime, entry.ctime, entry.ino) == (stat.mtime, stat.ctime, stat.ino)
-        && entry.rdev == rdev
+            == (now.size, now.mode, now.uid, now.gid)
+        && (entry.mtime, entry.ctime, entry.ino) == (now.mtime, now.ctime, now.ino)
+        && entry.rdev == now.rdev
 }
 
 #[cfg(test)]

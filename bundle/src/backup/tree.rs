@@ -1,6 +1,6 @@
 //! One tree through the pipeline: walker, readers, and the collector that keeps the catalogue in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -266,7 +266,8 @@ fn collect(
             tree.entries += batch.entries;
             tree.files += batch.files;
             tree.bytes += batch.bytes;
-            tree.segments += batch.segments.len() as u64;
+            let segments: HashSet<Id> = batch.segments.iter().map(|s| s.id).collect();
+            tree.segments += segments.len() as u64;
             tree.summary.add(&batch.summary);
             spared.bytes += batch.referenced;
             spared.segments += batch.reused;

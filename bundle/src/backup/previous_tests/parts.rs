@@ -137,34 +137,52 @@ fn one_changed_file_costs_one_file() {
     assert!(!seen.contains(&Path::new("/").join(kept)));
 }
 
+/// Entries of the latest snapshot by the segment that they are in.
+fn entries_of_segments(g: &Ground) -> BTreeMap<Id, usize> {
+    let mut entries = BTreeMap::new();
+    for line in lines(g, "a") {
+        *entries.entry(line.segment).or_insert(0) += line.entries.len();
+    }
+    entries
+}
+
 #[test]
 fn parts_are_gathered_before_they_are_many() {
     let mut g = small_files(300);
     g.round(&["a"]);
-    let whole = bytes_in(&g.store("a"));
+    let batches = lines(&g, "a").len();
+    let mut most = 0;
     for day in 0..24u8 {
         // Other files every day.
         for n in (usize::from(day)..300).step_by(24) {
             g.write(&format!("d{:02}/s{n:04}", n / 40), 100 + day, 2500 + n);
         }
         g.round(&["a"]);
-        let lines = lines(&g, "a");
-        let mut counted: BTreeMap<Id, (u64, usize)> = BTreeMap::new();
-        for line in lines.iter().filter(|l| l.part) {
-            let count = counted.entry(line.segment).or_insert((line.raw, 0));
-            count.1 += line.entries.len();
+        let segments = entries_of_segments(&g).len();
+        assert!(segments <= 9 * batches, "day {day}: {segments}");
+        most = most.max(segments);
+    }
+    assert!(most > 3, "days do not share a segment: {most}");
+}
+
+#[test]
+fn a_segment_that_hardly_counts_is_read_again() {
+    let mut g = small_files(300);
+    g.round(&["a"]);
+    let before = entries_of_segments(&g);
+    let (old, held) = before.iter().max_by_key(|(_, n)| **n).unwrap();
+    // A third of the files goes: the segment still counts. Then another one: it does not.
+    for third in 0..2 {
+        for n in (third..300).step_by(3) {
+            fs::remove_file(g.path(&format!("d{:02}/s{n:04}", n / 40))).unwrap();
         }
-        // With 300 files of 2 to 3 KiB there is one batch, or few.
-        assert!(counted.len() <= 9 * 4, "day {day}: {}", counted.len());
-        for (raw, entries) in counted.into_values() {
-            assert!(
-                entries as u64 * 6000 * 2 >= raw,
-                "day {day}: {entries} of {raw}"
-            );
+        g.round(&["a"]);
+        let counts = entries_of_segments(&g).get(old).copied().unwrap_or(0);
+        match third {
+            0 => assert!(counts > held / 2 && counts < *held, "{counts} of {held}"),
+            _ => assert_eq!(counts, 0, "of {held}"),
         }
     }
-    let grown = bytes_in(&g.store("a")) - whole;
-    assert!(grown < 8 * whole, "{grown} on top of {whole}");
 }
 
 #[test]
