@@ -1,7 +1,9 @@
 //! Mounting the data partition.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sys_mount::{Mount, MountFlags, UnmountFlags};
 
@@ -10,6 +12,8 @@ use crate::error::{Error, Result};
 
 /// Where mount points are made: gone at the next boot.
 const FOLDER: &str = "/run/lifeboat";
+/// How long a medium that is in use is waited for at the end.
+const BUSY_FOR: Duration = Duration::from_secs(5);
 
 /// The mounted data partition. Unmount with [`MountedStick::unmount`]; dropping it does the same, but only logs errors.
 #[derive(Debug)]
@@ -102,10 +106,10 @@ impl MountedStick {
     /// Syncs and unmounts, detaches the loop device, and says whether that worked. When it did not (something on it is
     /// still in use), dropping the value tries once more.
     pub fn unmount(mut self) -> Result<()> {
-        self.end()
+        self.end(BUSY_FOR)
     }
 
-    fn end(&mut self) -> Result<()> {
+    fn end(&mut self, patience: Duration) -> Result<()> {
         if !self.mounted {
             return Ok(());
         }
@@ -114,8 +118,7 @@ impl MountedStick {
             nix::unistd::syncfs(&root)
                 .map_err(|e| Error::io("write everything to", &self.path)(e.into()))?;
         }
-        sys_mount::unmount(&self.dir, UnmountFlags::empty())
-            .map_err(Error::io("unmount", &self.dir))?;
+        unmount_within(&self.dir, patience).map_err(Error::io("unmount", &self.dir))?;
         self.mounted = false;
         fs::remove_dir(&self.dir).map_err(Error::io("remove", &self.dir))?;
         if self.image && !self.read_only {
@@ -126,9 +129,22 @@ impl MountedStick {
     }
 }
 
+/// Unmounts; what looks at it for a moment (a desktop, a process between fork and exec) does not make that fail.
+fn unmount_within(dir: &Path, patience: Duration) -> std::io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match sys_mount::unmount(dir, UnmountFlags::empty()) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && start.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            result => return result,
+        }
+    }
+}
+
 impl Drop for MountedStick {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Err(error) = self.end(Duration::ZERO) {
             tracing::error!(%error, "the medium stays mounted");
         }
     }

@@ -228,6 +228,15 @@ fn an_image_is_mounted_read_write_and_read_only_and_let_go() {
         sys_mount::unmount(&place, sys_mount::UnmountFlags::empty()).unwrap();
         fs::remove_dir(&place).unwrap();
     }
+    // In use for a moment only.
+    let mounted = stick.mount(false).unwrap();
+    let open = File::open(mounted.dir().join("hello")).unwrap();
+    let looking = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(open);
+    });
+    mounted.unmount().unwrap();
+    looking.join().unwrap();
     let mounted = stick.mount(true).unwrap();
     assert_eq!(fs::read(mounted.dir().join("hello")).unwrap(), b"world");
     assert!(fs::write(mounted.dir().join("x"), b"").is_err());
