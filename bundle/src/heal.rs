@@ -100,12 +100,18 @@ pub fn heal(
         });
     }
     let parity = parity::complete(store.root(), true)?;
-    let renewed = recorded || !parity.is_empty();
-    for file in parity {
-        healed.push(Healed {
-            file: relative(&store, &file),
-            how: "parity made anew".into(),
-        });
+    let renewed = recorded || parity != parity::Completed::default();
+    for (files, how) in [
+        (parity.written, "parity made anew"),
+        (
+            parity.removed,
+            "damaged parity removed: none is made any more",
+        ),
+    ] {
+        healed.extend(files.iter().map(|file| Healed {
+            file: relative(&store, file),
+            how: how.into(),
+        }));
     }
     if renewed {
         now = again(&store, &mut good)?;

@@ -529,9 +529,19 @@ pub(crate) fn lost_documents(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(lost.map(|n| dir.join(n)).filter(|f| !f.exists()).collect())
 }
 
+/// What [`complete`] changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Completed {
+    /// Parity files that were written.
+    pub written: Vec<PathBuf>,
+    /// Damaged ones of whole files that were removed, since the store makes no parity any more.
+    pub removed: Vec<PathBuf>,
+}
+
 /// Makes what parity is missing or damaged in a store that makes any, and removes what belongs to no file any more.
-/// Files that are damaged themselves get none. Returns the parity files that were written.
-pub(crate) fn complete(root: &Path, renew: bool) -> Result<Vec<PathBuf>> {
+/// With `renew`, damaged parity is made anew, or removed where the store makes none. Files that are damaged themselves
+/// keep what they have.
+pub(crate) fn complete(root: &Path, renew: bool) -> Result<Completed> {
     let percent = percent(root);
     let (files, parity) = listed(root)?;
     for parity in parity {
@@ -542,22 +552,30 @@ pub(crate) fn complete(root: &Path, renew: bool) -> Result<Vec<PathBuf>> {
             fsutil::remove(&parity)?;
         }
     }
-    let mut written = Vec::new();
-    if percent == 0 {
-        return Ok(written);
-    }
+    let mut done = Completed::default();
     for file in files {
         let Some(id) = hash_in_name(&file) else {
             continue;
         };
-        let missing = !path_of(&file).exists();
+        let parity = path_of(&file);
+        let missing = percent > 0 && !parity.exists();
         let wanted = missing || renew && check(&file).is_some();
-        if wanted && hash_cold(&file)? == id {
+        if !wanted || hash_cold(&file)? != id {
+            continue;
+        }
+        if percent > 0 {
             write(root, &file, id, percent)?;
-            written.push(path_of(&file));
+            done.written.push(parity);
+        } else {
+            // Synced: come back after the document was removed, it would say that that was lost.
+            fsutil::remove(&parity)?;
+            if let Some(dir) = parity.parent() {
+                fsutil::sync_dir(dir)?;
+            }
+            done.removed.push(parity);
         }
     }
-    Ok(written)
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -102,8 +102,29 @@ fn damage_of_the_parity_is_seen_and_does_not_stop_a_repair() {
     }
     fs::write(path_of(&path), &good[..good.len() / 2]).unwrap();
     assert!(check(&path).is_some());
-    assert_eq!(complete(&root, true).unwrap(), [path_of(&path)]);
+    assert_eq!(complete(&root, true).unwrap().written, [path_of(&path)]);
     assert_eq!(fs::read(path_of(&path)).unwrap(), good);
+}
+
+#[test]
+fn damaged_parity_of_a_store_that_makes_none_any_more_goes() {
+    let (_dir, root) = store();
+    record(&root, 10).unwrap();
+    let paths = [b"one", b"two", b"bad"].map(|bytes| put(&root, bytes));
+    for path in &paths {
+        protect(&root, path).unwrap();
+    }
+    record(&root, 0).unwrap();
+    let [whole, other, damaged] = &paths;
+    for path in [whole, damaged] {
+        fs::write(path_of(path), "not parity").unwrap();
+    }
+    fs::write(damaged, "BAD").unwrap();
+    assert_eq!(complete(&root, false).unwrap(), Completed::default());
+    let done = complete(&root, true).unwrap();
+    assert_eq!(done.removed, [path_of(whole)]);
+    assert!(done.written.is_empty() && check(whole).is_none());
+    assert!(path_of(other).exists() && path_of(damaged).exists());
 }
 
 #[test]
@@ -111,12 +132,12 @@ fn missing_parity_is_made_of_whole_files_and_orphans_go() {
     let (_dir, root) = store();
     let (one, two) = (put(&root, b"one"), put(&root, b"two"));
     assert_eq!(protect(&root, &one).unwrap(), 0);
-    assert!(complete(&root, true).unwrap().is_empty());
+    assert_eq!(complete(&root, true).unwrap(), Completed::default());
     record(&root, 5).unwrap();
     fs::write(&two, "bad").unwrap();
     let orphan = root.join("index").join(format!("{}.idx.par", Id::of(b"3")));
     fs::write(&orphan, "").unwrap();
-    assert_eq!(complete(&root, false).unwrap(), [path_of(&one)]);
+    assert_eq!(complete(&root, false).unwrap().written, [path_of(&one)]);
     assert!(!orphan.exists() && !path_of(&two).exists());
     // A damaged record is replaced by what was made before.
     fs::write(root.join(SETTING), "{").unwrap();
