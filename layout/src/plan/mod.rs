@@ -1,5 +1,6 @@
 //! From a saved layout and the machine at hand to ordered, typed steps. Nothing is touched here.
 
+mod allocation;
 mod boot;
 mod build;
 mod disk;
@@ -12,7 +13,7 @@ mod safety;
 mod step;
 
 pub use error::PlanError;
-pub use step::{PlannedPartition, Step};
+pub use step::{PlannedPartition, PlannedPv, Step};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
