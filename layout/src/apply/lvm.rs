@@ -201,20 +201,9 @@ impl Executor<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Activates the plan's groups, to look at the result.
-    pub(super) fn activate(&mut self) -> Result<(), StepError> {
-        for step in &self.plan.steps {
-            if let Step::Deactivate { vgs, .. } = step {
-                for vg in vgs {
-                    self.run_lvm(self.lvm("vgchange").args(["--activate", "y", "--yes", vg]))?;
-                }
-            }
-        }
-        for step in &self.plan.steps {
-            if let Step::LvCreate { vg, name, .. } = step {
-                self.wait_for(&lv_path(vg, name))?;
-            }
-        }
+    /// Activates a group of the plan, to look at the result.
+    pub(super) fn activate(&mut self, vg: &str) -> Result<(), StepError> {
+        self.run_lvm(self.lvm("vgchange").args(["--activate", "y", "--yes", vg]))?;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What makes the restored machine boot.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Step;
@@ -94,9 +95,33 @@ impl Builder<'_> {
         self.notes.push(note.to_owned());
     }
 
-    fn efi_entry(&self, esp: &NodeId, id: &str, shim: bool) -> Option<Step> {
-        let on = self.saved.nodes.get(esp)?.on().into_iter().next()?;
-        let Some(Node::Partition(part)) = self.saved.nodes.get(&on) else {
+    /// An entry per partition that holds the EFI system partition: several when it is mirrored.
+    fn efi_entry(&self, esp: &NodeId, id: &str, shim: bool) -> Vec<Step> {
+        let Some(on) = self
+            .saved
+            .nodes
+            .get(esp)
+            .and_then(|n| n.on().into_iter().next())
+        else {
+            return Vec::new();
+        };
+        let partitions = match self.saved.nodes.get(&on) {
+            Some(Node::RaidArray(array)) => array
+                .slots()
+                .iter()
+                .flatten()
+                .map(|m| m.on.clone())
+                .collect(),
+            _ => vec![on],
+        };
+        let entries = partitions
+            .iter()
+            .filter_map(|on| self.efi_entry_on(on, id, shim));
+        entries.collect()
+    }
+
+    fn efi_entry_on(&self, on: &NodeId, id: &str, shim: bool) -> Option<Step> {
+        let Some(Node::Partition(part)) = self.saved.nodes.get(on) else {
             return None;
         };
         let disk = self.assignment(&part.on)?;
@@ -126,13 +151,22 @@ impl Builder<'_> {
             .iter()
             .find_map(|at| self.saved.mount_at(Path::new(at)));
         let mut modules = vec!["part_gpt".to_owned()];
-        if let Some(node) = boot.and_then(|m| self.saved.nodes.get(&m.node)) {
-            let on = node.on();
-            if on
-                .iter()
-                .any(|on| matches!(self.saved.nodes.get(on), Some(Node::LogicalVolume(_))))
-            {
-                modules.push("lvm".to_owned());
+        if let Some((id, node)) = boot.and_then(|m| self.saved.nodes.get_key_value(&m.node)) {
+            for below in self.below(id) {
+                let needed: &[&str] = match below {
+                    Node::LogicalVolume(_) => &["lvm"],
+                    Node::RaidArray(array) => match array.level.as_str() {
+                        "raid4" | "raid5" => &["mdraid1x", "raid5rec"],
+                        "raid6" => &["mdraid1x", "raid6rec"],
+                        _ => &["mdraid1x"],
+                    },
+                    _ => &[],
+                };
+                for module in needed {
+                    if !modules.iter().any(|m| m == module) {
+                        modules.push((*module).to_owned());
+                    }
+                }
             }
             modules.push(
                 if matches!(node, Node::Xfs(_)) {
@@ -144,6 +178,22 @@ impl Builder<'_> {
             );
         }
         modules
+    }
+
+    /// Everything below a node.
+    fn below(&self, id: &NodeId) -> Vec<&Node> {
+        let mut seen = BTreeSet::new();
+        let mut todo = vec![id.clone()];
+        let mut found = Vec::new();
+        while let Some(id) = todo.pop() {
+            for on in self.saved.nodes.get(&id).map(Node::on).unwrap_or_default() {
+                if seen.insert(on.clone()) {
+                    found.extend(self.saved.nodes.get(&on));
+                    todo.push(on);
+                }
+            }
+        }
+        found
     }
 
     /// First fields of fstab that name a device by what another disk does not have.

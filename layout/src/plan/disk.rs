@@ -34,6 +34,13 @@ pub(super) fn needed(saved: &Layout, id: &NodeId, disk: &Disk) -> Bytes {
             .map(|(_, node)| match node {
                 Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
                 Node::Swap(swap) => swap.size,
+                Node::RaidArray(array) => array
+                    .members
+                    .iter()
+                    .filter(|m| m.on == *id)
+                    .map(|m| array.needed(m).min(disk.size))
+                    .max()
+                    .unwrap_or(Bytes(0)),
                 other => other.filesystem().map_or(Bytes(0), |fs| fs.size),
             })
             .max()
@@ -131,6 +138,15 @@ pub(super) fn assign(
         }
     }
     let taken: BTreeSet<_> = assigned.iter().map(|a| a.device.clone()).collect();
+    for (id, present) in alike(saved, inventory, choices, &open, &taken) {
+        open.retain(|(open, _)| *open != id);
+        take(
+            &mut assigned,
+            id,
+            present,
+            "one of the blank disks of its kind",
+        )?;
+    }
     let several_open = open.len() > 1;
     for (id, disk) in open {
         let present = by_size(saved, id, disk, inventory, choices, &taken)?;
@@ -273,6 +289,46 @@ fn by_identity<'a>(
         }
     }
     Ok(None)
+}
+
+/// Pairs saved disks with present ones where it is clear which disks will be erased and does not matter which takes whose
+/// place: as many blank disks fit as are needed, all of one kind and size. That is a mirror's new disks.
+fn alike<'a, 's>(
+    saved: &'s Layout,
+    inventory: &'a Inventory,
+    choices: &Choices,
+    open: &[(&'s NodeId, &'s Disk)],
+    taken: &BTreeSet<std::path::PathBuf>,
+) -> Vec<(&'s NodeId, &'a InventoryDisk)> {
+    let fitting: Vec<&InventoryDisk> = inventory
+        .disks
+        .iter()
+        .filter(|present| !taken.contains(&present.device) && excluded(present, choices).is_none())
+        .filter(|present| {
+            open.iter()
+                .any(|(id, disk)| fits(saved, id, disk, present).is_ok())
+        })
+        .collect();
+    let same = |a: &InventoryDisk, b: &InventoryDisk| {
+        (a.size, &a.transport, a.removable, a.sector_size)
+            == (b.size, &b.transport, b.removable, b.sector_size)
+    };
+    let kinds = open
+        .windows(2)
+        .all(|pair| pair[0].1.transport == pair[1].1.transport);
+    let good = |present: &&InventoryDisk| {
+        present.contents.is_empty()
+            && same(present, fitting[0])
+            && open.iter().all(|(id, disk)| {
+                fits(saved, id, disk, present).is_ok()
+                    && !is_other_saved_disk(saved, id, present)
+                    && (disk.removable || !present.removable)
+            })
+    };
+    if open.len() < 2 || fitting.len() != open.len() || !kinds || !fitting.iter().all(good) {
+        return Vec::new();
+    }
+    open.iter().map(|(id, _)| *id).zip(fitting).collect()
 }
 
 fn by_size<'a>(

@@ -7,6 +7,7 @@ mod error;
 mod fs;
 mod gpt;
 mod lvm;
+pub(crate) mod raid;
 mod render;
 mod safety;
 mod step;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Ext4, GptTable, NodeId, Vfat, Xfs};
+use crate::model::{Ext4, GptTable, NodeId, RaidArray, Vfat, Xfs};
 use crate::units::{Bytes, Lba, SectorSize};
 
 /// One step. Each is checked, done and verified; doing one again is harmless.
@@ -40,6 +40,15 @@ pub enum Step {
         sectors: u64,
         /// The partitions.
         partitions: Vec<PlannedPartition>,
+    },
+    /// Makes a software RAID array.
+    RaidCreate {
+        /// The array's device during the restore.
+        device: PathBuf,
+        /// Where the members are, in the order of the array's list.
+        devices: Vec<PathBuf>,
+        /// What; `device` in it is as saved.
+        array: RaidArray,
     },
     /// Makes a physical volume.
     PvCreate {
@@ -204,6 +213,11 @@ pub enum Step {
         /// Volumes that were read-only: `vg/lv`.
         read_only: Vec<String>,
     },
+    /// Stops an array, so that the next start finds it clean.
+    RaidStop {
+        /// The array's device during the restore.
+        device: PathBuf,
+    },
 }
 
 /// A partition to be made.
@@ -261,6 +275,24 @@ impl fmt::Display for Step {
                     "Write the partition table of {} ({} partitions)",
                     device.display(),
                     partitions.len()
+                )
+            }
+            Step::RaidCreate {
+                device,
+                devices,
+                array,
+            } => {
+                let missing = match array.missing() {
+                    0 => String::new(),
+                    n => format!(" ({n} missing)"),
+                };
+                write!(
+                    f,
+                    "Make {} array {} on {}{missing} as {}",
+                    array.level,
+                    array.name,
+                    list(devices),
+                    device.display()
                 )
             }
             Step::PvCreate { device, .. } => {
@@ -327,6 +359,7 @@ impl fmt::Display for Step {
             Step::EfiBootEntry { label, .. } => write!(f, "Make EFI boot entry \"{label}\""),
             Step::Unmount => f.write_str("Unmount everything"),
             Step::Deactivate { vgs, .. } => write!(f, "Deactivate volume group {}", vgs.join(", ")),
+            Step::RaidStop { device } => write!(f, "Stop array {}", device.display()),
         }
     }
 }

@@ -148,6 +148,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     optional(&["thin_repair"], "thin-provisioning-tools"),
     optional(&["thin_dump"], "thin-provisioning-tools"),
     optional(&["thin_restore"], "thin-provisioning-tools"),
+    // Software RAID.
+    optional(&["mdadm"], "mdadm"),
     // File systems.
     required(&["mke2fs"], "e2fsprogs"),
     required(&["mkfs.ext4"], "e2fsprogs"),
@@ -176,7 +178,6 @@ pub(crate) const TOOLS: &[Tool] = &[
     comfort(&["mkfs.btrfs"], "btrfs-progs"),
     comfort(&["btrfs"], "btrfs-progs"),
     comfort(&["btrfstune"], "btrfs-progs"),
-    comfort(&["mdadm"], "mdadm"),
     comfort(&["cryptsetup"], "cryptsetup-bin"),
     // Boot.
     optional(&["efibootmgr"], "efibootmgr"),

@@ -53,6 +53,14 @@ pub enum Dirt {
     Pve,
     /// A GPT with a partition 3 that holds a volume group called `pve`, as PVE makes it.
     PveInPartition,
+    /// Half of a RAID 1 called `floor:0` on the whole disk, stopped.
+    Raid,
+    /// The same, running.
+    ActiveRaid,
+    /// A GPT with half of a RAID 1 called `floor:0` in partition 2, with its metadata at the end; stopped.
+    RaidInPartition,
+    /// A RAID 1 called `floor:0` on this disk and the next one, running.
+    ActiveRaidWithNext,
     /// ext4 on the whole disk, and a GPT's backup at its end.
     Ext4AndOldBackup,
 }

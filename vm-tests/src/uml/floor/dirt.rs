@@ -4,6 +4,7 @@ use anyhow::Result;
 use vm_tests::uml::case::Dirt;
 
 use crate::machine::{settle, tool};
+use crate::raid;
 
 fn pve(device: &str, active: bool) -> Result<()> {
     let lvm = |argv: &[&str]| {
@@ -30,6 +31,12 @@ fn pve(device: &str, active: bool) -> Result<()> {
     Ok(())
 }
 
+/// An array's device, a different one for each disk.
+fn array(device: &str) -> String {
+    let letter = device.bytes().next_back().unwrap_or(b'a');
+    format!("/dev/md{}", letter.saturating_sub(b'a'))
+}
+
 /// Gives a disk its past. At most one can have active volumes, the last one.
 pub fn make(device: &str, dirt: Dirt) -> Result<()> {
     match dirt {
@@ -39,6 +46,20 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
             tool(&["sgdisk", "-n", "3:1M:0", "-t", "3:8e00", device])?;
             settle()?;
             pve(&format!("{device}3"), false)?;
+        }
+        Dirt::Raid => raid::stale(device, None, "--metadata=1.2", &array(device), false)?,
+        Dirt::ActiveRaid => raid::stale(device, None, "--metadata=1.2", &array(device), true)?,
+        Dirt::RaidInPartition => {
+            tool(&["sgdisk", "-n", "2:1M:0", "-t", "2:fd00", device])?;
+            settle()?;
+            let part = format!("{device}2");
+            raid::stale(&part, None, "--metadata=1.0", &array(device), false)?;
+        }
+        Dirt::ActiveRaidWithNext => {
+            let (start, letter) = device.split_at(device.len() - 1);
+            let next = letter.bytes().next().map_or('b', |b| (b + 1) as char);
+            let next = format!("{start}{next}");
+            raid::stale(device, Some(&next), "--metadata=1.2", &array(device), true)?;
         }
         Dirt::Ext4AndOldBackup => {
             tool(&["sgdisk", "-n", "5:40M:100M", "-n", "7:200M:0", device])?;

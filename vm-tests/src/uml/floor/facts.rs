@@ -9,7 +9,8 @@ use layout::plan::{Plan, Step};
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::content::PATTERN;
-use crate::machine::{settle, text, tool};
+use crate::machine::{text, tool};
+use crate::stack;
 
 fn has(text: &str, what: &str, of: &str) -> Result<()> {
     ensure!(
@@ -108,6 +109,13 @@ fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
         argv.extend(&args[1..]);
         text(&argv)
     };
+    stack::with(plan, &lvm, || {
+        volumes(plan, &lvm)?;
+        contents(saved, plan, &lvm)
+    })
+}
+
+fn volumes(plan: &Plan, lvm: stack::Lvm) -> Result<()> {
     for step in &plan.steps {
         if let Step::PvCreate {
             device,
@@ -132,27 +140,10 @@ fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
             );
         }
     }
-    let groups: Vec<String> = plan
-        .steps
-        .iter()
-        .filter_map(|s| match s {
-            Step::VgCreate { name, .. } => Some(name.clone()),
-            _ => None,
-        })
-        .collect();
-    for group in &groups {
-        lvm(&["vgchange", "-ay", group])?;
-    }
-    settle()?;
-    let result = contents(saved, plan, &lvm);
-    for group in &groups {
-        lvm(&["vgchange", "-an", group])?;
-    }
-    settle()?;
-    result
+    Ok(())
 }
 
-fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>) -> Result<()> {
+fn contents(saved: &Layout, plan: &Plan, lvm: stack::Lvm) -> Result<()> {
     for step in &plan.steps {
         match step {
             Step::LvCreate { vg, name, size, .. } => {
