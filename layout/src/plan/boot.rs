@@ -19,6 +19,10 @@ impl Builder<'_> {
             .is_some_and(|m| self.relevant.contains(&m.node))
         {
             self.steps.push(Step::UpdateFstab { replace });
+            let replace = self.crypttab_replacements();
+            if !replace.is_empty() {
+                self.steps.push(Step::UpdateCrypttab { replace });
+            }
         }
         if boot.initramfs_modules.as_deref() == Some("dep") && !boot.kernels.is_empty() {
             let reason = "it holds the drivers of the saved machine only (MODULES=dep)".to_owned();
@@ -155,6 +159,9 @@ impl Builder<'_> {
             for below in self.below(id) {
                 let needed: &[&str] = match below {
                     Node::LogicalVolume(_) => &["lvm"],
+                    // /boot itself is encrypted.
+                    Node::Luks(luks) if luks.version == 1 => &["cryptodisk", "luks"],
+                    Node::Luks(_) => &["cryptodisk", "luks2"],
                     Node::RaidArray(array) => match array.level.as_str() {
                         "raid4" | "raid5" => &["mdraid1x", "raid5rec"],
                         "raid6" => &["mdraid1x", "raid6rec"],

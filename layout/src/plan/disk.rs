@@ -34,6 +34,7 @@ pub(super) fn needed(saved: &Layout, id: &NodeId, disk: &Disk) -> Bytes {
             .map(|(_, node)| match node {
                 Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
                 Node::Swap(swap) => swap.size,
+                Node::Luks(luks) => luks.data_offset.plus(luks.size),
                 Node::RaidArray(array) => array
                     .members
                     .iter()

@@ -149,6 +149,7 @@ impl Builder<'_> {
                         .is_some_and(|lv| lv.on().contains(vg))
                 })
             }),
+            Node::Luks(_) => self.may_grow(child),
             _ => child == root && self.choices.grow == Grow::Root,
         })
     }

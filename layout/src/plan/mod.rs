@@ -6,6 +6,7 @@ mod disk;
 mod error;
 mod fs;
 mod gpt;
+pub(crate) mod luks;
 mod lvm;
 pub(crate) mod raid;
 mod render;

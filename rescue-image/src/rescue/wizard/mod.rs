@@ -27,6 +27,7 @@ pub mod check;
 pub mod confirm;
 pub mod copy;
 pub mod disks;
+mod keys;
 pub mod plan;
 pub mod points;
 pub mod result;
@@ -42,6 +43,7 @@ use layout::model::NodeId;
 use layout::plan::{Choices, DiskChoice};
 
 use super::bundles::Point;
+use super::restore::keys::LuksKeys;
 use super::restore::{Outcome, Prepared, Request, Stop};
 use terminal::{Gone, Terminal};
 use world::World;
@@ -97,6 +99,8 @@ pub struct Answers {
     pub disks: BTreeMap<NodeId, DiskChoice>,
     /// The damaged files may be missing.
     pub accept_loss: bool,
+    /// What opens the LUKS containers.
+    pub luks_keys: LuksKeys,
     /// The plan that was agreed to.
     pub prepared: Option<Prepared>,
     /// What reading everything showed.
@@ -115,6 +119,7 @@ impl Answers {
             ..Choices::default()
         };
         request.accept_loss = self.accept_loss;
+        request.luks_keys = self.luks_keys.clone();
         Some(request)
     }
 

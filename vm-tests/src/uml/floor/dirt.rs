@@ -3,6 +3,7 @@
 use anyhow::Result;
 use vm_tests::uml::case::Dirt;
 
+use crate::luks;
 use crate::machine::{settle, tool};
 use crate::raid;
 
@@ -47,6 +48,7 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
             settle()?;
             pve(&format!("{device}3"), false)?;
         }
+        Dirt::ActiveLuks => luks::stale(device)?,
         Dirt::Raid => raid::stale(device, None, "--metadata=1.2", &array(device), false)?,
         Dirt::ActiveRaid => raid::stale(device, None, "--metadata=1.2", &array(device), true)?,
         Dirt::RaidInPartition => {
