@@ -194,6 +194,7 @@ const SLIM_NAMES: &[&str] = &[
     "dm-mirror",
     "ext4",
     "xfs",
+    "btrfs",
     "vfat",
     "nls_cp437",
     "nls_ascii",

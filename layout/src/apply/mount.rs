@@ -9,7 +9,7 @@ use crate::capture::mount::{Mounted, mounted};
 
 impl Executor<'_> {
     /// What is mounted at or below the restore root, in the order in which it was mounted.
-    fn below(&self) -> Result<Vec<Mounted>, StepError> {
+    pub(super) fn below(&self) -> Result<Vec<Mounted>, StepError> {
         Ok(mounted(self.sys, self.root)?)
     }
 

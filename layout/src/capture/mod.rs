@@ -1,13 +1,17 @@
 //! From the live machine to a [`Layout`].
 
 pub(crate) mod boot;
+pub(crate) mod btrfs;
+mod controller;
 pub(crate) mod devices;
 pub(crate) mod disk;
 pub(crate) mod fs;
 pub(crate) mod gpt;
 pub(crate) mod lvm;
+pub(crate) mod mbr;
 pub(crate) mod mount;
 pub(crate) mod mounts;
+pub(crate) mod swap_file;
 pub(crate) mod volumes;
 
 pub use gpt::check_gpt_entries;
@@ -70,15 +74,20 @@ pub fn capture_at(
         lvm: lvm::report(sys)?,
         devices: &devices,
         layout: Layout::new(boot::firmware(sys)),
+        members: Vec::new(),
     };
     for disk in devices.disks() {
         capture.disk(disk)?;
+        capture.controller(disk);
     }
     capture.volume_groups()?;
     if only.is_none() {
         capture.other_virtuals();
     }
+    capture.btrfs()?;
     capture.mounts();
+    capture.subvolume_mounts();
+    capture.swap_files();
     let mut layout = capture.layout;
     layout.boot = boot::boot(sys, root, &layout);
     layout.check()?;
@@ -93,6 +102,8 @@ pub(crate) struct Capture<'a> {
     mounted: Vec<Mounted>,
     lvm: lvm::Report,
     layout: Layout,
+    /// Devices of btrfs filesystems, until all of them are known.
+    members: Vec<btrfs::Member>,
 }
 
 impl Capture<'_> {
@@ -103,6 +114,13 @@ impl Capture<'_> {
             return Ok(self.content_unreadable(device, on, reason));
         }
         let Some(fstype) = probe.fstype.clone() else {
+            if let Some(table) = &probe.table {
+                self.layout.warnings.push(format!(
+                    "{} holds a partition table of its own ({table}), as disks of guests do: what is in it is kept as a block \
+                     image at best, not as files",
+                    device.node.display()
+                ));
+            }
             return Ok(false);
         };
         let node = match fstype.as_str() {
@@ -120,6 +138,7 @@ impl Capture<'_> {
             "vfat" => Node::Vfat(fs::vfat(self.sys, &device.node, on.clone(), &probe)?),
             "swap" => Node::Swap(self.swap(device, on, &probe)),
             "LVM2_member" => return Ok(self.physical_volume(device, on)),
+            "btrfs" => return self.btrfs_member(device, on),
             other => match meaning(other) {
                 Some(meaning) => {
                     self.unsupported(device, vec![on.clone()], other, meaning);
@@ -182,7 +201,6 @@ fn meaning(fstype: &str) -> Option<&'static str> {
             "LUKS is not supported yet: the container and what is in it are not restored"
         }
         "zfs_member" => "ZFS is not supported yet: the pool and its datasets are not restored",
-        "btrfs" => "btrfs is not supported yet: the filesystem is not restored",
         "bcache" | "drbd" | "LVM1_member" | "LVM2_thinpool" | "DM_snapshot_cow"
         | "mpath_member" | "ceph_bluestore" | "VMFS_volume_member" | "stratis" | "bcachefs"
         | "ambiguous" => {
@@ -191,3 +209,6 @@ fn meaning(fstype: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

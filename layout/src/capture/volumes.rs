@@ -237,7 +237,12 @@ impl Capture<'_> {
             if uuid.starts_with("LVM-") {
                 continue;
             }
-            let (what, meaning) = if !device.name.starts_with("dm-") {
+            let (what, meaning) = if device.name.starts_with("bcache") {
+                (
+                    "bcache device",
+                    "bcache is not supported: what is on the device is not restored",
+                )
+            } else if !device.name.starts_with("dm-") {
                 (
                     "software RAID array",
                     "software RAID is not supported yet: the array and what is on it are not restored",

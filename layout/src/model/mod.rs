@@ -1,24 +1,30 @@
 //! The layout: a typed graph of everything between a disk and a mounted filesystem, and how the machine boots.
 
 mod boot;
+mod btrfs;
 mod disk;
 mod fs;
 mod gpt;
 mod id;
 mod lvm;
+mod mbr;
 mod mount;
 mod roles;
 mod swap;
+mod swap_file;
 
 pub use boot::{Boot, EfiEntry, Firmware, GrubBios, GrubEfi};
+pub use btrfs::{Btrfs, Subvolume, is_guest_subvolume};
 pub use disk::{Disk, Unsupported};
 pub use fs::{Ext4, Filesystem, Vfat, Xfs};
 pub use gpt::{GptTable, Partition, types};
 pub use id::NodeId;
 pub use lvm::{LogicalVolume, PhysicalVolume, ThinPool, ThinVolume, VolumeGroup};
+pub use mbr::{ACTIVE, MbrTable, Table, mbr_types};
 pub use mount::{FstabEntry, Mount};
 pub use roles::UnknownPartition;
 pub use swap::Swap;
+pub use swap_file::SwapFile;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,7 +58,7 @@ pub struct Layout {
 pub enum Node {
     /// A whole disk, with its partition table where it has one.
     Disk(Disk),
-    /// A partition of a GPT disk.
+    /// A partition of a GPT or MBR disk.
     Partition(Partition),
     /// An LVM physical volume.
     PhysicalVolume(PhysicalVolume),
@@ -70,8 +76,12 @@ pub enum Node {
     Xfs(Xfs),
     /// FAT12, FAT16 or FAT32.
     Vfat(Vfat),
+    /// btrfs.
+    Btrfs(Btrfs),
     /// A swap area.
     Swap(Swap),
+    /// A swap file.
+    SwapFile(SwapFile),
     /// Something that this version cannot rebuild.
     Unsupported(Unsupported),
 }
@@ -218,7 +228,9 @@ impl Node {
             Node::Ext4(n) => vec![n.on.clone()],
             Node::Xfs(n) => vec![n.on.clone()],
             Node::Vfat(n) => vec![n.on.clone()],
+            Node::Btrfs(n) => n.on.clone(),
             Node::Swap(n) => vec![n.on.clone()],
+            Node::SwapFile(n) => vec![n.on.clone()],
             Node::Unsupported(n) => n.on.clone(),
         }
     }
@@ -229,6 +241,7 @@ impl Node {
             Node::Ext4(n) => Some(n.view()),
             Node::Xfs(n) => Some(n.view()),
             Node::Vfat(n) => Some(n.view()),
+            Node::Btrfs(n) => n.view(),
             _ => None,
         }
     }

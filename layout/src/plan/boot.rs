@@ -125,7 +125,7 @@ impl Builder<'_> {
         let boot = ["/boot", "/"]
             .iter()
             .find_map(|at| self.saved.mount_at(Path::new(at)));
-        let mut modules = vec!["part_gpt".to_owned()];
+        let mut modules = self.table_modules(boot.map(|m| &m.node));
         if let Some(node) = boot.and_then(|m| self.saved.nodes.get(&m.node)) {
             let on = node.on();
             if on
@@ -135,10 +135,10 @@ impl Builder<'_> {
                 modules.push("lvm".to_owned());
             }
             modules.push(
-                if matches!(node, Node::Xfs(_)) {
-                    "xfs"
-                } else {
-                    "ext2"
+                match node {
+                    Node::Xfs(_) => "xfs",
+                    Node::Btrfs(_) => "btrfs",
+                    _ => "ext2",
                 }
                 .to_owned(),
             );

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Choices, DiskAssignment, DiskChoice, DiskIdentity, PlanError};
 use crate::inventory::{Inventory, InventoryDisk};
-use crate::model::{Disk, Layout, Node, NodeId};
+use crate::model::{Disk, Layout, Node, NodeId, Table};
 use crate::units::{Bytes, Lba};
 
 /// Entries that a table has at least (UEFI specification 2.10, 5.3.1: 16 KiB), although some disks come with fewer.
@@ -18,22 +18,21 @@ pub(super) fn gpt_tail(entries: u32, sector: crate::units::SectorSize) -> u64 {
 
 /// The least size that a disk must have to take the saved contents.
 pub(super) fn needed(saved: &Layout, id: &NodeId, disk: &Disk) -> Bytes {
+    let parts = saved.partitions(id);
+    let last = parts.iter().map(|(_, part)| part.end.0).max();
     match &disk.table {
-        Some(table) => {
-            let last = saved
-                .partitions(id)
-                .iter()
-                .map(|(_, part)| part.end.0)
-                .max()
-                .unwrap_or(table.first_usable.0);
+        Some(Table::Gpt(table)) => {
+            let last = last.unwrap_or(table.first_usable.0);
             Lba(last.saturating_add(1 + gpt_tail(table.entries, disk.sector_size)))
                 .offset(disk.sector_size)
         }
+        Some(Table::Mbr(_)) => Lba(last.unwrap_or(0).saturating_add(1)).offset(disk.sector_size),
         None => saved
             .children(id)
             .map(|(_, node)| match node {
                 Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
                 Node::Swap(swap) => swap.size,
+                Node::Btrfs(fs) => fs.size_on(id),
                 other => other.filesystem().map_or(Bytes(0), |fs| fs.size),
             })
             .max()
@@ -363,14 +362,24 @@ fn fits(
     disk: &Disk,
     present: &InventoryDisk,
 ) -> Result<(), PlanError> {
-    if disk.sector_size != present.sector_size {
-        return Err(PlanError::SectorSize {
+    let converted;
+    let (saved, disk) = if disk.sector_size == present.sector_size {
+        (saved, disk)
+    } else {
+        let (to, size) = (present.sector_size, present.size);
+        let made = super::sectors::convert(saved, id, disk, to, size);
+        converted = made.map_err(|reason| PlanError::SectorSize {
             disk: id.clone(),
             device: present.device.clone(),
             saved: disk.sector_size,
-            now: present.sector_size,
-        });
-    }
+            now: to,
+            reason,
+        })?;
+        match converted.layout.nodes.get(id) {
+            Some(Node::Disk(disk)) => (&converted.layout, disk),
+            _ => (saved, disk),
+        }
+    };
     let needed = needed(saved, id, disk);
     if present.size < needed {
         return Err(PlanError::TooSmall {

@@ -30,7 +30,7 @@ impl Builder<'_> {
         grows
     }
 
-    fn must_fit(&self, id: &NodeId, on: &NodeId, size: Bytes) -> Result<(), PlanError> {
+    pub(super) fn must_fit(&self, id: &NodeId, on: &NodeId, size: Bytes) -> Result<(), PlanError> {
         match self.space.get(on) {
             Some(space) if *space < size => Err(PlanError::Unsupported {
                 node: id.clone(),

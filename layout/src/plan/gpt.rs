@@ -1,13 +1,24 @@
 //! Partition tables fitted to the present disk.
 
+use std::path::Path;
+
 use super::build::Builder;
 use super::disk::{LEAST_ENTRIES, gpt_tail};
-use super::{Grow, PlanError, PlannedPartition, Step, partition_path};
-use crate::model::{Disk, GptTable, Node, NodeId, Partition, types};
+use super::{DiskAssignment, Grow, PlanError, PlannedPartition, Step, partition_path};
+use crate::model::{Disk, GptTable, Node, NodeId, Partition, Table, types};
 use crate::units::{Bytes, Lba, SectorSize};
 
 /// Ends of grown partitions are aligned to this, as partitioning tools align.
 const ALIGNMENT: Bytes = Bytes::MIB;
+
+/// The new end of a partition that grows from a disk that could be used up to `before` to one that can be up to `now`.
+pub(super) fn grown_end(end: Lba, before: Lba, now: Lba, sector: SectorSize) -> Lba {
+    // Space left free behind the last partition was left on purpose: as much stays free.
+    let tail = before.0.saturating_sub(end.0);
+    let unit = ALIGNMENT.sectors(sector).max(1);
+    let aligned = now.0.saturating_sub(tail).saturating_add(1) / unit * unit;
+    Lba(aligned.saturating_sub(1)).max(end)
+}
 
 impl Builder<'_> {
     pub(super) fn disk(&mut self, id: &NodeId, disk: &Disk) -> Result<(), PlanError> {
@@ -25,12 +36,25 @@ impl Builder<'_> {
             });
             self.accept(id, "size", "the disk in its place has another size");
         }
-        let Some(table) = &disk.table else {
-            if assigned.identity.size > disk.size {
-                self.grown.insert(id.clone());
+        match &disk.table {
+            Some(Table::Gpt(table)) => self.gpt_disk(id, disk, &assigned, table),
+            Some(Table::Mbr(table)) => self.mbr_disk(id, disk, &assigned, table),
+            None => {
+                if assigned.identity.size > disk.size {
+                    self.grown.insert(id.clone());
+                }
+                Ok(())
             }
-            return Ok(());
-        };
+        }
+    }
+
+    fn gpt_disk(
+        &mut self,
+        id: &NodeId,
+        disk: &Disk,
+        assigned: &DiskAssignment,
+        table: &GptTable,
+    ) -> Result<(), PlanError> {
         let sector = disk.sector_size;
         let sectors = assigned.identity.size.sectors(sector);
         let tail = gpt_tail(table.entries, sector);
@@ -56,40 +80,9 @@ impl Builder<'_> {
         let mut partitions = Vec::new();
         for (part_id, part) in self.saved.partitions(id) {
             let end = self.new_end(id, part_id, part, table, last_usable, sector);
-            let device = partition_path(&assigned.device, part.number);
-            let planned = Partition {
-                end,
-                ..part.clone()
-            };
-            if end > part.end {
-                self.grown.insert(part_id.clone());
-                self.sizes.push(super::SizeChange {
-                    node: part_id.clone(),
-                    what: format!("partition {}", part.number),
-                    saved: part.size(),
-                    now: planned.size(),
-                });
-                self.accept(
-                    part_id,
-                    "end",
-                    "the partition grows to the end of a bigger disk",
-                );
-            }
-            self.devices.insert(part_id.clone(), device.clone());
-            self.space.insert(part_id.clone(), planned.size());
-            partitions.push(PlannedPartition {
-                node: part_id.clone(),
-                device,
-                number: part.number,
-                type_guid: part.type_guid.clone(),
-                partuuid: part.partuuid.clone(),
-                name: part.name.clone(),
-                attributes: part.attributes,
-                start: part.start,
-                end,
-            });
+            partitions.push(self.planned(part_id, part, &assigned.device, end));
         }
-        let device = assigned.device;
+        let device = assigned.device.clone();
         // In memory, before anything is erased: what cannot be written must not be found out on an empty disk.
         let rehearsal = crate::apply::gpt::Table {
             table: &new_table,
@@ -113,6 +106,44 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// A partition as it will be, on the disk `disk` and with another end.
+    pub(super) fn planned(
+        &mut self,
+        id: &NodeId,
+        part: &Partition,
+        disk: &Path,
+        end: Lba,
+    ) -> PlannedPartition {
+        let device = partition_path(disk, part.number);
+        let planned = Partition {
+            end,
+            ..part.clone()
+        };
+        if end > part.end {
+            self.grown.insert(id.clone());
+            self.sizes.push(super::SizeChange {
+                node: id.clone(),
+                what: format!("partition {}", part.number),
+                saved: part.size(),
+                now: planned.size(),
+            });
+            self.accept(id, "end", "the partition grows to the end of a bigger disk");
+        }
+        self.devices.insert(id.clone(), device.clone());
+        self.space.insert(id.clone(), planned.size());
+        PlannedPartition {
+            node: id.clone(),
+            device,
+            number: part.number,
+            type_guid: part.type_guid.clone(),
+            partuuid: part.partuuid.clone(),
+            name: part.name.clone(),
+            attributes: part.attributes,
+            start: part.start,
+            end,
+        }
+    }
+
     /// Where a partition ends on the present disk: only the last one grows, and only when root lies on it.
     fn new_end(
         &self,
@@ -127,14 +158,10 @@ impl Builder<'_> {
         if last_usable <= table.last_usable || Some(part.end) != last || !self.may_grow(id) {
             return part.end;
         }
-        // Space left free behind the last partition was left on purpose: as much stays free.
-        let tail = table.last_usable.0.saturating_sub(part.end.0);
-        let unit = ALIGNMENT.sectors(sector).max(1);
-        let end = (last_usable.0 - tail.min(last_usable.0) + 1) / unit * unit;
-        Lba(end.saturating_sub(1)).max(part.end)
+        grown_end(part.end, table.last_usable, last_usable, sector)
     }
 
-    fn may_grow(&self, id: &NodeId) -> bool {
+    pub(super) fn may_grow(&self, id: &NodeId) -> bool {
         let Some(root) = self.root_fs() else {
             return false;
         };
@@ -164,7 +191,10 @@ impl Builder<'_> {
                 device: device.clone(),
                 size: found.size,
             });
-        } else if part.type_guid != types::BIOS_BOOT && self.saved.children(id).next().is_none() {
+        } else if part.type_guid != types::BIOS_BOOT
+            && !part.is_extended()
+            && self.saved.children(id).next().is_none()
+        {
             self.notes.push(format!(
                 "Partition {} of a data disk is made again and stays empty.",
                 part.number

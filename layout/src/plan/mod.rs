@@ -1,18 +1,22 @@
 //! From a saved layout and the machine at hand to ordered, typed steps. Nothing is touched here.
 
 mod boot;
+mod btrfs;
 mod build;
 mod disk;
 mod error;
 mod fs;
 mod gpt;
 mod lvm;
+mod mbr;
 mod render;
 mod safety;
+mod sectors;
 mod step;
+mod swap_file;
 
 pub use error::PlanError;
-pub use step::{PlannedPartition, Step};
+pub use step::{FstabOption, PlannedPartition, PlannedSubvolume, Step};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -184,5 +188,14 @@ pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
 /// Computes what a restore of `saved` onto the machine `inventory` does.
 pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
     let disks = disk::assign(saved, inventory, choices)?;
-    build::Builder::new(saved, inventory, choices, disks)?.build()
+    match sectors::fit(saved, &disks)? {
+        None => build::Builder::new(saved, inventory, choices, disks)?.build(),
+        Some(converted) => {
+            let layout = &converted.layout;
+            let mut builder = build::Builder::new(layout, inventory, choices, disks)?;
+            builder.substitutions.extend(converted.substitutions);
+            builder.notes.extend(converted.notes);
+            builder.build()
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub fn missing() -> Option<String> {
         "mkfs.vfat",
         "mke2fs",
         "sgdisk",
+        "sfdisk",
+        "mkfs.btrfs",
         "mkswap",
     ];
     let absent: Vec<&str> = programs
@@ -97,14 +99,20 @@ pub fn run(file: &Path, floor: &Floor, log: &Artefacts) -> Result<()> {
 
 /// Runs a machine to its end, or until it falls silent (`false`), on new disks. Returns what it said.
 fn start(file: &Path, case: &Case, floor: &Floor, log: &Artefacts) -> Result<(bool, String)> {
-    let mut command = Cmd::new("linux.uml").args([
-        "mem=768M",
-        "rootfstype=hostfs",
-        "rootflags=/",
-        "ro",
-        "quiet",
-    ]);
+    // Disks with other sectors are made of memory.
+    let memory: u64 = case
+        .disks
+        .iter()
+        .filter(|d| d.sector_size.is_some())
+        .map(|d| d.mib)
+        .sum();
+    let mut command = Cmd::new("linux.uml")
+        .arg(format!("mem={}M", 768 + memory))
+        .args(["rootfstype=hostfs", "rootflags=/", "ro", "quiet"]);
     for (index, disk) in case.disks.iter().enumerate() {
+        if disk.sector_size.is_some() {
+            continue;
+        }
         let path = log.dir().join(format!("disk{index}.raw"));
         let image = File::create(&path).with_context(|| path.display().to_string())?;
         image.set_len(disk.mib << 20)?;

@@ -47,6 +47,7 @@ impl Files<'_> {
         let mut fstab = String::from("# fstab of the floor\n");
         let swaps = self.saved.nodes.values().filter_map(|node| match node {
             Node::Swap(swap) => swap.fstab.as_ref(),
+            Node::SwapFile(swap) => swap.fstab.as_ref(),
             _ => None,
         });
         for entry in self
@@ -59,7 +60,11 @@ impl Files<'_> {
             let options = entry.options.join(",");
             fstab.push_str(&format!(
                 "{} {} {} {options} {} {}\n",
-                entry.spec, entry.file, entry.fstype, entry.freq, entry.passno
+                entry.spec.replace(' ', "\\040"),
+                entry.file,
+                entry.fstype,
+                entry.freq,
+                entry.passno
             ));
         }
         fs::create_dir_all(into.join("etc"))?;

@@ -1,9 +1,11 @@
 //! `uml-floor`: process 1 of the User Mode Linux machine of the storage floor. Its verdict is a line on the console.
 
+mod btrfs;
 mod content;
 mod dirt;
 mod facts;
 mod machine;
+mod mbr;
 mod restore;
 
 use std::process::ExitCode;

@@ -72,9 +72,15 @@ pub fn run() -> Result<()> {
         std::env::var_os("FLOOR_CASE").context("no FLOOR_CASE on the kernel's command line")?;
     let (case, saved) = Case::load(Path::new(&file))?;
     println!("floor: {}", case.description);
-    let names: Vec<PathBuf> = (0..case.disks.len())
-        .map(|i| PathBuf::from(format!("/dev/ubd{}", (b'a' + i as u8) as char)))
+    let names: Vec<PathBuf> = case
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(i, d)| d.device(i))
         .collect();
+    for disk in &case.disks {
+        crate::machine::other_sectors(disk)?;
+    }
     let mut dirty: Vec<_> = names
         .iter()
         .zip(&case.disks)
