@@ -9,6 +9,8 @@ mod journal;
 mod lvm;
 mod mount;
 
+pub use mount::unmount_below;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
