@@ -45,7 +45,7 @@ impl std::fmt::Display for Difference {
 }
 
 /// Properties that are not the storage's but the moment's or the machine's: `(kind, property, reason)`.
-const BY_NATURE: [(&str, &str, &str); 15] = [
+const BY_NATURE: [(&str, &str, &str); 17] = [
     ("disk", "device", "kernel names change"),
     ("disk", "model", "another disk"),
     ("disk", "serial", "another disk"),
@@ -67,6 +67,8 @@ const BY_NATURE: [(&str, &str, &str); 15] = [
     ("ext4", "used", "allocation differs"),
     ("xfs", "used", "allocation differs"),
     ("vfat", "used", "allocation differs"),
+    ("ext4", "inodes_used", "allocation differs"),
+    ("thin_pool", "used", "guests come back later"),
     ("unsupported", "device", "kernel names change"),
     ("unsupported", "size", "nothing is made for it"),
 ];

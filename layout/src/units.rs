@@ -59,6 +59,17 @@ impl Bytes {
         }
     }
 
+    /// Rounded up to a multiple of `unit`, saturating (unchanged when `unit` is zero).
+    pub const fn round_up(self, unit: Bytes) -> Bytes {
+        if unit.0 == 0 {
+            return self;
+        }
+        match self.0.checked_next_multiple_of(unit.0) {
+            Some(bytes) => Bytes(bytes),
+            None => Bytes(u64::MAX),
+        }
+    }
+
     /// How many whole sectors fit.
     pub const fn sectors(self, sector: SectorSize) -> u64 {
         if sector.0 == 0 {

@@ -87,6 +87,25 @@ fn plans_read_as_recorded() {
     };
     let text = plan(&pve(), &two, &choices).unwrap().render();
     golden("pve-both-loaders-bigger", &text);
+    for (name, mib) in [
+        ("pve-ext4-lvm-smaller", 1840),
+        ("gpt-smaller", 1840),
+        ("gpt-smaller", 865),
+    ] {
+        let layout = saved(name);
+        let text = plan(
+            &layout,
+            &machine(vec![disk("/dev/vda", "", mib)]),
+            &Choices::default(),
+        )
+        .unwrap()
+        .render();
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        golden(&format!("{name}-{mib}"), &text);
+    }
     for name in [
         "pve-xfs-lvm",
         "gpt-ext4-xfs-swap",
@@ -112,32 +131,28 @@ fn plans_read_as_recorded() {
 
 #[test]
 fn too_small_gives_the_missing_bytes() {
-    let error = plan(
-        &pve(),
-        &machine(vec![disk("/dev/sda", "", 2048)]),
-        &Choices::default(),
-    )
-    .unwrap_err();
+    let onto = |size: Bytes| {
+        let mut small = disk("/dev/sda", "", 0);
+        small.size = size;
+        plan(&pve(), &machine(vec![small]), &Choices::default())
+    };
+    // Up to the group 65 MiB, then its volumes without the free space: what they use is not known.
+    // Swap gives up half.
+    let needed = Bytes(Bytes::mib(65 + 1 + 402 * 4).0 + 33 * 512);
+    let error = onto(Bytes::mib(1024)).unwrap_err();
     assert!(
-        matches!(
-            &error,
-            PlanError::TooSmall {
-                missing: Bytes(1_073_741_824),
-                ..
-            }
-        ),
+        matches!(&error, PlanError::TooSmall { missing, needed: n, .. } if *n == needed && *missing == needed.minus(Bytes::GIB)),
         "{error:?}"
     );
     assert!(
         error
             .to_string()
-            .contains("1073741824 bytes (1 GiB) are missing"),
+            .ends_with("681591296 bytes (650 MiB) are missing: use a bigger disk"),
         "{error}"
     );
     // One sector less than needed is too little, too.
-    let mut short = disk("/dev/sda", "", 3072);
-    short.size = Bytes(short.size.0 - 512);
-    let error = plan(&pve(), &machine(vec![short]), &Choices::default()).unwrap_err();
+    onto(needed).unwrap();
+    let error = onto(needed.minus(Bytes(512))).unwrap_err();
     assert!(
         matches!(
             error,
@@ -147,6 +162,17 @@ fn too_small_gives_the_missing_bytes() {
             }
         ),
         "{error:?}"
+    );
+    assert!(
+        error
+            .to_string()
+            .ends_with("are missing: leave out swap, or use a bigger disk"),
+        "{error}"
+    );
+    let error = onto(Bytes::mib(1300)).unwrap_err().to_string();
+    assert!(
+        error.contains("leave out the thin pool of the guests, or"),
+        "{error}"
     );
 }
 

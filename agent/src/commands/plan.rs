@@ -35,6 +35,7 @@ pub fn run(context: &Context, args: &PlanArgs) -> anyhow::Result<Outcome> {
         } else {
             Grow::Root
         },
+        leave_out: Default::default(),
         blank_only: false,
     };
     let plan = plan(&saved, &inventory, &choices).map_err(|error| match error {

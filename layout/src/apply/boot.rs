@@ -28,11 +28,90 @@ pub(super) fn replace_specs(text: &str, replace: &[(String, String)]) -> String 
     out
 }
 
+/// Makes comments of the lines with these first fields.
+pub(super) fn switch_off(text: &str, specs: &[String]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let spec = line.split_whitespace().next().unwrap_or("");
+        if specs.iter().any(|s| s == spec) && !spec.starts_with('#') {
+            out.push_str("# left out by the restore: ");
+        }
+        out.push_str(line);
+    }
+    out
+}
+
+/// Files besides fstab in which settings of the form `name=/dev/...` tell the next start where to look.
+const SETTINGS: [&str; 3] = ["/etc/default/grub", "/etc/kernel/cmdline", RESUME];
+
+/// Replaces devices that are values (`root=/dev/sda2`), and leaves everything else of the text as it is.
+pub(super) fn replace_values(text: &str, replace: &[(String, String)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('=') {
+        let (before, value) = rest.split_at(at + 1);
+        out.push_str(before);
+        rest = value;
+        let end = value
+            .find(|c: char| c.is_whitespace() || c == '"' || c == '\'')
+            .unwrap_or(value.len());
+        let (word, behind) = value.split_at(end);
+        if let Some((_, new)) = replace.iter().find(|(old, _)| old == word) {
+            out.push_str(new);
+            rest = behind;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Where initramfs-tools keeps the device that it looks for a suspended system on (initramfs.conf(5), `RESUME`).
+const RESUME: &str = "/etc/initramfs-tools/conf.d/resume";
+
 impl Executor<'_> {
+    /// Settings that name a device by what it is not called any more.
+    fn update_settings(&mut self, replace: &[(String, String)]) -> Result<(), StepError> {
+        for name in SETTINGS {
+            let path = self.inside(Path::new(name));
+            let text = self.sys.read(&path).ok();
+            let Some(text) = text.and_then(|bytes| String::from_utf8(bytes).ok()) else {
+                continue;
+            };
+            let new = replace_values(&text, replace);
+            if new == text {
+                continue;
+            }
+            self.sys.write(&path, new.as_bytes())?;
+            self.events.note(&format!(
+                "{name}: kernel names of devices are replaced by their UUIDs"
+            ));
+            if name == RESUME {
+                // It has a copy of the file.
+                self.update_initramfs()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The initramfs would wait for a swap area that is left out.
+    fn no_resume(&self) -> Result<(), StepError> {
+        let path = self.inside(Path::new(RESUME));
+        if self.sys.exists(&path) {
+            self.sys.write(&path, b"RESUME=none\n")?;
+            self.events.note(&format!("{RESUME}: RESUME is now none"));
+        }
+        Ok(())
+    }
+
     pub(super) fn update_fstab(
         &mut self,
         replace: &[(String, String)],
+        left_out: &[String],
     ) -> Result<Outcome, StepError> {
+        if !left_out.is_empty() {
+            self.no_resume()?;
+        }
+        self.update_settings(replace)?;
         let path = self.inside(Path::new("/etc/fstab"));
         let Some(text) = self
             .sys
@@ -44,13 +123,17 @@ impl Executor<'_> {
                 .note("the restored host has no readable /etc/fstab: nothing to check");
             return Ok(Outcome::AlreadySo);
         };
-        let new = replace_specs(&text, replace);
+        let new = switch_off(&replace_specs(&text, replace), left_out);
         if new == text {
             return Ok(Outcome::AlreadySo);
         }
         self.sys.write(&path, new.as_bytes())?;
         for (old, new) in replace {
             self.events.note(&format!("/etc/fstab: {old} is now {new}"));
+        }
+        for spec in left_out {
+            self.events
+                .note(&format!("/etc/fstab: the line of {spec} is switched off"));
         }
         Ok(Outcome::Done)
     }
@@ -267,5 +350,32 @@ mod tests {
             "# /dev/sda1 was here\nUUID=1\t/ ext4 defaults 0 1\n  /dev/sda10 /x ext4 dev=/dev/sda1 0 0\nproc /proc proc"
         );
         assert_eq!(replace_specs(text, &[]), text);
+    }
+
+    #[test]
+    fn devices_that_are_values_are_replaced() {
+        let text = "GRUB_CMDLINE_LINUX=\"root=/dev/sda2 resume=/dev/sda3\"\n# /dev/sda3\nX=/dev/sda30\nRESUME=/dev/sda3";
+        let replace = [
+            ("/dev/sda2".to_owned(), "UUID=2".to_owned()),
+            ("/dev/sda3".to_owned(), "UUID=3".to_owned()),
+        ];
+        assert_eq!(
+            replace_values(text, &replace),
+            "GRUB_CMDLINE_LINUX=\"root=UUID=2 resume=UUID=3\"\n# /dev/sda3\nX=/dev/sda30\nRESUME=UUID=3"
+        );
+        assert_eq!(replace_values(text, &[]), text);
+    }
+
+    #[test]
+    fn lines_are_switched_off_once() {
+        let text =
+            "UUID=1 / ext4\n/dev/vg/swap none swap\n# /dev/vg/swap\n/dev/vg/swap2 none swap\n";
+        let off = ["/dev/vg/swap".to_owned()];
+        let once = switch_off(text, &off);
+        assert_eq!(
+            once,
+            "UUID=1 / ext4\n# left out by the restore: /dev/vg/swap none swap\n# /dev/vg/swap\n/dev/vg/swap2 none swap\n"
+        );
+        assert_eq!(switch_off(&once, &off), once);
     }
 }

@@ -312,7 +312,10 @@ impl Executor<'_> {
                 self.content.restore_tree(mount_point, &into)?;
                 Ok(Outcome::Done)
             }
-            Step::UpdateFstab { replace } => self.update_fstab(replace),
+            Step::UpdateFstab {
+                replace,
+                switch_off,
+            } => self.update_fstab(replace, switch_off),
             Step::UpdateInitramfs { .. } => self.update_initramfs(),
             Step::GrubBios { device, modules } => self.grub_bios(device, modules),
             Step::GrubEfi {

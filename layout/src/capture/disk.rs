@@ -201,6 +201,7 @@ impl Capture<'_> {
                 // The bitmaps and inode tables are not in statvfs: the device is the upper bound.
                 size: self.devices.size(device),
                 used: usage.map(|u| u.used),
+                inodes_used: None,
             }),
         );
         true

@@ -69,6 +69,9 @@ pub(crate) fn parse_dumpe2fs(text: &str, on: NodeId, fstype: &str) -> Result<Ext
                 .saturating_sub(number("Free blocks")?)
                 .saturating_mul(block_size),
         )),
+        inodes_used: number("Free inodes")
+            .ok()
+            .and_then(|free| number("Inode count").ok()?.checked_sub(free)),
     })
 }
 

@@ -28,6 +28,14 @@ impl Row {
     pub fn bytes(&self, field: &str) -> Bytes {
         Bytes(self.text(field).trim_end_matches('B').parse().unwrap_or(0))
     }
+    /// A share of `whole` that is given in percent with two digits after the point, rounded up; none when LVM does not say.
+    pub fn percent_of(&self, field: &str, whole: Bytes) -> Option<Bytes> {
+        let (units, digits) = self.text(field).split_once('.')?;
+        let hundredths = format!("{units}{digits:0<2.2}").parse::<u64>().ok()?;
+        let parts = u128::from(hundredths.min(10_000)) + 1;
+        let bytes = (u128::from(whole.0) * parts).div_ceil(10_000);
+        Some(Bytes(u64::try_from(bytes).unwrap_or(whole.0)).min(whole))
+    }
     pub fn tags(&self, field: &str) -> Vec<String> {
         let mut tags: Vec<String> = self
             .text(field)
@@ -43,7 +51,7 @@ impl Row {
 const PV_FIELDS: &str = "pv_name,pv_uuid,vg_name,vg_uuid,pe_start,pv_size,pv_free,dev_size";
 const VG_FIELDS: &str = "vg_name,vg_uuid,vg_extent_size,vg_free,vg_tags,vg_missing_pv_count";
 const LV_FIELDS: &str = "vg_name,vg_uuid,lv_name,lv_uuid,lv_size,lv_attr,segtype,lv_tags,pool_lv,chunk_size,lv_metadata_size,zero,\
-                         discards,lv_active,lv_permissions";
+                         discards,lv_active,lv_permissions,data_percent";
 
 /// Guests' volumes may hold LVM of their own: what is inside logical volumes is never looked at.
 const NEVER_INSIDE: &str = "devices/scan_lvs=0";
@@ -131,6 +139,17 @@ pub(crate) fn is_guest_volume(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentages_are_rounded_up() {
+        let row = |text: &str| Row([("data_percent".to_owned(), text.to_owned())].into());
+        let of = |text: &str| row(text).percent_of("data_percent", Bytes(1_000_000));
+        assert_eq!(of("12.50"), Some(Bytes(125_100)));
+        assert_eq!(of("0.00"), Some(Bytes(100)));
+        assert_eq!(of("100.00"), Some(Bytes(1_000_000)));
+        assert_eq!(of("7.5"), Some(Bytes(75_100)));
+        assert_eq!((of(""), of("x.y"), of("-1.00")), (None, None, None));
+    }
 
     #[test]
     fn empty_and_unknown_fields_are_tolerated() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Capture, mount};
 use crate::model::{FstabEntry, Mount, Node, NodeId};
-use crate::units::Bytes;
+use crate::system::Usage;
 
 impl Capture<'_> {
     /// Fills [`crate::model::Layout::mounts`], the use of filesystems and the fstab lines of swap areas.
@@ -70,15 +70,19 @@ impl Capture<'_> {
                 .strip_prefix("/")
                 .unwrap_or(&mount.mount_point);
             if let Ok(usage) = self.sys.usage(&self.root.join(below)) {
-                self.set_used(&mount.node, usage.used);
+                self.set_used(&mount.node, usage);
             }
         }
         self.layout.mounts = mounts;
     }
 
-    fn set_used(&mut self, id: &NodeId, used: Bytes) {
+    fn set_used(&mut self, id: &NodeId, usage: Usage) {
+        let used = usage.used;
         match self.layout.nodes.get_mut(id) {
-            Some(Node::Ext4(fs)) => fs.used = Some(used),
+            Some(Node::Ext4(fs)) => {
+                fs.used = Some(used);
+                fs.inodes_used = Some(usage.inodes_used).filter(|n| *n > 0);
+            }
             Some(Node::Xfs(fs)) => fs.used = Some(used),
             Some(Node::Vfat(fs)) => fs.used = Some(used),
             _ => {}

@@ -289,6 +289,7 @@ fn thin_pool(vg: &str, name: &str, row: &Row, spare: bool) -> ThinPool {
         name: name.to_owned(),
         uuid: row.text("lv_uuid").to_owned(),
         size: row.bytes("lv_size"),
+        used: row.percent_of("data_percent", row.bytes("lv_size")),
         chunk_size: row.bytes("chunk_size"),
         metadata_size: row.bytes("lv_metadata_size"),
         zero: matches!(row.text("zero"), "zero" | "1"),

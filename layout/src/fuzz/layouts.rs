@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 
 use crate::inventory::{Inventory, InventoryDisk};
 use crate::model::{Firmware, Layout};
-use crate::plan::{Choices, Grow, Plan, Step, plan};
+use crate::plan::{Choices, Grow, LeaveOut, Plan, Step, plan};
 use crate::render;
 use crate::units::{Bytes, SectorSize};
 
@@ -63,9 +63,19 @@ pub(super) fn layout(data: &[u8]) {
     let again = Layout::from_json(&layout.to_json().unwrap()).unwrap();
     assert_eq!(again, layout);
     let machines = machines();
-    for (grow, machine) in [(Grow::Root, 0), (Grow::Nothing, 0), (Grow::Root, 1)] {
+    for (grow, machine) in [
+        (Grow::Root, 0),
+        (Grow::Nothing, 0),
+        (Grow::Root, 1),
+        (Grow::ThinPool, 0),
+        (Grow::Untouched, 1),
+    ] {
         let choices = Choices {
             grow,
+            leave_out: match grow {
+                Grow::Untouched => LeaveOut::ALL.into(),
+                _ => Default::default(),
+            },
             ..Choices::default()
         };
         if let Ok(plan) = plan(&layout, &machines[machine], &choices) {

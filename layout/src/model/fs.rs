@@ -50,6 +50,9 @@ pub struct Ext4 {
     pub size: Bytes,
     /// Bytes in use.
     pub used: Option<Bytes>,
+    /// Inodes in use, where it was mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes_used: Option<u64>,
 }
 
 /// XFS.

@@ -66,6 +66,6 @@ pub struct Partition {
 impl Partition {
     /// The size in bytes.
     pub fn size(&self) -> Bytes {
-        Lba((self.end.0 + 1).saturating_sub(self.start.0)).offset(self.sector_size)
+        Lba(self.end.0.saturating_add(1).saturating_sub(self.start.0)).offset(self.sector_size)
     }
 }

@@ -73,6 +73,9 @@ pub struct ThinPool {
     pub uuid: String,
     /// Size of the data part.
     pub size: Bytes,
+    /// Bytes of the data part in use, where LVM told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Bytes>,
     /// Chunk size.
     pub chunk_size: Bytes,
     /// Size of the metadata volume.

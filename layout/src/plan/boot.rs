@@ -17,9 +17,21 @@ impl Builder<'_> {
             .mount_at(Path::new("/"))
             .is_some_and(|m| self.relevant.contains(&m.node))
         {
-            self.steps.push(Step::UpdateFstab { replace });
+            let switch_off = self.left_out_of_fstab();
+            self.steps.push(Step::UpdateFstab {
+                replace,
+                switch_off,
+            });
         }
-        if boot.initramfs_modules.as_deref() == Some("dep") && !boot.kernels.is_empty() {
+        let waits_for_swap = self
+            .fit
+            .left_out()
+            .iter()
+            .any(|id| matches!(self.saved.nodes.get(id), Some(Node::Swap(_))));
+        if waits_for_swap && !boot.kernels.is_empty() {
+            let reason = "it may wait for a swap area that is left out".to_owned();
+            self.steps.push(Step::UpdateInitramfs { reason });
+        } else if boot.initramfs_modules.as_deref() == Some("dep") && !boot.kernels.is_empty() {
             let reason = "it holds the drivers of the saved machine only (MODULES=dep)".to_owned();
             self.steps.push(Step::UpdateInitramfs { reason });
         } else if !boot.kernels.is_empty() {
@@ -146,7 +158,21 @@ impl Builder<'_> {
         modules
     }
 
-    /// First fields of fstab that name a device by what another disk does not have.
+    /// First fields of the fstab lines of swap areas that are left out: at each start they would be waited for.
+    fn left_out_of_fstab(&self) -> Vec<String> {
+        let left_out = self.fit.left_out().iter();
+        let mut specs: Vec<String> = left_out
+            .filter_map(|id| match self.saved.nodes.get(id) {
+                Some(Node::Swap(swap)) => Some(swap.fstab.as_ref()?.spec.clone()),
+                _ => None,
+            })
+            .collect();
+        specs.sort();
+        specs.dedup();
+        specs
+    }
+
+    /// Names of devices that another disk does not have, and what to write instead.
     fn fstab_replacements(&self) -> Vec<(String, String)> {
         let mut replace = Vec::new();
         let mounts = self
@@ -169,6 +195,24 @@ impl Builder<'_> {
             };
             if let Some(uuid) = uuid {
                 replace.push((entry.spec.clone(), format!("UUID={uuid}")));
+            }
+        }
+        // Names that fstab does not have, but the kernel's command line may.
+        for id in &self.relevant {
+            let uuid = match self.saved.nodes.get(id) {
+                Some(Node::Swap(swap)) => &swap.uuid,
+                Some(node) => match node.filesystem() {
+                    Some(fs) => fs.uuid,
+                    None => continue,
+                },
+                None => continue,
+            };
+            let on = self.saved.nodes.get(id).map(Node::on).unwrap_or_default();
+            for on in on {
+                if let Some(Node::Partition(part)) = self.saved.nodes.get(&on) {
+                    let name = part.device.display().to_string();
+                    replace.push((name, format!("UUID={uuid}")));
+                }
             }
         }
         replace.sort();

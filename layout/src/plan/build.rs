@@ -1,9 +1,10 @@
 //! Walks the graph from the disks upwards and turns every node into steps.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::disk::describe;
+use super::fit::Fit;
 use super::{Choices, DiskAssignment, FencedDisk, Plan, PlanError, SizeChange, Step, Substitution};
 use crate::inventory::Inventory;
 use crate::model::{Layout, Node, NodeId};
@@ -19,10 +20,8 @@ pub(super) struct Builder<'a> {
     pub relevant: BTreeSet<NodeId>,
     /// Where a node will be.
     pub devices: BTreeMap<NodeId, PathBuf>,
-    /// How big a block device will be.
-    pub space: BTreeMap<NodeId, Bytes>,
-    /// Nodes that get more space than saved.
-    pub grown: BTreeSet<NodeId>,
+    /// How big everything will be.
+    pub fit: Fit,
     pub steps: Vec<Step>,
     pub sizes: Vec<SizeChange>,
     pub notes: Vec<String>,
@@ -35,10 +34,14 @@ impl<'a> Builder<'a> {
         inventory: &'a Inventory,
         choices: &'a Choices,
         disks: Vec<DiskAssignment>,
+        fit: Fit,
     ) -> Result<Builder<'a>, PlanError> {
         let assigned: BTreeSet<NodeId> = disks.iter().map(|d| d.saved.clone()).collect();
         let mut relevant = BTreeSet::new();
         for (id, node) in &saved.nodes {
+            if fit.left_out().contains(id) {
+                continue;
+            }
             let below = saved.disks_below(id);
             if !below.is_empty() && below.is_subset(&assigned) {
                 relevant.insert(id.clone());
@@ -64,8 +67,7 @@ impl<'a> Builder<'a> {
             disks,
             relevant,
             devices: BTreeMap::new(),
-            space: BTreeMap::new(),
-            grown: BTreeSet::new(),
+            fit,
             steps: Vec::new(),
             sizes: Vec::new(),
             notes: Vec::new(),
@@ -90,6 +92,7 @@ impl<'a> Builder<'a> {
         for id in &order {
             self.node(id)?;
         }
+        self.left_out();
         self.mounts();
         self.boot();
         self.steps.push(Step::Unmount);
@@ -210,11 +213,6 @@ impl<'a> Builder<'a> {
         self.disks.iter().find(|d| d.saved == *id)
     }
 
-    /// The filesystem mounted at `/`.
-    pub fn root_fs(&self) -> Option<&'a NodeId> {
-        self.saved.mount_at(Path::new("/")).map(|m| &m.node)
-    }
-
     /// Names of the volume groups that are made.
     pub fn groups(&self) -> Vec<String> {
         let groups = self
@@ -246,6 +244,54 @@ impl<'a> Builder<'a> {
             what: what.to_owned(),
             reason: reason.to_owned(),
         });
+    }
+
+    /// Tells that something gets another size, and accepts the `properties` that differ for it.
+    pub fn resized(
+        &mut self,
+        id: &NodeId,
+        what: String,
+        saved: Bytes,
+        now: Bytes,
+        properties: &[&str],
+    ) {
+        if saved == now {
+            return;
+        }
+        let reason = if now > saved {
+            "it takes space of a bigger disk"
+        } else {
+            "it is smaller, so that everything fits"
+        };
+        for property in properties {
+            self.accept(id, property, reason);
+        }
+        self.sizes.push(SizeChange {
+            node: id.clone(),
+            what,
+            saved,
+            now,
+        });
+    }
+
+    /// What is left out by choice.
+    fn left_out(&mut self) {
+        let mut words = Vec::new();
+        for id in self.fit.left_out().clone() {
+            self.accept(&id, "*", "it is left out by choice");
+            match self.saved.nodes.get(&id) {
+                Some(Node::Swap(swap)) => words.push(format!("swap area {}", swap.uuid)),
+                Some(Node::ThinPool(pool)) => words.push(format!(
+                    "thin pool {} ({}): its guests cannot come back until they get another storage",
+                    pool.name, pool.size
+                )),
+                _ => {}
+            }
+        }
+        if !words.is_empty() {
+            self.notes
+                .push(format!("Left out by choice: {}.", words.join("; ")));
+        }
     }
 
     fn fence(&self) -> Vec<FencedDisk> {

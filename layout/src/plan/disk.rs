@@ -1,12 +1,13 @@
 //! Which present disk takes the place of which saved one.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Choices, DiskAssignment, DiskChoice, DiskIdentity, PlanError};
+use super::fit::{Squeeze, needed};
+use super::{Choices, DiskAssignment, DiskChoice, DiskIdentity, LeaveOut, PlanError, ties};
 use crate::inventory::{Inventory, InventoryDisk};
 use crate::model::{Disk, Layout, Node, NodeId};
-use crate::units::{Bytes, Lba};
+use crate::units::Bytes;
 
 /// Entries that a table has at least (UEFI specification 2.10, 5.3.1: 16 KiB), although some disks come with fewer.
 pub(super) const LEAST_ENTRIES: u32 = 128;
@@ -14,31 +15,6 @@ pub(super) const LEAST_ENTRIES: u32 = 128;
 /// Sectors that the backup of a GPT takes at the end: its entries and the header.
 pub(super) fn gpt_tail(entries: u32, sector: crate::units::SectorSize) -> u64 {
     (u64::from(entries.max(LEAST_ENTRIES)) * 128).div_ceil(u64::from(sector.0.max(1))) + 1
-}
-
-/// The least size that a disk must have to take the saved contents.
-pub(super) fn needed(saved: &Layout, id: &NodeId, disk: &Disk) -> Bytes {
-    match &disk.table {
-        Some(table) => {
-            let last = saved
-                .partitions(id)
-                .iter()
-                .map(|(_, part)| part.end.0)
-                .max()
-                .unwrap_or(table.first_usable.0);
-            Lba(last.saturating_add(1 + gpt_tail(table.entries, disk.sector_size)))
-                .offset(disk.sector_size)
-        }
-        None => saved
-            .children(id)
-            .map(|(_, node)| match node {
-                Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
-                Node::Swap(swap) => swap.size,
-                other => other.filesystem().map_or(Bytes(0), |fs| fs.size),
-            })
-            .max()
-            .unwrap_or(Bytes(0)),
-    }
 }
 
 /// The saved disks that have to be made anew: those of the system, and those that the operator mapped.
@@ -72,7 +48,7 @@ fn required(saved: &Layout, choices: &Choices) -> Result<BTreeSet<NodeId>, PlanE
     }
 }
 
-fn same(a: &Option<String>, b: &Option<String>) -> bool {
+pub(super) fn same(a: &Option<String>, b: &Option<String>) -> bool {
     a.is_some() && a == b
 }
 
@@ -124,16 +100,17 @@ pub(super) fn assign(
         };
         match known {
             Some((present, why)) => {
-                fits(saved, id, disk, present)?;
+                fits(saved, id, disk, present, choices)?;
                 take(&mut assigned, id, present, why)?;
             }
             None => open.push((id, disk)),
         }
     }
-    let taken: BTreeSet<_> = assigned.iter().map(|a| a.device.clone()).collect();
+    mirrors(saved, inventory, choices, &mut assigned, &mut open)?;
+    let taken = devices(&assigned);
     let several_open = open.len() > 1;
     for (id, disk) in open {
-        let present = by_size(saved, id, disk, inventory, choices, &taken)?;
+        let (present, why) = by_size(saved, id, disk, inventory, choices, &taken)?;
         if several_open && assigned.iter().any(|a| a.device == present.device) {
             let candidates = vec![describe(present)];
             return Err(PlanError::Ambiguous {
@@ -141,14 +118,58 @@ pub(super) fn assign(
                 candidates,
             });
         }
-        take(
-            &mut assigned,
-            id,
-            present,
-            "the only disk that is big enough",
-        )?;
+        take(&mut assigned, id, present, why)?;
     }
     Ok(assigned)
+}
+
+fn devices(assigned: &[DiskAssignment]) -> BTreeSet<PathBuf> {
+    assigned.iter().map(|a| a.device.clone()).collect()
+}
+
+/// Assigns saved disks that are alike (the halves of a mirror, for example) to as many present ones that are alike: any
+/// order is right. What is not so clear stays open.
+fn mirrors<'a>(
+    saved: &'a Layout,
+    inventory: &Inventory,
+    choices: &Choices,
+    assigned: &mut Vec<DiskAssignment>,
+    open: &mut Vec<(&'a NodeId, &'a Disk)>,
+) -> Result<(), PlanError> {
+    let mut first = 0;
+    while let Some((id, disk)) = open.get(first).copied() {
+        let alike = |other: &(&NodeId, &Disk)| {
+            other.0 == id || ties::interchangeable(saved, (id, disk), (other.0, other.1))
+        };
+        let (set, others): (Vec<_>, Vec<_>) = open.iter().copied().partition(|o| alike(o));
+        let taken = devices(assigned);
+        let roomy = |(id, disk): &(&NodeId, &Disk)| {
+            candidates(saved, id, disk, inventory, choices, &taken).roomy
+        };
+        let places = roomy(&(id, disk));
+        let same_for_all = set.iter().all(|s| roomy(s) == places);
+        let wanted_by_others = others
+            .iter()
+            .any(|o| roomy(o).iter().any(|d| places.contains(d)));
+        let same_size = places.windows(2).all(|pair| match pair {
+            [a, b] => a.size == b.size,
+            _ => true,
+        });
+        if set.len() < 2
+            || places.len() != set.len()
+            || !same_for_all
+            || wanted_by_others
+            || !same_size
+        {
+            first += 1;
+            continue;
+        }
+        for ((id, _), present) in set.iter().zip(places) {
+            take(assigned, id, present, "alike, and as many as before")?;
+        }
+        *open = others;
+    }
+    Ok(())
 }
 
 fn take(
@@ -275,51 +296,101 @@ fn by_identity<'a>(
     Ok(None)
 }
 
+/// The disks that could take the place of a saved one, and why the others cannot.
+struct Candidates<'a> {
+    /// On which every volume keeps its size.
+    roomy: Vec<&'a InventoryDisk>,
+    /// On which volumes have to shrink.
+    tight: Vec<&'a InventoryDisk>,
+    /// Why the others were passed over.
+    reasons: Vec<String>,
+    /// Those of them that are about size or sectors.
+    errors: Vec<PlanError>,
+}
+
+fn candidates<'a>(
+    saved: &Layout,
+    id: &NodeId,
+    disk: &Disk,
+    inventory: &'a Inventory,
+    choices: &Choices,
+    taken: &BTreeSet<PathBuf>,
+) -> Candidates<'a> {
+    let mut found = Candidates {
+        roomy: Vec::new(),
+        tight: Vec::new(),
+        reasons: Vec::new(),
+        errors: Vec::new(),
+    };
+    let keeps_all = needed(saved, id, disk, choices, Squeeze::Free);
+    for present in &inventory.disks {
+        if taken.contains(&present.device) {
+            continue;
+        }
+        let reason = if let Some(reason) = excluded(present, choices) {
+            reason.to_owned()
+        } else if is_other_saved_disk(saved, id, present) {
+            "it is another disk of the saved host".to_owned()
+        } else if present.removable && !disk.removable {
+            "its medium is removable".to_owned()
+        } else if choices.blank_only && !present.contents.is_empty() {
+            format!(
+                "it is not blank ({}), and it was not named",
+                present.contents.join("; ")
+            )
+        } else {
+            match fits(saved, id, disk, present, choices) {
+                Ok(()) if present.size >= keeps_all => {
+                    found.roomy.push(present);
+                    continue;
+                }
+                Ok(()) if choices.blank_only => format!(
+                    "volumes would have to shrink for it ({keeps_all} are needed to keep them), and it was not named"
+                ),
+                Ok(()) => {
+                    found.tight.push(present);
+                    continue;
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    found.errors.push(error);
+                    reason
+                }
+            }
+        };
+        found
+            .reasons
+            .push(format!("{}: {reason}", describe(present)));
+    }
+    found
+}
+
 fn by_size<'a>(
     saved: &Layout,
     id: &NodeId,
     disk: &Disk,
     inventory: &'a Inventory,
     choices: &Choices,
-    taken: &BTreeSet<std::path::PathBuf>,
-) -> Result<&'a InventoryDisk, PlanError> {
-    let mut reasons = Vec::new();
-    let mut fitting = Vec::new();
-    let mut errors = Vec::new();
-    for present in &inventory.disks {
-        if taken.contains(&present.device) {
-            continue;
-        }
-        if let Some(reason) = excluded(present, choices) {
-            reasons.push(format!("{}: {reason}", describe(present)));
-        } else if is_other_saved_disk(saved, id, present) {
-            reasons.push(format!(
-                "{}: it is another disk of the saved host",
-                describe(present)
-            ));
-        } else if present.removable && !disk.removable {
-            reasons.push(format!("{}: its medium is removable", describe(present)));
-        } else if choices.blank_only && !present.contents.is_empty() {
-            reasons.push(format!(
-                "{}: it is not blank ({}), and it was not named",
-                describe(present),
-                present.contents.join("; ")
-            ));
-        } else {
-            match fits(saved, id, disk, present) {
-                Ok(()) => fitting.push(present),
-                Err(error) => {
-                    reasons.push(format!("{}: {error}", describe(present)));
-                    errors.push(error);
-                }
+    taken: &BTreeSet<PathBuf>,
+) -> Result<(&'a InventoryDisk, &'static str), PlanError> {
+    let Candidates {
+        roomy,
+        tight,
+        reasons,
+        mut errors,
+    } = candidates(saved, id, disk, inventory, choices, taken);
+    let ambiguous = |several: &[&InventoryDisk]| PlanError::Ambiguous {
+        disk: id.clone(),
+        candidates: several.iter().map(|d| describe(d)).collect(),
+    };
+    match (roomy.as_slice(), tight.as_slice()) {
+        ([one], _) => Ok((one, "the only disk that is big enough")),
+        ([], [one]) => Ok((one, "the only disk that takes it, with smaller volumes")),
+        ([], []) => {
+            // With one disk that would be the right one but for its size, its own error says more than a list.
+            if errors.len() == 1 {
+                return Err(errors.remove(0));
             }
-        }
-    }
-    match fitting.as_slice() {
-        [one] => Ok(one),
-        // With one disk that would be the right one but for its size, its own error says more than a list.
-        [] if errors.len() == 1 => Err(errors.remove(0)),
-        [] => {
             // The biggest of several too small ones tells how much is missing at least.
             let sizes_only = !errors.is_empty()
                 && errors
@@ -339,14 +410,14 @@ fn by_size<'a>(
             };
             Err(PlanError::NoDiskFor {
                 disk: id.clone(),
-                needed: needed(saved, id, disk),
+                needed: needed(saved, id, disk, choices, Squeeze::All),
                 reason,
             })
         }
-        several => Err(PlanError::Ambiguous {
-            disk: id.clone(),
-            candidates: several.iter().map(|d| describe(d)).collect(),
-        }),
+        ([], several) => Err(ambiguous(several)),
+        (several, _) => {
+            ties::tell_apart(saved, id, disk, inventory, several).ok_or_else(|| ambiguous(several))
+        }
     }
 }
 
@@ -362,6 +433,7 @@ fn fits(
     id: &NodeId,
     disk: &Disk,
     present: &InventoryDisk,
+    choices: &Choices,
 ) -> Result<(), PlanError> {
     if disk.sector_size != present.sector_size {
         return Err(PlanError::SectorSize {
@@ -371,7 +443,7 @@ fn fits(
             now: present.sector_size,
         });
     }
-    let needed = needed(saved, id, disk);
+    let needed = needed(saved, id, disk, choices, Squeeze::All);
     if present.size < needed {
         return Err(PlanError::TooSmall {
             disk: id.clone(),
@@ -379,7 +451,33 @@ fn fits(
             needed,
             available: present.size,
             missing: needed.minus(present.size),
+            without: fits_without(saved, id, disk, choices, present.size),
         });
     }
     Ok(())
+}
+
+/// What has to be left out so that the rest fits: the least of it; empty when nothing helps.
+fn fits_without(
+    saved: &Layout,
+    id: &NodeId,
+    disk: &Disk,
+    choices: &Choices,
+    size: Bytes,
+) -> Vec<LeaveOut> {
+    // Swap first: it costs nothing to do without.
+    for offer in [
+        vec![LeaveOut::Swap],
+        vec![LeaveOut::GuestPool],
+        vec![LeaveOut::Swap, LeaveOut::GuestPool],
+    ] {
+        let mut with = choices.clone();
+        with.leave_out.extend(&offer);
+        if with.leave_out != choices.leave_out
+            && needed(saved, id, disk, &with, Squeeze::All) <= size
+        {
+            return offer;
+        }
+    }
+    Vec::new()
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::LeaveOut;
 use crate::model::NodeId;
 use crate::units::{Bytes, SectorSize};
 
@@ -12,20 +13,23 @@ pub enum PlanError {
     /// The disk is too small.
     #[error(
         "{device} is too small for the saved disk {disk}: {needed} ({needed_bytes} bytes) are needed, it has {available} \
-         ({available_bytes} bytes), {missing_bytes} bytes ({missing}) are missing: use a bigger disk",
-        device = device.display(), needed_bytes = needed.0, available_bytes = available.0, missing_bytes = missing.0
+         ({available_bytes} bytes), {missing_bytes} bytes ({missing}) are missing: {}use a bigger disk",
+        leave_out(without), device = device.display(), needed_bytes = needed.0, available_bytes = available.0,
+        missing_bytes = missing.0
     )]
     TooSmall {
         /// The saved disk.
         disk: NodeId,
         /// The present disk.
         device: PathBuf,
-        /// Bytes needed.
+        /// Bytes needed when everything has shrunk to what its data need and a margin.
         needed: Bytes,
         /// Bytes that the present disk has.
         available: Bytes,
-        /// The difference.
+        /// The difference: with a disk that has so much more, and with no smaller one, there is a plan.
         missing: Bytes,
+        /// What can be left out by choice, so that the rest fits; empty when that does not help either.
+        without: Vec<LeaveOut>,
     },
     /// No disk can take the place of a saved one.
     #[error(
@@ -92,4 +96,12 @@ pub enum PlanError {
         "the saved layout has no mounted system filesystem: there is nothing to restore onto a disk"
     )]
     NothingToRestore,
+}
+
+fn leave_out(without: &[LeaveOut]) -> String {
+    if without.is_empty() {
+        return String::new();
+    }
+    let words: Vec<String> = without.iter().map(ToString::to_string).collect();
+    format!("leave out {}, or ", words.join(" and "))
 }

@@ -1,45 +1,20 @@
 //! Filesystems and swap areas.
 
 use super::build::Builder;
-use super::{Grow, PlanError, SizeChange, Step};
+use super::fit::ext4_inodes;
+use super::{PlanError, Step};
 use crate::model::{Ext4, NodeId, Swap, Vfat, Xfs};
 use crate::units::Bytes;
 
 impl Builder<'_> {
-    /// Whether the filesystem takes all of its device, which grew.
-    fn fills(&mut self, id: &NodeId, on: &NodeId, what: &str, size: Bytes) -> bool {
-        let grows = self.choices.grow == Grow::Root
-            && self.root_fs() == Some(id)
-            && self.grown.contains(on);
-        if grows {
-            let now = self.space.get(on).copied().unwrap_or(size);
-            self.sizes.push(SizeChange {
-                node: id.clone(),
-                what: format!("{what} filesystem"),
-                saved: size,
-                now,
-            });
-            for property in ["size", "inodes", "reserved_blocks"] {
-                self.accept(
-                    id,
-                    property,
-                    "the root filesystem takes the space of the bigger disk",
-                );
-            }
-        }
-        grows
-    }
-
-    fn must_fit(&self, id: &NodeId, on: &NodeId, size: Bytes) -> Result<(), PlanError> {
-        match self.space.get(on) {
-            Some(space) if *space < size => Err(PlanError::Unsupported {
-                node: id.clone(),
-                reason: format!(
-                    "it needs {size}, and {on} has {space}: the saved layout is damaged"
-                ),
-            }),
-            _ => Ok(()),
-        }
+    /// The size that a filesystem gets, told and accepted.
+    fn fitted(&mut self, id: &NodeId, what: &str, saved: Bytes, properties: &[&str]) -> Bytes {
+        let size = self.fit.size(id).unwrap_or(saved);
+        let place = self.saved.mounts.iter().find(|m| m.node == *id);
+        let place = place.map_or_else(String::new, |m| format!(" of {}", m.mount_point.display()));
+        let what = format!("{what} filesystem{place}");
+        self.resized(id, what, saved, size, properties);
+        size
     }
 
     pub(super) fn ext4(&mut self, id: &NodeId, fs: &Ext4) -> Result<(), PlanError> {
@@ -62,42 +37,59 @@ impl Builder<'_> {
             ] {
                 self.accept(id, property, "it was not known when the backup was made");
             }
-        } else {
-            self.must_fit(id, &fs.on, fs.size)?;
         }
-        let fill = self.fills(id, &fs.on, &fs.fstype, fs.size) || unknown;
+        let mut made = fs.clone();
+        if !unknown {
+            let properties = ["size", "inodes", "reserved_blocks"];
+            let size = self.fitted(id, &fs.fstype, fs.size, &properties);
+            if size < fs.size {
+                made.size = size;
+                made.inodes = ext4_inodes(fs, size);
+                made.reserved_blocks = share(fs.reserved_blocks, size, fs.size);
+            }
+        }
         self.steps.push(Step::MakeExt4 {
             device,
-            fs: fs.clone(),
-            fill,
+            fs: made,
+            fill: unknown || self.fit.fills(id),
         });
         Ok(())
     }
 
     pub(super) fn xfs(&mut self, id: &NodeId, fs: &Xfs) -> Result<(), PlanError> {
         let device = self.device(id, &fs.on)?;
-        self.must_fit(id, &fs.on, fs.size)?;
-        let fill = self.fills(id, &fs.on, "xfs", fs.size);
+        let size = self.fitted(id, "xfs", fs.size, &["size"]);
+        if size < fs.size && fs.features.iter().any(|f| f == "reflink") {
+            self.notes.push(format!(
+                "XFS filesystem {id} becomes smaller. Copies that shared their blocks there take room of their own \
+                 afterwards: if it had many of them, use a bigger disk."
+            ));
+        }
         self.steps.push(Step::MakeXfs {
             device,
-            fs: fs.clone(),
-            fill,
+            fs: Xfs {
+                size: size.min(fs.size),
+                ..fs.clone()
+            },
+            fill: self.fit.fills(id),
         });
         Ok(())
     }
 
     pub(super) fn vfat(&mut self, id: &NodeId, fs: &Vfat) -> Result<(), PlanError> {
         let device = self.device(id, &fs.on)?;
-        self.must_fit(id, &fs.on, fs.size)?;
+        let size = self.fitted(id, "vfat", fs.size, &["size"]);
         self.steps.push(Step::MakeVfat {
             device,
-            fs: fs.clone(),
+            fs: Vfat { size, ..fs.clone() },
         });
         Ok(())
     }
 
     pub(super) fn swap(&mut self, id: &NodeId, swap: &Swap) -> Result<(), PlanError> {
         let device = self.device(id, &swap.on)?;
+        let size = self.fit.size(id).unwrap_or(swap.size);
+        self.resized(id, "swap area".to_owned(), swap.size, size, &["size"]);
         self.steps.push(Step::MakeSwap {
             device,
             uuid: swap.uuid.clone(),
@@ -106,4 +98,10 @@ impl Builder<'_> {
         });
         Ok(())
     }
+}
+
+/// The same share of a smaller whole.
+fn share(part: u64, size: Bytes, of: Bytes) -> u64 {
+    let share = u128::from(part) * u128::from(size.0) / u128::from(of.0.max(1));
+    u64::try_from(share).unwrap_or(part)
 }

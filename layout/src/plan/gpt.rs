@@ -2,12 +2,9 @@
 
 use super::build::Builder;
 use super::disk::{LEAST_ENTRIES, gpt_tail};
-use super::{Grow, PlanError, PlannedPartition, Step, partition_path};
-use crate::model::{Disk, GptTable, Node, NodeId, Partition, types};
-use crate::units::{Bytes, Lba, SectorSize};
-
-/// Ends of grown partitions are aligned to this, as partitioning tools align.
-const ALIGNMENT: Bytes = Bytes::MIB;
+use super::{PlanError, PlannedPartition, Step, partition_path};
+use crate::model::{Disk, GptTable, NodeId, Partition, types};
+use crate::units::Lba;
 
 impl Builder<'_> {
     pub(super) fn disk(&mut self, id: &NodeId, disk: &Disk) -> Result<(), PlanError> {
@@ -15,20 +12,9 @@ impl Builder<'_> {
             return Ok(());
         };
         self.devices.insert(id.clone(), assigned.device.clone());
-        self.space.insert(id.clone(), assigned.identity.size);
-        if assigned.identity.size != disk.size {
-            self.sizes.push(super::SizeChange {
-                node: id.clone(),
-                what: "disk".to_owned(),
-                saved: disk.size,
-                now: assigned.identity.size,
-            });
-            self.accept(id, "size", "the disk in its place has another size");
-        }
+        let size = assigned.identity.size;
+        self.resized(id, "disk".to_owned(), disk.size, size, &["size"]);
         let Some(table) = &disk.table else {
-            if assigned.identity.size > disk.size {
-                self.grown.insert(id.clone());
-            }
             return Ok(());
         };
         let sector = disk.sector_size;
@@ -55,28 +41,25 @@ impl Builder<'_> {
         }
         let mut partitions = Vec::new();
         for (part_id, part) in self.saved.partitions(id) {
-            let end = self.new_end(id, part_id, part, table, last_usable, sector);
+            // What is left out has no place.
+            let Some((start, end)) = self.fit.extent(part_id) else {
+                continue;
+            };
             let device = partition_path(&assigned.device, part.number);
             let planned = Partition {
+                start,
                 end,
                 ..part.clone()
             };
-            if end > part.end {
-                self.grown.insert(part_id.clone());
-                self.sizes.push(super::SizeChange {
-                    node: part_id.clone(),
-                    what: format!("partition {}", part.number),
-                    saved: part.size(),
-                    now: planned.size(),
-                });
-                self.accept(
-                    part_id,
-                    "end",
-                    "the partition grows to the end of a bigger disk",
-                );
+            let what = format!("partition {}", part.number);
+            self.resized(part_id, what, part.size(), planned.size(), &["end"]);
+            if start != part.start {
+                for property in ["start", "end"] {
+                    let reason = "it lies elsewhere, because one before it is smaller";
+                    self.accept(part_id, property, reason);
+                }
             }
             self.devices.insert(part_id.clone(), device.clone());
-            self.space.insert(part_id.clone(), planned.size());
             partitions.push(PlannedPartition {
                 node: part_id.clone(),
                 device,
@@ -85,7 +68,7 @@ impl Builder<'_> {
                 partuuid: part.partuuid.clone(),
                 name: part.name.clone(),
                 attributes: part.attributes,
-                start: part.start,
+                start,
                 end,
             });
         }
@@ -111,46 +94,6 @@ impl Builder<'_> {
             partitions,
         });
         Ok(())
-    }
-
-    /// Where a partition ends on the present disk: only the last one grows, and only when root lies on it.
-    fn new_end(
-        &self,
-        disk: &NodeId,
-        id: &NodeId,
-        part: &Partition,
-        table: &GptTable,
-        last_usable: Lba,
-        sector: SectorSize,
-    ) -> Lba {
-        let last = self.saved.partitions(disk).iter().map(|(_, p)| p.end).max();
-        if last_usable <= table.last_usable || Some(part.end) != last || !self.may_grow(id) {
-            return part.end;
-        }
-        // Space left free behind the last partition was left on purpose: as much stays free.
-        let tail = table.last_usable.0.saturating_sub(part.end.0);
-        let unit = ALIGNMENT.sectors(sector).max(1);
-        let end = (last_usable.0 - tail.min(last_usable.0) + 1) / unit * unit;
-        Lba(end.saturating_sub(1)).max(part.end)
-    }
-
-    fn may_grow(&self, id: &NodeId) -> bool {
-        let Some(root) = self.root_fs() else {
-            return false;
-        };
-        let root_on = self.saved.nodes.get(root).map(Node::on).unwrap_or_default();
-        self.saved.children(id).any(|(child, node)| match node {
-            // The physical volume grows in any case; whether root does too is the operator's choice.
-            Node::PhysicalVolume(_) => self.saved.children(child).any(|(vg, _)| {
-                root_on.iter().any(|lv| {
-                    self.saved
-                        .nodes
-                        .get(lv)
-                        .is_some_and(|lv| lv.on().contains(vg))
-                })
-            }),
-            _ => child == root && self.choices.grow == Grow::Root,
-        })
     }
 
     /// A partition that holds nothing known is written from its image.

@@ -1,7 +1,7 @@
 //! LVM: physical volumes, groups, volumes, thin pools.
 
 use super::build::Builder;
-use super::{Grow, PlanError, SizeChange, Step};
+use super::{PlanError, Step};
 use crate::capture::lvm::is_guest_volume;
 use crate::capture::volumes::lv_path;
 use crate::model::{LogicalVolume, Node, NodeId, PhysicalVolume, ThinPool, VolumeGroup};
@@ -15,6 +15,9 @@ impl Builder<'_> {
     ) -> Result<(), PlanError> {
         let device = self.device(id, &pv.on)?;
         self.devices.insert(id.clone(), device.clone());
+        if self.fit.size(id).is_some_and(|size| size != pv.size) {
+            self.accept(id, "size", "the physical volume follows its device");
+        }
         self.steps.push(Step::PvCreate {
             device,
             uuid: pv.uuid.clone(),
@@ -49,26 +52,6 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// How much more room the group's grown physical volumes have, in whole extents.
-    fn extra(&mut self, vg: &VolumeGroup) -> Bytes {
-        let mut extra = Bytes(0);
-        for id in &vg.on {
-            let Some(Node::PhysicalVolume(pv)) = self.saved.nodes.get(id) else {
-                continue;
-            };
-            let Some(space) = self
-                .space
-                .get(&pv.on)
-                .filter(|_| self.grown.contains(&pv.on))
-            else {
-                continue;
-            };
-            let now = space.minus(pv.pe_start).round_down(vg.extent_size);
-            extra = extra.plus(now.minus(pv.size));
-        }
-        extra
-    }
-
     pub(super) fn logical_volume(
         &mut self,
         id: &NodeId,
@@ -80,34 +63,10 @@ impl Builder<'_> {
             return Ok(());
         }
         let vg = self.group(id, &lv.on)?;
-        let mut size = lv.size;
-        let is_root = self
-            .root_fs()
-            .and_then(|root| self.saved.nodes.get(root))
-            .is_some_and(|fs| fs.on().contains(id));
-        let extra = self.extra(&vg);
-        if extra > Bytes(0) {
-            for pv in &vg.on {
-                self.accept(pv, "size", "the physical volume grows with its partition");
-            }
-        }
-        if is_root && self.choices.grow == Grow::Root && extra > Bytes(0) {
-            size = size.plus(extra);
-            self.grown.insert(id.clone());
-            self.sizes.push(SizeChange {
-                node: id.clone(),
-                what: format!("logical volume {}/{}", vg.name, lv.name),
-                saved: lv.size,
-                now: size,
-            });
-            self.accept(
-                id,
-                "size",
-                "the root volume takes the space of the bigger disk",
-            );
-        }
+        let size = self.fit.size(id).unwrap_or(lv.size);
+        let what = format!("logical volume {}/{}", vg.name, lv.name);
+        self.resized(id, what, lv.size, size, &["size"]);
         self.devices.insert(id.clone(), lv_path(&vg.name, &lv.name));
-        self.space.insert(id.clone(), size);
         self.steps.push(Step::LvCreate {
             vg: vg.name.clone(),
             name: lv.name.clone(),
@@ -121,12 +80,19 @@ impl Builder<'_> {
     pub(super) fn thin_pool(&mut self, id: &NodeId, pool: &ThinPool) -> Result<(), PlanError> {
         let vg = self.group(id, &pool.on)?;
         self.accept(id, "uuid", "LVM gives a new volume a new UUID");
+        let size = self.fit.size(id).unwrap_or(pool.size);
+        let what = format!("thin pool {}/{}", vg.name, pool.name);
+        self.resized(id, what, pool.size, size, &["size"]);
+        let metadata_size = self.fit.metadata_size(id).unwrap_or(pool.metadata_size);
+        let what = format!("metadata of thin pool {}/{}", vg.name, pool.name);
+        let properties = ["metadata_size"];
+        self.resized(id, what, pool.metadata_size, metadata_size, &properties);
         self.steps.push(Step::ThinPoolCreate {
             vg: vg.name,
             name: pool.name.clone(),
-            size: pool.size,
+            size,
             chunk_size: pool.chunk_size,
-            metadata_size: pool.metadata_size,
+            metadata_size,
             zero: pool.zero,
             discards: pool.discards.clone(),
             spare: pool.spare,

@@ -2,19 +2,22 @@
 
 mod boot;
 mod build;
+mod choices;
 mod disk;
 mod error;
+mod fit;
 mod fs;
 mod gpt;
 mod lvm;
 mod render;
 mod safety;
 mod step;
+mod ties;
 
+pub use choices::{Choices, DiskChoice, Grow, LeaveOut};
 pub use error::PlanError;
 pub use step::{PlannedPartition, Step};
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -22,44 +25,6 @@ use serde::{Deserialize, Serialize};
 use crate::inventory::{Inventory, InventoryDisk};
 use crate::model::{Layout, NodeId};
 use crate::units::{Bytes, SectorSize};
-
-/// What the operator decided.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Choices {
-    /// Saved disk to present disk; what is not named here is matched by WWN, serial and size.
-    pub disks: BTreeMap<NodeId, DiskChoice>,
-    /// Devices that are never written to: the media that hold the bundle.
-    pub never: Vec<PathBuf>,
-    /// What happens with the space of a bigger disk.
-    pub grow: Grow,
-    /// Nobody will be asked: a disk that is neither named here nor recognised by WWN or serial is taken only when it
-    /// is blank.
-    pub blank_only: bool,
-}
-
-/// A present disk, by what identifies it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskChoice {
-    /// By serial number.
-    Serial(String),
-    /// By world wide name.
-    Wwn(String),
-    /// By device node.
-    Device(PathBuf),
-}
-
-/// What happens with the space of a bigger disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Grow {
-    /// The root volume and its filesystem grow.
-    #[default]
-    Root,
-    /// The space stays free: in the volume group, or behind the last partition.
-    Nothing,
-}
 
 /// What will be done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -184,5 +149,6 @@ pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
 /// Computes what a restore of `saved` onto the machine `inventory` does.
 pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
     let disks = disk::assign(saved, inventory, choices)?;
-    build::Builder::new(saved, inventory, choices, disks)?.build()
+    let fit = fit::fit(saved, &disks, choices)?;
+    build::Builder::new(saved, inventory, choices, disks, fit)?.build()
 }

@@ -75,11 +75,17 @@ impl Plan {
         if !self.sizes.is_empty() {
             out.push_str("\nCHANGES SIZE\n");
             for change in &self.sizes {
-                wrap(
-                    &mut out,
-                    "  ",
-                    &format!("{}: {} -> {}", change.what, change.saved, change.now),
-                );
+                let (saved, now) = (change.saved.to_string(), change.now.to_string());
+                // A small difference would read as none.
+                let text = if saved == now {
+                    format!(
+                        "{}: {} -> {} bytes",
+                        change.what, change.saved.0, change.now.0
+                    )
+                } else {
+                    format!("{}: {saved} -> {now}", change.what)
+                };
+                wrap(&mut out, "  ", &text);
             }
         }
         if !self.notes.is_empty() {

@@ -99,18 +99,18 @@ pub enum Step {
     MakeExt4 {
         /// Where.
         device: PathBuf,
-        /// What; `size` and `on` are as saved.
+        /// What; `on` is as saved. With `fill` the numbers are the saved ones, which tell the proportions.
         fs: Ext4,
-        /// Whether the filesystem gets all of the device rather than its saved size.
+        /// Whether the filesystem gets all of the device, which grew.
         fill: bool,
     },
     /// Makes an XFS filesystem.
     MakeXfs {
         /// Where.
         device: PathBuf,
-        /// What; `size` and `on` are as saved.
+        /// What; `on` is as saved.
         fs: Xfs,
-        /// Whether the filesystem gets all of the device rather than its saved size.
+        /// Whether the filesystem gets all of the device, which grew.
         fill: bool,
     },
     /// Makes a FAT filesystem.
@@ -158,6 +158,9 @@ pub enum Step {
     UpdateFstab {
         /// Old first field to new one.
         replace: Vec<(String, String)>,
+        /// First fields of lines that are switched off: what they name is left out.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        switch_off: Vec<String>,
     },
     /// Makes the initramfs again.
     UpdateInitramfs {

@@ -211,6 +211,7 @@ impl System for Host {
         Ok(Usage {
             size: Bytes(stat.blocks() * unit),
             used: Bytes(stat.blocks().saturating_sub(stat.blocks_free()) * unit),
+            inodes_used: stat.files().saturating_sub(stat.files_free()),
         })
     }
 

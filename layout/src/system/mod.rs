@@ -197,6 +197,9 @@ pub struct Usage {
     pub size: Bytes,
     /// In use.
     pub used: Bytes,
+    /// Inodes in use; 0 where the filesystem does not count them.
+    #[serde(default)]
+    pub inodes_used: u64,
 }
 
 /// The machine, or a recording of one.

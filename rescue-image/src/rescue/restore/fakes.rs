@@ -71,6 +71,7 @@ pub fn saved() -> Layout {
             reserved_blocks: 0,
             size: Lba(END + 1 - 2048).offset(SectorSize::S512),
             used: None,
+            inodes_used: None,
         }),
     );
     layout.mounts.push(Mount {

@@ -1,0 +1,158 @@
+//! What the operator decides, before and at a restore.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::NodeId;
+
+/// What the operator decided.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Choices {
+    /// Saved disk to present disk; what is not named here is matched by WWN, serial and size.
+    pub disks: BTreeMap<NodeId, DiskChoice>,
+    /// Devices that are never written to: the media that hold the bundle.
+    pub never: Vec<PathBuf>,
+    /// What happens with the space of a bigger disk.
+    pub grow: Grow,
+    /// What is not made again, so that the rest fits or has more room.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub leave_out: BTreeSet<LeaveOut>,
+    /// Nobody will be asked: a disk that is neither named here nor recognised by WWN or serial is taken only when it
+    /// is blank, and when no volume, filesystem or swap area has to shrink for it. Free space may be given up. A host that
+    /// silently comes back with less room than it had would fail later, with nobody watching: who wants that names the
+    /// disk beforehand.
+    pub blank_only: bool,
+}
+
+/// A present disk, by what identifies it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskChoice {
+    /// By serial number.
+    Serial(String),
+    /// By world wide name.
+    Wwn(String),
+    /// By device node.
+    Device(PathBuf),
+}
+
+/// What happens with the space of a bigger disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grow {
+    /// The root volume and its filesystem grow.
+    #[default]
+    Root,
+    /// The thin pool of the guests grows. Where there is none, the space stays free as with [`Grow::Nothing`].
+    ThinPool,
+    /// The space stays free: in the volume group, or behind the last partition.
+    #[serde(alias = "vg_free")]
+    Nothing,
+    /// Partitions stay as they were: the space stays behind the last one.
+    Untouched,
+}
+
+/// What may be left out of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveOut {
+    /// Swap areas, with the partitions and volumes that carry them. Their lines in fstab are switched off.
+    Swap,
+    /// Thin pools whose volumes all belong to guests. The guests cannot come back until they get another place.
+    GuestPool,
+}
+
+impl std::fmt::Display for LeaveOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            LeaveOut::Swap => "swap",
+            LeaveOut::GuestPool => "the thin pool of the guests",
+        })
+    }
+}
+
+impl Grow {
+    /// All of them, in the order in which they are offered.
+    pub const ALL: [Grow; 4] = [Grow::Root, Grow::ThinPool, Grow::Nothing, Grow::Untouched];
+
+    /// The word for it on command lines and in questions.
+    pub fn word(self) -> &'static str {
+        match self {
+            Grow::Root => "root",
+            Grow::ThinPool => "thin-pool",
+            Grow::Nothing => "vg-free",
+            Grow::Untouched => "untouched",
+        }
+    }
+}
+
+impl FromStr for Grow {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Grow, String> {
+        one_of(word, &Grow::ALL, |grow| grow.word())
+    }
+}
+
+impl LeaveOut {
+    /// All of them.
+    pub const ALL: [LeaveOut; 2] = [LeaveOut::Swap, LeaveOut::GuestPool];
+
+    /// The word for it on command lines.
+    pub fn word(self) -> &'static str {
+        match self {
+            LeaveOut::Swap => "swap",
+            LeaveOut::GuestPool => "guest-pool",
+        }
+    }
+}
+
+impl FromStr for LeaveOut {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<LeaveOut, String> {
+        one_of(word, &LeaveOut::ALL, |what| what.word())
+    }
+}
+
+fn one_of<T: Copy>(word: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {
+    let words = || all.iter().map(|t| name(*t)).collect::<Vec<_>>().join(", ");
+    let found = all.iter().copied().find(|t| name(*t) == word);
+    found.ok_or_else(|| format!("\"{word}\" is none of: {}", words()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_understood_and_others_are_told() {
+        for grow in Grow::ALL {
+            assert_eq!(grow.word().parse(), Ok(grow));
+        }
+        for what in LeaveOut::ALL {
+            assert_eq!(what.word().parse(), Ok(what));
+        }
+        let error = "pool".parse::<Grow>().unwrap_err();
+        assert_eq!(
+            error,
+            "\"pool\" is none of: root, thin-pool, vg-free, untouched"
+        );
+    }
+
+    #[test]
+    fn documents_of_earlier_releases_are_read() {
+        let old = r#"{"disks": {}, "never": [], "grow": "nothing", "blank_only": true}"#;
+        let choices: Choices = serde_json::from_str(old).unwrap();
+        assert_eq!(choices.grow, Grow::Nothing);
+        assert!(choices.leave_out.is_empty());
+        assert_eq!(
+            serde_json::from_str::<Grow>("\"vg_free\"").unwrap(),
+            Grow::Nothing
+        );
+    }
+}
