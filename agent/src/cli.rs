@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use layout::plan::{Grow, LeaveOut};
 
 use crate::compression::Compression;
 use crate::config::Parity;
@@ -381,9 +382,15 @@ pub struct PlanArgs {
     /// Plan for the disks in this file (`lifeboat inventory --json` writes one), not for those of this machine
     #[arg(long, value_name = "FILE")]
     pub inventory: Option<PathBuf>,
-    /// Leave the last volume as large as it was, when the new disk is larger
-    #[arg(long)]
+    /// What takes the space of a larger disk: root, thin-pool, vg-free or untouched
+    #[arg(long, value_name = "WHAT", default_value = "root")]
+    pub grow: Grow,
+    /// Leave all volumes as large as they were, when the new disk is larger: the same as --grow vg-free
+    #[arg(long, conflicts_with = "grow")]
     pub no_grow: bool,
+    /// Do not make this again, so that the rest fits: swap or guest-pool; repeat for both
+    #[arg(long, value_name = "WHAT")]
+    pub leave_out: Vec<LeaveOut>,
 }
 
 /// Options of `lifeboat arm`.
@@ -401,6 +408,12 @@ pub struct ArmArgs {
     /// Where a saved disk is not there any more, let the rescue system choose another one by its size
     #[arg(long)]
     pub any_disk: bool,
+    /// What takes the space of a larger disk: root, thin-pool, vg-free or untouched
+    #[arg(long, value_name = "WHAT", default_value = "root")]
+    pub grow: Grow,
+    /// Do not make this again, so that the rest fits: swap or guest-pool; repeat for both
+    #[arg(long, value_name = "WHAT")]
+    pub leave_out: Vec<LeaveOut>,
     /// What to do after the restore
     #[arg(long, value_enum, default_value_t = Then::Reboot)]
     pub then: Then,

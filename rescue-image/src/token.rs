@@ -3,8 +3,9 @@
 //! `lifeboat/armed.json` is the permission; `lifeboat/armed.cfg` makes the boot menu pass its token on. The permission is
 //! written first and removed first: a menu entry without it restores nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use layout::plan::{Grow, LeaveOut};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -47,6 +48,12 @@ pub struct Armed {
     pub then: Then,
     /// RFC 3339 UTC; not honoured later than this.
     pub expires: Option<String>,
+    /// What happens with the space of a bigger disk.
+    #[serde(default)]
+    pub grow: Grow,
+    /// What is not made again.
+    #[serde(default)]
+    pub leave_out: BTreeSet<LeaveOut>,
 }
 
 /// Arms the medium: the next boot restores without asking.

@@ -49,6 +49,8 @@ pub fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<Outcome> {
         expires: Some(values::rfc3339(
             values::now() + args.expires.0 as i64 * 3600,
         )),
+        grow: args.grow,
+        leave_out: args.leave_out.iter().copied().collect(),
     };
     token::arm(&stick, &armed).with_context(|| format!("cannot arm {}", args.on.display()))?;
     context.out.summary(&armed, || text(args, &armed, &saved))?;
@@ -132,6 +134,9 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
     }
     if armed.disks.is_empty() {
         out.push_str("erases the disk that fits; with none or several that fit, nothing is done\n");
+    }
+    for what in &armed.leave_out {
+        out.push_str(&format!("leaves out {what}\n"));
     }
     out.push_str(&format!(
         "`lifeboat disarm --on {}` takes it back.\n",

@@ -33,9 +33,9 @@ pub fn run(context: &Context, args: &PlanArgs) -> anyhow::Result<Outcome> {
         grow: if args.no_grow {
             Grow::Nothing
         } else {
-            Grow::Root
+            args.grow
         },
-        leave_out: Default::default(),
+        leave_out: args.leave_out.iter().copied().collect(),
         blank_only: false,
     };
     let plan = plan(&saved, &inventory, &choices).map_err(|error| match error {

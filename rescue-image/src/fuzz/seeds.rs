@@ -110,6 +110,8 @@ pub(crate) fn armed() -> Armed {
         disks: BTreeMap::from([("disk:1".into(), "SERIAL".into())]),
         then: Then::PowerOff,
         expires: None,
+        grow: layout::plan::Grow::Root,
+        leave_out: Default::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bundle::crypt::{KeyFile, KeyRing, Secret};
 use clap::{Parser, Subcommand};
-use layout::plan::{Grow, Plan};
+use layout::plan::{Grow, LeaveOut, Plan};
 use layout::system::Host;
 
 use super::bundles::{Found, Search};
@@ -103,9 +103,15 @@ enum Command {
         /// Saved disk and the serial or device that takes its place
         #[arg(long, value_name = "SAVED=SERIAL")]
         disk: Vec<String>,
-        /// Leave the last volume as large as it was, when the new disk is larger
-        #[arg(long)]
+        /// What takes the space of a larger disk: root, thin-pool, vg-free or untouched
+        #[arg(long, value_name = "WHAT", default_value = "root")]
+        grow: Grow,
+        /// Leave all volumes as large as they were, when the new disk is larger: the same as --grow vg-free
+        #[arg(long, conflicts_with = "grow")]
         no_grow: bool,
+        /// Do not make this again, so that the rest fits: swap or guest-pool; repeat for both
+        #[arg(long, value_name = "WHAT")]
+        leave_out: Vec<LeaveOut>,
         /// Files that are damaged in every bundle may be missing
         #[arg(long)]
         accept_loss: bool,
@@ -190,7 +196,9 @@ fn run(command: Command) -> Result<u8> {
             plan_only,
             yes_erase,
             disk,
+            grow,
             no_grow,
+            leave_out,
             accept_loss,
             root,
             log_dir,
@@ -198,9 +206,8 @@ fn run(command: Command) -> Result<u8> {
         } => {
             let mut request = Request::new(snapshot);
             request.choices.disks = unattended::choices(&assignments(&disk)?);
-            if no_grow {
-                request.choices.grow = Grow::Nothing;
-            }
+            request.choices.grow = if no_grow { Grow::Nothing } else { grow };
+            request.choices.leave_out = leave_out.into_iter().collect();
             request.accept_loss = accept_loss;
             (request.root, request.log_dir) = (root, log_dir);
             let found = found(&from, &keys)?;

@@ -69,6 +69,8 @@ pub fn permission(line: &CommandLine, tokens: &dyn Tokens, now: &str) -> Permiss
 pub fn request(armed: &Armed) -> Request {
     let mut request = Request::new(armed.snapshot.clone());
     request.choices.disks = choices(&armed.disks);
+    request.choices.grow = armed.grow;
+    request.choices.leave_out.clone_from(&armed.leave_out);
     request.choices.blank_only = true;
     request
 }
@@ -125,6 +127,8 @@ pub fn run(
 mod tests {
     use std::cell::Cell;
 
+    use layout::plan::{Grow, LeaveOut};
+
     use super::*;
 
     struct Esp(Option<Armed>, Cell<bool>);
@@ -147,7 +151,17 @@ mod tests {
             disks: BTreeMap::new(),
             then: Then::PowerOff,
             expires: expires.map(str::to_owned),
+            grow: Grow::ThinPool,
+            leave_out: [LeaveOut::Swap].into(),
         }
+    }
+
+    #[test]
+    fn the_token_decides_where_space_goes() {
+        let request = request(&armed("f00d", None));
+        assert_eq!(request.choices.grow, Grow::ThinPool);
+        assert_eq!(request.choices.leave_out, [LeaveOut::Swap].into());
+        assert!(request.choices.blank_only);
     }
 
     fn ask(line: &str, on_stick: Option<Armed>) -> Permission {

@@ -1,11 +1,11 @@
 //! Layout files: a saved layout, the disks of the machine that it is restored on, and what must come of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use layout::model::Layout;
-use layout::plan::Grow;
+use layout::plan::{Grow, LeaveOut};
 use serde::{Deserialize, Serialize};
 
 /// A layout file.
@@ -21,6 +21,9 @@ pub struct Case {
     /// What happens with the space of a bigger disk.
     #[serde(default)]
     pub grow: Grow,
+    /// What is not made again.
+    #[serde(default)]
+    pub leave_out: BTreeSet<LeaveOut>,
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,

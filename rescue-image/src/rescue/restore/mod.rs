@@ -20,7 +20,7 @@ use layout::apply::ApplyError;
 use layout::diff::Difference;
 use layout::inventory::Inventory;
 use layout::model::Layout;
-use layout::plan::{Choices, Plan, PlanError};
+use layout::plan::{Choices, LeaveOut, Plan, PlanError};
 
 use super::events::{Announce, Line};
 use content::{Losses, StoreContent};
@@ -85,6 +85,8 @@ pub enum Stop {
         reason: String,
         /// How much too small the disk is.
         missing_bytes: Option<u64>,
+        /// What can be left out so that it is big enough.
+        without: Vec<LeaveOut>,
     },
     /// Data that it needs are damaged in every attached store; no disk was written to.
     #[error(
@@ -128,6 +130,7 @@ impl Stop {
         Self::Refused {
             reason: reason.to_string(),
             missing_bytes: None,
+            without: Vec::new(),
         }
     }
 
@@ -147,6 +150,7 @@ impl Stop {
             Self::Refused {
                 reason,
                 missing_bytes,
+                ..
             } => {
                 let mut line = Line::new("refused").with("reason", reason);
                 if let Some(missing) = missing_bytes {
@@ -177,13 +181,16 @@ impl Stop {
 
 impl From<PlanError> for Stop {
     fn from(error: PlanError) -> Self {
-        let missing_bytes = match &error {
-            PlanError::TooSmall { missing, .. } => Some(missing.get()),
-            _ => None,
+        let (missing_bytes, without) = match &error {
+            PlanError::TooSmall {
+                missing, without, ..
+            } => (Some(missing.get()), without.clone()),
+            _ => (None, Vec::new()),
         };
         Self::Refused {
             reason: error.to_string(),
             missing_bytes,
+            without,
         }
     }
 }

@@ -43,7 +43,18 @@ pub fn show(
             false
         }
     };
-    let answer = if possible {
+    let without = match &outcome {
+        Err(Stop::Refused { without, .. }) => without.clone(),
+        _ => Vec::new(),
+    };
+    let answer = if !without.is_empty() {
+        words(
+            terminal,
+            "Assign disks by hand",
+            &["change", "leave-out", "back"],
+            "back",
+        )?
+    } else if possible {
         words(
             terminal,
             "Use these disks",
@@ -63,12 +74,17 @@ pub fn show(
             answers.prepared = Some(prepared);
             Ok(Screen::Plan)
         }
+        ("leave-out", _) => {
+            answers.leave_out.extend(without);
+            Ok(Screen::Disks)
+        }
         ("change", _) => {
             change(answers, &saved, &inventory, &media, terminal)?;
             Ok(Screen::Disks)
         }
         _ => {
             answers.disks.clear();
+            answers.leave_out.clear();
             Ok(Screen::Action)
         }
     }

@@ -12,7 +12,9 @@
 //! | [`disks`] | `Use these disks (yes, change, back) [yes]: ` | |
 //! | | `Saved disk to assign [1]: ` | a number, only where there are several |
 //! | | `Number of the disk to erase for it: ` | a number, or `b` |
-//! | [`plan`] | `Go on with this plan (yes, back) [yes]: ` | |
+//! | | `Assign disks by hand (change, back) [back]: ` | where there is no plan; with `leave-out` where that makes one possible |
+//! | [`plan`] | `Go on with this plan (yes, back) [yes]: ` | with `space` on a bigger disk |
+//! | | `Space of the bigger disk goes to (root, thin-pool, vg-free, untouched) [root]: ` | |
 //! | [`check`] | `Restore without these files (accept, back) [back]: ` | only when data are damaged |
 //! | [`confirm`] | `Serial number of /dev/sda, to erase it: ` | the serial number, or `back` |
 //! | | `ERASE and the device name, to erase /dev/sda: ` | where there is none: `ERASE /dev/sda` or `ERASE sda` |
@@ -34,12 +36,12 @@ pub mod terminal;
 pub mod work;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bundle::verify::VerifyReport;
 use layout::model::NodeId;
-use layout::plan::{Choices, DiskChoice};
+use layout::plan::{Choices, DiskChoice, Grow, LeaveOut};
 
 use super::bundles::Point;
 use super::restore::{Outcome, Prepared, Request, Stop};
@@ -95,6 +97,10 @@ pub struct Answers {
     pub point: Option<Point>,
     /// Disks that were assigned by hand.
     pub disks: BTreeMap<NodeId, DiskChoice>,
+    /// What takes the space of a bigger disk.
+    pub grow: Grow,
+    /// What is not made again, so that the rest fits.
+    pub leave_out: BTreeSet<LeaveOut>,
     /// The damaged files may be missing.
     pub accept_loss: bool,
     /// The plan that was agreed to.
@@ -112,6 +118,8 @@ impl Answers {
         let mut request = Request::new(point.header.id.to_string());
         request.choices = Choices {
             disks: self.disks.clone(),
+            grow: self.grow,
+            leave_out: self.leave_out.clone(),
             ..Choices::default()
         };
         request.accept_loss = self.accept_loss;
@@ -138,7 +146,7 @@ pub fn run(world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<(), Gon
             Screen::Points => points::show(&mut answers, world, terminal)?,
             Screen::Action => action::show(&answers, terminal)?,
             Screen::Disks => disks::show(&mut answers, world, terminal)?,
-            Screen::Plan => plan::show(&answers, terminal)?,
+            Screen::Plan => plan::show(&mut answers, terminal)?,
             Screen::Check => check::show(&mut answers, world, terminal)?,
             Screen::Confirm => confirm::show(&answers, terminal)?,
             Screen::Work => work::show(&mut answers, world, terminal),

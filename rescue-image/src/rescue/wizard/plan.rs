@@ -1,10 +1,13 @@
 //! Look at the plan.
 
+use layout::plan::Grow;
+
 use super::terminal::{Gone, Terminal, words};
 use super::{Answers, Screen};
+use crate::rescue::restore::Prepared;
 
 /// Shows the whole plan: what is kept, changed, erased and fenced, the sizes, the steps.
-pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
+pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
     let Some(prepared) = &answers.prepared else {
         return Ok(Screen::Disks);
     };
@@ -17,10 +20,33 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
         ));
     }
     terminal.say("\nNothing has been written yet. Next, all that the restore needs is read once.");
-    Ok(
-        match words(terminal, "Go on with this plan", &["yes", "back"], "yes")? {
-            "yes" => Screen::Check,
-            _ => Screen::Disks,
-        },
-    )
+    let offers: &[&str] = if has_bigger_disk(prepared) {
+        &["yes", "space", "back"]
+    } else {
+        &["yes", "back"]
+    };
+    match words(terminal, "Go on with this plan", offers, "yes")? {
+        "yes" => Ok(Screen::Check),
+        "space" => {
+            let all = Grow::ALL.map(Grow::word);
+            let question = "Space of the bigger disk goes to";
+            let word = words(terminal, question, &all, answers.grow.word())?;
+            if let Ok(grow) = word.parse() {
+                answers.grow = grow;
+            }
+            // The plan is made anew, and shown again.
+            Ok(Screen::Disks)
+        }
+        _ => Ok(Screen::Disks),
+    }
+}
+
+fn has_bigger_disk(prepared: &Prepared) -> bool {
+    prepared.plan.disks.iter().any(|assigned| {
+        let saved = prepared
+            .saved
+            .disks()
+            .find(|(id, _)| **id == assigned.saved);
+        saved.is_some_and(|(_, disk)| assigned.identity.size > disk.size)
+    })
 }

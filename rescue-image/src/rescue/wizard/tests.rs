@@ -172,7 +172,7 @@ impl World for Test {
 const POINT: (&str, &str) = ("Restore point [1]: ", "");
 const ACTION: (&str, &str) = ("What to do [1]: ", "");
 const DISKS: (&str, &str) = ("Use these disks (yes, change, back) [yes]: ", "");
-const PLAN: (&str, &str) = ("Go on with this plan (yes, back) [yes]: ", "");
+const PLAN: (&str, &str) = ("Go on with this plan (yes, space, back) [yes]: ", "");
 const SERIAL: &str = "Serial number of /dev/sdb, to erase it: ";
 
 #[test]
@@ -189,7 +189,7 @@ fn up_to_the_confirmation_and_back_writes_nothing() {
         (SERIAL, "WRONG"),
         (SERIAL, "new-1"),
         (SERIAL, "back"),
-        ("Go on with this plan (yes, back) [yes]: ", "back"),
+        ("Go on with this plan (yes, space, back) [yes]: ", "back"),
         ("Use these disks (yes, change, back) [yes]: ", "b"),
         ("What to do [1]: ", "6"),
     ]);
@@ -266,7 +266,7 @@ fn a_disk_without_a_serial_is_confirmed_by_name() {
         (question, "ERASE /dev/sdc"),
         (question, ""),
         // Three wrong answers lead back to the plan.
-        ("Go on with this plan (yes, back) [yes]: ", "back"),
+        ("Go on with this plan (yes, space, back) [yes]: ", "back"),
     ]);
     assert!(run(&mut world, &mut script).is_err(), "no answers left");
     assert!(!world.fake.wrote());
@@ -320,6 +320,28 @@ fn damage_needs_the_word_accept() {
     ]);
     assert!(run(&mut world, &mut script).is_err(), "no answers left");
     assert!(script.shown.contains("THIS ERASES"));
+}
+
+#[test]
+fn the_space_of_a_bigger_disk_goes_where_it_is_said() {
+    let mut world = Test::new(Fake::good());
+    let space = "Space of the bigger disk goes to (root, thin-pool, vg-free, untouched) [root]: ";
+    let mut script = Script::new(&[
+        POINT,
+        ACTION,
+        DISKS,
+        (PLAN.0, "space"),
+        (space, "untouched"),
+        DISKS,
+        (PLAN.0, "back"),
+        (DISKS.0, "back"),
+        ("What to do [1]: ", "6"),
+    ]);
+    run(&mut world, &mut script).expect("powered off");
+    let plans: Vec<&str> = script.shown.split("WILL BE ERASED").collect();
+    assert_eq!(plans.len(), 3, "{}", script.shown);
+    assert!(plans[1].contains("partition 1: "), "{}", plans[1]);
+    assert!(!plans[2].contains("partition 1: "), "{}", plans[2]);
 }
 
 #[test]
@@ -417,7 +439,7 @@ fn texts_are_plain_and_fit_the_screen() {
         DISKS,
         PLAN,
         (SERIAL, "back"),
-        ("Go on with this plan (yes, back) [yes]: ", "b"),
+        ("Go on with this plan (yes, space, back) [yes]: ", "b"),
     ]);
     assert!(run(&mut world, &mut script).is_err(), "no answers left");
     assert!(script.shown.is_ascii());

@@ -205,10 +205,29 @@ fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>
                 let kernel = text(&["dmsetup", "status", "--target", "thin-pool"])?;
                 has(&kernel, "rw", "the kernel's view of the pool")?;
             }
-            Step::MakeExt4 { device, fs, .. } => {
+            Step::MakeExt4 { device, fs, fill } => {
                 signed(device, &fs.fstype, &fs.uuid, fs.label.as_deref())?;
                 tool(&["e2fsck", "-f", "-n", &device.to_string_lossy()])?;
                 let header = text(&["dumpe2fs", "-h", &device.to_string_lossy()])?;
+                let number = |name: &str| {
+                    let line = header.lines().find_map(|l| l.strip_prefix(name));
+                    line.and_then(|l| l.trim().parse::<u64>().ok())
+                        .with_context(|| format!("no {name}"))
+                };
+                let size = number("Block count:")? * fs.block_size.0;
+                // mke2fs drops a last group that is too short for its own metadata.
+                let drop = 8 * fs.block_size.0 * fs.block_size.0;
+                ensure!(
+                    *fill || (size <= fs.size.0 && size + drop > fs.size.0),
+                    "{} has {size} bytes, planned were {}",
+                    device.display(),
+                    fs.size.0
+                );
+                ensure!(
+                    *fill || number("Inode count:")? >= fs.inodes,
+                    "{} has too few inodes",
+                    device.display()
+                );
                 let line = header
                     .lines()
                     .find_map(|l| l.strip_prefix("Filesystem features:"))
@@ -230,6 +249,7 @@ fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>
                 signed(device, "vfat", &fs.uuid, fs.label.as_deref())?;
                 tool(&["fsck.vfat", "-n", &device.to_string_lossy()])?;
             }
+            Step::UpdateFstab { switch_off, .. } => active_lines(plan, switch_off)?,
             Step::MakeSwap {
                 device,
                 uuid,
@@ -240,6 +260,38 @@ fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>
         }
     }
     files(saved, plan)
+}
+
+/// No line of fstab names what was left out, and each such line is still there as a comment.
+fn active_lines(plan: &Plan, left_out: &[String]) -> Result<()> {
+    let root = plan.steps.iter().find_map(|s| match s {
+        Step::Mount {
+            device,
+            fstype,
+            mount_point,
+        } if mount_point == Path::new("/") => Some((device, fstype)),
+        _ => None,
+    });
+    let Some((device, fstype)) = root.filter(|_| !left_out.is_empty()) else {
+        return Ok(());
+    };
+    mount(
+        Some(device),
+        "/run/look",
+        Some(fstype.as_str()),
+        MsFlags::MS_RDONLY,
+        None::<&str>,
+    )?;
+    let text = std::fs::read_to_string("/run/look/etc/fstab");
+    umount("/run/look")?;
+    let text = text.context("fstab")?;
+    for spec in left_out {
+        ensure!(
+            !text.lines().any(|l| l.starts_with(spec.as_str())) && text.contains(spec.as_str()),
+            "fstab still has {spec}, or lost its line: {text}"
+        );
+    }
+    Ok(())
 }
 
 fn files(saved: &Layout, plan: &Plan) -> Result<()> {

@@ -107,6 +107,7 @@ pub fn run() -> Result<()> {
             .map(|(id, device)| (NodeId::new(id), DiskChoice::Device(device.clone())))
             .collect(),
         grow: case.grow,
+        leave_out: case.leave_out.clone(),
         ..Choices::default()
     };
     let present = inventory(&Host)?;
