@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Layout, Node, NodeId, types};
+use crate::model::{Layout, Node, NodeId, Segments, types};
 
 /// Draws the layout: disks, what is on them, where it is mounted, how the machine boots.
 pub fn tree(layout: &Layout) -> String {
@@ -147,7 +147,16 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
         }
         Node::PhysicalVolume(pv) => format!("LVM physical volume, {}", pv.size),
         Node::VolumeGroup(vg) => format!("volume group {}, {} free", vg.name, vg.free),
-        Node::LogicalVolume(lv) => format!("{}, {}", lv.device.display(), lv.size),
+        Node::LogicalVolume(lv) => {
+            let kind = if lv.segments == Segments::Linear {
+                String::new()
+            } else {
+                format!(", {}", lv.segments)
+            };
+            let cache = lv.cache.as_ref().map(|c| format!(", cache {}", c.name));
+            let cache = cache.unwrap_or_default();
+            format!("{}, {}{kind}{cache}", lv.device.display(), lv.size)
+        }
         Node::ThinPool(pool) => {
             format!(
                 "thin pool {}, {}, chunks of {}, metadata {}",

@@ -8,6 +8,7 @@ pub(crate) mod gpt;
 mod journal;
 mod lvm;
 mod mount;
+mod thin;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -281,14 +282,15 @@ impl Executor<'_> {
                 extent_size,
                 tags,
             } => self.vg_create(name, devices, *extent_size, tags),
-            Step::LvCreate {
-                vg,
-                name,
-                size,
-                tags,
-                ..
-            } => self.lv_create(vg, name, *size, tags),
+            Step::LvCreate { .. } => self.lv_create(step),
             Step::ThinPoolCreate { .. } => self.thin_pool(step),
+            Step::CacheCreate { vg, cache, pvs } => self.cache_create(vg, cache, pvs),
+            Step::CacheAttach { vg, volume, cache } => self.cache_attach(vg, volume, cache),
+            Step::VgSettings {
+                name,
+                settings,
+                pvs,
+            } => self.vg_settings(name, settings, pvs),
             Step::MakeExt4 { device, fs, fill } => self.make_ext4(device, fs, *fill),
             Step::MakeXfs { device, fs, fill } => self.make_xfs(device, fs, *fill),
             Step::MakeVfat { device, fs } => self.make_vfat(device, fs),

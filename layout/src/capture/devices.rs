@@ -144,6 +144,31 @@ impl<'a> Devices<'a> {
             .unwrap_or_default()
     }
 
+    /// These disks with their partitions, and what lies on them except for LVM's own.
+    pub fn stack(&self, disks: &[PathBuf]) -> Vec<PathBuf> {
+        let mut found: Vec<&BlockDevice> = self
+            .list
+            .iter()
+            .filter(|d| disks.contains(&d.node))
+            .collect();
+        let mut at = 0;
+        while let Some(device) = found.get(at).copied() {
+            at += 1;
+            let holders = self.holders(device);
+            let above = self.list.iter().filter(|d| {
+                let lvm = self
+                    .sysfs(d, "dm/uuid")
+                    .is_some_and(|uuid| uuid.starts_with("LVM-"));
+                d.parent.as_ref() == Some(&device.name) || (holders.contains(&d.name) && !lvm)
+            });
+            let new: Vec<&BlockDevice> = above
+                .filter(|d| !found.iter().any(|f| f.name == d.name))
+                .collect();
+            found.extend(new);
+        }
+        found.into_iter().map(|d| d.node.clone()).collect()
+    }
+
     /// Devices that this one lies on, by kernel name.
     pub fn slaves(&self, device: &BlockDevice) -> Vec<String> {
         self.sys

@@ -1,6 +1,7 @@
 //! LVM through `pvs`, `vgs` and `lvs`, whose JSON is tolerated with empty and unknown fields.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -36,6 +37,17 @@ impl Row {
         let bytes = (u128::from(whole.0) * parts).div_ceil(10_000);
         Some(Bytes(u64::try_from(bytes).unwrap_or(whole.0)).min(whole))
     }
+    /// Whether a field that is a word or nothing, or 1 or 0, has the word.
+    pub fn is_set(&self, field: &str) -> bool {
+        self.is_set_or(field, false)
+    }
+    /// As [`Row::is_set`], with an answer for when LVM does not know the field.
+    pub fn is_set_or(&self, field: &str, unknown: bool) -> bool {
+        match self.0.get(field).map(String::as_str) {
+            None | Some("unknown") => unknown,
+            Some(text) => !matches!(text, "" | "0" | "-1"),
+        }
+    }
     pub fn tags(&self, field: &str) -> Vec<String> {
         let mut tags: Vec<String> = self
             .text(field)
@@ -48,42 +60,103 @@ impl Row {
     }
 }
 
-const PV_FIELDS: &str = "pv_name,pv_uuid,vg_name,vg_uuid,pe_start,pv_size,pv_free,dev_size";
-const VG_FIELDS: &str = "vg_name,vg_uuid,vg_extent_size,vg_free,vg_tags,vg_missing_pv_count";
+const PV_FIELDS: &str = "pv_name,pv_uuid,vg_name,vg_uuid,pe_start,pv_size,pv_free,dev_size,pv_tags,pv_allocatable,pv_in_use,pv_missing";
+const VG_FIELDS: &str = "vg_name,vg_uuid,vg_extent_size,vg_free,vg_tags,vg_missing_pv_count,vg_allocation_policy,max_lv,max_pv,\
+                         vg_exported,vg_clustered,vg_shared,vg_systemid,vg_profile";
 const LV_FIELDS: &str = "vg_name,vg_uuid,lv_name,lv_uuid,lv_size,lv_attr,segtype,lv_tags,pool_lv,chunk_size,lv_metadata_size,zero,\
-                         discards,lv_active,lv_permissions,data_percent";
+                         discards,lv_active,lv_permissions,stripes,stripe_size,region_size,data_copies,devices,metadata_devices,\
+                         mirror_log,origin,data_lv,metadata_lv,lv_allocation_policy,lv_read_ahead,lv_skip_activation,lv_when_full,\
+                         lv_fixed_minor,lv_profile,cache_mode,cache_policy,seg_start,data_percent";
+/// Fields that LVM before 2.03.12 does not know; it refuses the whole report for one of them.
+const NEWER: [(&str, &str); 2] = [("vg", "vg_autoactivation"), ("lv", "lv_autoactivation")];
 
 /// Guests' volumes may hold LVM of their own: what is inside logical volumes is never looked at.
 const NEVER_INSIDE: &str = "devices/scan_lvs=0";
 
 /// Asks LVM. Empty when it is not installed.
 pub(crate) fn report(sys: &dyn System) -> Result<Report, CaptureError> {
-    let ask =
-        |program: &str, key: &str, fields: &str, all: bool| -> Result<Vec<Row>, CaptureError> {
-            let mut command = Cmd::new(program).args([
-                "--reportformat",
-                "json",
-                "--units",
-                "b",
-                "--nosuffix",
-                "--config",
-                NEVER_INSIDE,
-            ]);
-            if all {
-                command = command.arg("-a");
+    report_on(sys, None)
+}
+
+/// Asks LVM, which sees these devices only: what groups on others say of the same names and UUIDs does not come in
+/// between.
+pub(crate) fn report_on(
+    sys: &dyn System,
+    devices: Option<&[PathBuf]>,
+) -> Result<Report, CaptureError> {
+    type Asked = Result<Vec<Row>, String>;
+    let run = |program: &str, key: &str, fields: &str| -> Result<Asked, CaptureError> {
+        let mut command = Cmd::new(program).args([
+            "--reportformat",
+            "json",
+            "--units",
+            "b",
+            "--nosuffix",
+            "--config",
+            NEVER_INSIDE,
+        ]);
+        for device in devices.unwrap_or_default() {
+            command = command.arg("--devices").path(device);
+        }
+        if key == "lv" {
+            command = command.arg("-a");
+        }
+        // Status 5: some group is incomplete and the rest is reported, or the whole command failed.
+        match sys.run(&command.args(["-o", fields]).accept(5)) {
+            Ok(output) => {
+                let text = output.text();
+                let rows =
+                    parse(&text, key).map_err(|reason| CaptureError::parse(program, reason))?;
+                if output.status == 0 || answers(&text, key) {
+                    return Ok(Ok(rows));
+                }
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+                Ok(Err(last.unwrap_or("it failed and says nothing").to_owned()))
             }
-            // Status 5: some group is incomplete, the rest is reported.
-            match sys.run(&command.args(["-o", fields]).accept(5)) {
-                Ok(output) => parse(&output.text(), key)
-                    .map_err(|reason| CaptureError::parse(program, reason)),
-                Err(SystemError::Start { .. }) => Ok(Vec::new()),
-                Err(error) => Err(error.into()),
+            Err(SystemError::Start { .. }) => Ok(Ok(Vec::new())),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let ask = |program: &str, key: &str, fields: &str| -> Result<Vec<Row>, CaptureError> {
+        for (_, newer) in NEWER.iter().filter(|(of, _)| *of == key) {
+            if let Ok(rows) = run(program, key, &format!("{fields},{newer}"))? {
+                return Ok(rows);
             }
-        };
+        }
+        run(program, key, fields)?.map_err(|said| CaptureError::parse(program, said))
+    };
     Ok(Report {
-        pvs: ask("pvs", "pv", PV_FIELDS, false)?,
-        vgs: ask("vgs", "vg", VG_FIELDS, false)?,
-        lvs: ask("lvs", "lv", LV_FIELDS, true)?,
+        pvs: ask("pvs", "pv", PV_FIELDS)?,
+        vgs: ask("vgs", "vg", VG_FIELDS)?,
+        lvs: ask("lvs", "lv", LV_FIELDS)?,
+    })
+}
+
+/// The command line of a report, as recordings have it.
+#[cfg(test)]
+pub(crate) fn line(key: &str) -> String {
+    let (all, fields) = match key {
+        "pv" => ("", PV_FIELDS),
+        "vg" => ("", VG_FIELDS),
+        _ => (" -a", LV_FIELDS),
+    };
+    let newer = NEWER.iter().find(|(of, _)| *of == key);
+    let newer = newer
+        .map(|(_, field)| format!(",{field}"))
+        .unwrap_or_default();
+    format!(
+        "{key}s --reportformat json --units b --nosuffix --config {NEVER_INSIDE}{all} -o {fields}{newer}"
+    )
+}
+
+/// Whether a report has a list of what was asked for, be it empty.
+fn answers(text: &str, key: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|value| {
+        value
+            .get("report")
+            .and_then(Value::as_array)
+            .is_some_and(|reports| reports.iter().any(|r| r.get(key).is_some()))
     })
 }
 
@@ -123,6 +196,22 @@ pub(crate) fn parse(text: &str, key: &str) -> Result<Vec<Row>, String> {
         })
         .collect())
 }
+
+/// An allocation policy (lvm(8)); `None` when it is the usual one.
+pub(crate) fn policy(row: &Row, field: &str, usual: &str) -> Option<String> {
+    let policy = row.text(field);
+    (policy != usual && POLICIES.contains(&policy)).then(|| policy.to_owned())
+}
+
+/// The allocation policies of lvm(8).
+pub(crate) const POLICIES: [&str; 6] = [
+    "contiguous",
+    "cling",
+    "cling_by_tags",
+    "normal",
+    "anywhere",
+    "inherit",
+];
 
 /// Whether a volume belongs to a guest: Proxmox's names `vm-<id>-...`, `base-<id>-...`, `snap_vm-<id>-...`
 /// (pve-storage: src/PVE/Storage/LVMPlugin.pm).

@@ -8,6 +8,8 @@ pub(crate) mod gpt;
 pub(crate) mod lvm;
 pub(crate) mod mount;
 pub(crate) mod mounts;
+pub(crate) mod segments;
+mod volume;
 pub(crate) mod volumes;
 
 pub use gpt::check_gpt_entries;
@@ -67,7 +69,7 @@ pub fn capture_at(
         sys,
         root,
         mounted: mount::mounted(sys, root)?,
-        lvm: lvm::report(sys)?,
+        lvm: lvm::report_on(sys, only.map(|only| devices.stack(only)).as_deref())?,
         devices: &devices,
         layout: Layout::new(boot::firmware(sys)),
     };

@@ -163,6 +163,7 @@ impl Capture<'_> {
 pub(crate) fn is_fragile(entry: &FstabEntry) -> bool {
     let spec = entry.spec.as_str();
     if let Some(rest) = spec.strip_prefix("/dev/disk/") {
+        // by-id has serial numbers, and UUIDs that LVM gives anew (dm-uuid-LVM-<group><volume>).
         return rest.starts_with("by-id/")
             || rest.starts_with("by-path/")
             || rest.starts_with("by-diskseq/");
@@ -172,7 +173,42 @@ pub(crate) fn is_fragile(entry: &FstabEntry) -> bool {
     };
     // Kernel names of disks and partitions; `/dev/<vg>/<lv>` and `/dev/mapper/...` keep their meaning.
     !name.contains('/')
-        && ["sd", "hd", "vd", "xvd", "nvme", "mmcblk", "ubd"]
+        && ["sd", "hd", "vd", "xvd", "nvme", "mmcblk", "ubd", "dm-"]
             .iter()
             .any(|kind| name.starts_with(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_another_disk_or_group_does_not_have_are_fragile() {
+        let fragile = |spec: &str| {
+            is_fragile(&FstabEntry {
+                spec: spec.to_owned(),
+                file: "/".to_owned(),
+                fstype: "ext4".to_owned(),
+                options: Vec::new(),
+                freq: 0,
+                passno: 1,
+            })
+        };
+        for spec in [
+            "/dev/sda3",
+            "/dev/dm-0",
+            "/dev/disk/by-id/ata-DISK_123-part3",
+            "/dev/disk/by-id/dm-uuid-LVM-ab3fCaCPlXcs2RqdJBEJOdxEXyRNdCDXGVQc32z0nHwnQIOrxxE7cc1T9oCzHAG8",
+        ] {
+            assert!(fragile(spec), "{spec}");
+        }
+        for spec in [
+            "/dev/pve/root",
+            "/dev/mapper/pve-root",
+            "UUID=ab-cd",
+            "/dev/disk/by-uuid/ab-cd",
+        ] {
+            assert!(!fragile(spec), "{spec}");
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! Volume groups and their volumes; other device-mapper devices and arrays.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::lvm::{Row, is_guest_volume};
+use super::lvm::{Row, is_guest_volume, policy};
+use super::segments::Volumes;
 use super::{Capture, CaptureError};
 use crate::model::{
-    LogicalVolume, Node, NodeId, PhysicalVolume, ThinPool, ThinVolume, Unsupported, VolumeGroup,
+    GroupSettings, Node, NodeId, PhysicalVolume, ThinVolume, Unsupported, VolumeGroup,
 };
 use crate::system::BlockDevice;
 
@@ -39,8 +40,19 @@ impl Capture<'_> {
                 uuid: row.text("pv_uuid").to_owned(),
                 pe_start: row.bytes("pe_start"),
                 size: row.bytes("pv_size"),
+                tags: row.tags("pv_tags"),
+                // Outside of groups there is nothing to allocate, and LVM says so.
+                allocatable: row.is_set("pv_allocatable") || row.text("vg_name").is_empty(),
             }),
         );
+        let known = |vg: &Row| vg.text("vg_uuid") == row.text("vg_uuid");
+        if row.is_set("pv_in_use") && !self.lvm.vgs.iter().any(known) {
+            self.layout.warnings.push(format!(
+                "{}: LVM does not show the volume group that this physical volume belongs to (it may be that of another \
+                 system, or damaged): the group and what is in it are not restored",
+                device.node.display()
+            ));
+        }
         true
     }
 
@@ -49,14 +61,18 @@ impl Capture<'_> {
         let mut names = BTreeSet::new();
         for vg in self.lvm.vgs.clone() {
             let name = vg.text("vg_name").to_owned();
-            let mut on: Vec<NodeId> = self
+            let pvs: BTreeMap<String, NodeId> = self
                 .lvm
                 .pvs
                 .iter()
-                .filter(|pv| pv.text("vg_uuid") == vg.text("vg_uuid"))
-                .map(|pv| NodeId::pv(pv.text("pv_uuid")))
-                .filter(|id| self.layout.nodes.contains_key(id))
+                .filter(|pv| pv.text("vg_uuid") == vg.text("vg_uuid") && !pv.is_set("pv_missing"))
+                .map(|pv| {
+                    let device = super::segments::bare(pv.text("pv_name"));
+                    (device.to_owned(), NodeId::pv(pv.text("pv_uuid")))
+                })
+                .filter(|(_, id)| self.layout.nodes.contains_key(id))
                 .collect();
+            let mut on: Vec<NodeId> = pvs.values().cloned().collect();
             on.sort();
             if on.is_empty() {
                 // On a zvol, a network disk or another device that is passed over.
@@ -74,6 +90,7 @@ impl Capture<'_> {
                     "volume group {name} lacks a physical volume: a restore makes it smaller"
                 ));
             }
+            self.group_warnings(&name, &vg);
             self.layout.nodes.insert(
                 NodeId::vg(&name),
                 Node::VolumeGroup(VolumeGroup {
@@ -83,15 +100,55 @@ impl Capture<'_> {
                     extent_size: vg.bytes("vg_extent_size"),
                     free: vg.bytes("vg_free"),
                     tags: vg.tags("vg_tags"),
+                    settings: GroupSettings {
+                        allocation: policy(&vg, "vg_allocation_policy", "normal"),
+                        max_volumes: vg.text("max_lv").parse().unwrap_or(0),
+                        max_physical_volumes: vg.text("max_pv").parse().unwrap_or(0),
+                        // Not known before LVM 2.03.12, which activates all.
+                        autoactivation: vg.is_set_or("vg_autoactivation", true),
+                    },
                 }),
             );
-            self.logical_volumes(&name, vg.text("vg_uuid"))?;
+            self.logical_volumes(&name, vg.text("vg_uuid"), &pvs)?;
         }
         Ok(())
     }
 
-    fn logical_volumes(&mut self, vg: &str, vg_uuid: &str) -> Result<(), CaptureError> {
-        // One row per segment: a volume is linear when all of its segments are.
+    /// What of a group's own settings a restore does not bring back.
+    fn group_warnings(&mut self, name: &str, vg: &Row) {
+        let system = vg.text("vg_systemid");
+        let lost = [
+            (
+                vg.is_set("vg_exported"),
+                "it is exported: a restored group is not".to_owned(),
+            ),
+            (
+                vg.is_set("vg_clustered") || vg.is_set("vg_shared"),
+                "it is shared by several hosts: a restored group is this host's alone".to_owned(),
+            ),
+            (
+                !system.is_empty(),
+                format!("its system ID {system} is not kept: any host may use the restored group"),
+            ),
+            (
+                !vg.text("vg_profile").is_empty(),
+                format!("its profile {} is not kept", vg.text("vg_profile")),
+            ),
+        ];
+        for (_, words) in lost.iter().filter(|(so, _)| *so) {
+            self.layout
+                .warnings
+                .push(format!("volume group {name}: {words}"));
+        }
+    }
+
+    fn logical_volumes(
+        &mut self,
+        vg: &str,
+        vg_uuid: &str,
+        pvs: &BTreeMap<String, NodeId>,
+    ) -> Result<(), CaptureError> {
+        // One row per segment.
         let rows: Vec<Row> = self
             .lvm
             .lvs
@@ -99,10 +156,8 @@ impl Capture<'_> {
             .filter(|row| row.text("vg_uuid") == vg_uuid)
             .cloned()
             .collect();
+        let volumes = Volumes { rows: &rows, pvs };
         let mut seen = BTreeSet::new();
-        let spare = rows
-            .iter()
-            .any(|row| row.text("lv_name").contains("_pmspare"));
         let mut thin = Vec::new();
         for row in &rows {
             let name = row.text("lv_name").to_owned();
@@ -110,124 +165,61 @@ impl Capture<'_> {
             if name.starts_with('[') || !seen.insert(row.text("lv_uuid").to_owned()) {
                 continue;
             }
-            let types: BTreeSet<&str> = rows
-                .iter()
-                .filter(|r| r.text("lv_uuid") == row.text("lv_uuid"))
-                .map(|r| r.text("segtype"))
-                .collect();
-            let snapshot = row.text("lv_attr").starts_with(['s', 'S']);
-            let id = NodeId::lv(vg, &name);
-            if types.len() == 1 && types.contains("linear") && !snapshot {
-                self.linear_volume(vg, &name, row)?;
-            } else if types.contains("thin-pool") {
-                self.layout
-                    .nodes
-                    .insert(id, Node::ThinPool(thin_pool(vg, &name, row, spare)));
-            } else if types.contains("thin") {
-                thin.push((id, name, row.clone()));
-            } else {
-                let what = if snapshot {
-                    "LVM snapshot".to_owned()
-                } else {
-                    format!(
-                        "LVM volume of type {}",
-                        types.into_iter().collect::<Vec<_>>().join("+")
-                    )
-                };
-                let meaning = if snapshot {
-                    "snapshots are not restored"
-                } else {
-                    "only linear volumes and thin pools are supported yet: the volume and what is on it are not restored"
-                };
-                self.layout
-                    .warnings
-                    .push(format!("{vg}/{name} ({what}): {meaning}"));
-                self.layout.nodes.insert(
-                    id,
-                    Node::Unsupported(Unsupported {
-                        on: vec![NodeId::vg(vg)],
-                        device: lv_path(vg, &name),
-                        what,
-                        size: row.bytes("lv_size"),
-                        meaning: meaning.to_owned(),
-                    }),
-                );
+            if row.text("lv_attr").starts_with(['s', 'S']) {
+                self.unsupported_volume(vg, row, "LVM snapshot", "snapshots are not restored");
+                continue;
+            }
+            match row.text("segtype") {
+                "thin-pool" => self.thin_pool(vg, &name, row, &volumes),
+                "thin" => thin.push(row.clone()),
+                _ => self.volume(vg, &name, row, &volumes)?,
             }
         }
-        for (id, name, row) in thin {
+        for row in thin {
             let on = NodeId::lv(vg, row.text("pool_lv"));
-            if self.layout.nodes.contains_key(&on) {
+            let name = row.text("lv_name");
+            if !matches!(self.layout.nodes.get(&on), Some(Node::ThinPool(_))) {
+                self.unsupported_volume(
+                    vg,
+                    &row,
+                    "thin volume",
+                    "its pool is not supported: the volume and what is on it are not restored",
+                );
+            } else if is_guest_volume(name) {
                 let volume = ThinVolume {
                     on,
                     vg: vg.to_owned(),
-                    name,
+                    name: name.to_owned(),
                     size: row.bytes("lv_size"),
                 };
-                self.layout.nodes.insert(id, Node::ThinVolume(volume));
-                self.thin_host_filesystem(vg, row.text("lv_name"));
+                self.layout
+                    .nodes
+                    .insert(NodeId::lv(vg, name), Node::ThinVolume(volume));
+            } else if row.text("origin").is_empty() {
+                self.volume(vg, name, &row, &volumes)?;
+            } else {
+                self.unsupported_volume(vg, &row, "thin snapshot", "snapshots are not restored");
             }
         }
         Ok(())
     }
 
-    /// A thin volume that the host itself has mounted is host data, which this version does not restore.
-    fn thin_host_filesystem(&mut self, vg: &str, name: &str) {
-        if is_guest_volume(name) {
-            return;
-        }
-        let path = lv_path(vg, name);
-        let Some(device) = self.devices.by_node(&path) else {
-            return;
-        };
-        if self.mounted.iter().any(|m| {
-            self.devices
-                .by_number(&m.major_minor)
-                .is_some_and(|d| d.name == device.name)
-        }) {
-            self.layout.warnings.push(format!(
-                "{} is a thin volume that the host has mounted: host filesystems on thin volumes are not supported yet, \
-                 it is not restored",
-                path.display()
-            ));
-        }
-    }
-
-    fn linear_volume(&mut self, vg: &str, name: &str, row: &Row) -> Result<(), CaptureError> {
-        let id = NodeId::lv(vg, name);
-        let device = lv_path(vg, name);
-        let active =
-            row.text("lv_active") == "active" || row.text("lv_attr").chars().nth(4) == Some('a');
+    /// Adds a volume that is not restored, with a warning that says so.
+    pub(super) fn unsupported_volume(&mut self, vg: &str, row: &Row, what: &str, meaning: &str) {
+        let name = row.text("lv_name");
+        self.layout
+            .warnings
+            .push(format!("{vg}/{name} ({what}): {meaning}"));
         self.layout.nodes.insert(
-            id.clone(),
-            Node::LogicalVolume(LogicalVolume {
-                on: NodeId::vg(vg),
-                device: device.clone(),
-                name: name.to_owned(),
-                uuid: row.text("lv_uuid").to_owned(),
+            NodeId::lv(vg, name),
+            Node::Unsupported(Unsupported {
+                on: vec![NodeId::vg(vg)],
+                device: lv_path(vg, name),
+                what: what.to_owned(),
                 size: row.bytes("lv_size"),
-                active,
-                writeable: row.text("lv_attr").chars().nth(1) != Some('r'),
-                tags: row.tags("lv_tags"),
+                meaning: meaning.to_owned(),
             }),
         );
-        if is_guest_volume(name) {
-            return Ok(());
-        }
-        match self.devices.by_node(&device).cloned() {
-            Some(block) => {
-                if !self.content(&block, &id)? {
-                    self.layout.warnings.push(format!(
-                        "{}: no filesystem that is known: the volume is made again, its contents are not restored",
-                        device.display()
-                    ));
-                }
-            }
-            None => self.layout.warnings.push(format!(
-                "{} is not active: what is on it is not known and not restored",
-                device.display()
-            )),
-        }
-        Ok(())
     }
 
     /// Warns about device-mapper devices and arrays that are no LVM.
@@ -281,27 +273,4 @@ impl Capture<'_> {
 /// LVM's own link; it keeps its name over reboots.
 pub(crate) fn lv_path(vg: &str, name: &str) -> PathBuf {
     PathBuf::from("/dev").join(vg).join(name)
-}
-
-fn thin_pool(vg: &str, name: &str, row: &Row, spare: bool) -> ThinPool {
-    ThinPool {
-        on: NodeId::vg(vg),
-        name: name.to_owned(),
-        uuid: row.text("lv_uuid").to_owned(),
-        size: row.bytes("lv_size"),
-        used: row.percent_of("data_percent", row.bytes("lv_size")),
-        chunk_size: row.bytes("chunk_size"),
-        metadata_size: row.bytes("lv_metadata_size"),
-        zero: matches!(row.text("zero"), "zero" | "1"),
-        discards: match row.text("discards") {
-            known @ ("ignore" | "nopassdown" | "passdown") => known,
-            // LVM's default, also while the pool is not active and the field is empty.
-            _ => "passdown",
-        }
-        .to_owned(),
-        spare,
-        active: row.text("lv_active") == "active"
-            || row.text("lv_attr").chars().nth(4) == Some('a'),
-        tags: row.tags("lv_tags"),
-    }
 }

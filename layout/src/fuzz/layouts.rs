@@ -111,6 +111,10 @@ fn check(plan: &Plan) {
                 assert_eq!(device.components().count(), 4);
                 assert!(!vg.starts_with('-') && !name.starts_with('-'));
             }
+            Step::CacheAttach { vg, cache, .. } => {
+                assert_eq!(Path::new(vg).join(&cache.name).components().count(), 2);
+                assert!(!cache.name.starts_with('-'));
+            }
             _ => {}
         }
     }

@@ -15,7 +15,10 @@ pub use disk::{Disk, Unsupported};
 pub use fs::{Ext4, Filesystem, Vfat, Xfs};
 pub use gpt::{GptTable, Partition, types};
 pub use id::NodeId;
-pub use lvm::{LogicalVolume, PhysicalVolume, ThinPool, ThinVolume, VolumeGroup};
+pub use lvm::{
+    Cache, GroupSettings, LogicalVolume, PhysicalVolume, Segments, ThinPool, ThinVolume,
+    VolumeGroup, VolumeSettings,
+};
 pub use mount::{FstabEntry, Mount};
 pub use roles::UnknownPartition;
 pub use swap::Swap;
@@ -58,7 +61,7 @@ pub enum Node {
     PhysicalVolume(PhysicalVolume),
     /// An LVM volume group.
     VolumeGroup(VolumeGroup),
-    /// A linear logical volume.
+    /// A logical volume.
     LogicalVolume(LogicalVolume),
     /// A thin pool.
     ThinPool(ThinPool),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Step;
 use super::build::Builder;
 use crate::capture::mounts::is_fragile;
-use crate::model::{Firmware, Node, NodeId};
+use crate::model::{Firmware, Node, NodeId, Segments};
 
 impl Builder<'_> {
     /// fstab, initramfs, boot loaders.
@@ -140,11 +140,24 @@ impl Builder<'_> {
         let mut modules = vec!["part_gpt".to_owned()];
         if let Some(node) = boot.and_then(|m| self.saved.nodes.get(&m.node)) {
             let on = node.on();
-            if on
-                .iter()
-                .any(|on| matches!(self.saved.nodes.get(on), Some(Node::LogicalVolume(_))))
-            {
+            let volume = on.iter().find_map(|on| match self.saved.nodes.get(on) {
+                Some(Node::LogicalVolume(lv)) => Some(lv),
+                _ => None,
+            });
+            if let Some(lv) = volume {
                 modules.push("lvm".to_owned());
+                // GRUB's own recovery of parity (grub: grub-core/disk/raid{5,6}_recover.c).
+                match &lv.segments {
+                    Segments::Raid { level, .. } if level.starts_with("raid6") => {
+                        modules.push("raid6rec".to_owned());
+                    }
+                    Segments::Raid { level, .. }
+                        if level.starts_with("raid4") || level.starts_with("raid5") =>
+                    {
+                        modules.push("raid5rec".to_owned());
+                    }
+                    _ => {}
+                }
             }
             modules.push(
                 if matches!(node, Node::Xfs(_)) {

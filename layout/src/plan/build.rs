@@ -96,6 +96,7 @@ impl<'a> Builder<'a> {
         self.mounts();
         self.boot();
         self.steps.push(Step::Unmount);
+        self.finish_groups()?;
         let vgs = self.groups();
         if !vgs.is_empty() {
             self.steps.push(Step::Deactivate {
@@ -167,7 +168,10 @@ impl<'a> Builder<'a> {
             Some(Node::Partition(part)) => (1, part.number),
             Some(Node::PhysicalVolume(_)) => (2, 0),
             Some(Node::VolumeGroup(_)) => (3, 0),
-            Some(Node::LogicalVolume(_)) => (4, 0),
+            // Volumes with a place of their own come before those that LVM finds one for.
+            Some(Node::LogicalVolume(lv)) if lv.has_place() => (4, 0),
+            Some(Node::ThinPool(pool)) if pool.has_place() => (4, 1),
+            Some(Node::LogicalVolume(_)) => (4, 2),
             Some(Node::ThinPool(_)) => (5, 0),
             Some(Node::ThinVolume(_)) => (6, 0),
             Some(Node::Swap(_)) => (7, 0),

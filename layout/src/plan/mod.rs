@@ -1,5 +1,6 @@
 //! From a saved layout and the machine at hand to ordered, typed steps. Nothing is touched here.
 
+mod allocation;
 mod boot;
 mod build;
 mod choices;
@@ -16,7 +17,7 @@ mod ties;
 
 pub use choices::{Choices, DiskChoice, Grow, LeaveOut};
 pub use error::PlanError;
-pub use step::{PlannedPartition, Step};
+pub use step::{PlannedPartition, PlannedPv, Step};
 
 use std::path::{Path, PathBuf};
 

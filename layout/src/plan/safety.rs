@@ -63,6 +63,13 @@ impl Plan {
                     }
                     made.insert(Path::new("/dev").join(vg).join(name));
                 }
+                Step::CacheCreate { vg, .. }
+                | Step::CacheAttach { vg, .. }
+                | Step::VgSettings { name: vg, .. }
+                    if !groups.contains(vg.as_str()) =>
+                {
+                    return Some(format!("\"{step}\": the plan does not make the group {vg}"));
+                }
                 _ => {}
             }
             if let Some(device) = bad {
@@ -106,6 +113,16 @@ impl Plan {
                 {
                     return forged("logical volume", name);
                 }
+                Step::LvCreate {
+                    pool: Some(pool), ..
+                } if !is_lvm_name(pool) => {
+                    return forged("thin pool", pool);
+                }
+                Step::CacheCreate { cache, .. } | Step::CacheAttach { cache, .. }
+                    if !is_lvm_name(&cache.name) =>
+                {
+                    return forged("cache", &cache.name);
+                }
                 _ => {}
             }
         }
@@ -146,9 +163,13 @@ impl Step {
             | Step::GrubBios { device, .. }
             | Step::EfiBootEntry { device, .. } => vec![device.clone()],
             Step::VgCreate { devices, .. } => devices.clone(),
+            Step::LvCreate { pvs, .. } | Step::CacheCreate { pvs, .. } => pvs.clone(),
+            Step::ThinPoolCreate {
+                pvs, metadata_pvs, ..
+            } => pvs.iter().chain(metadata_pvs).cloned().collect(),
+            Step::VgSettings { pvs, .. } => pvs.iter().map(|pv| pv.device.clone()).collect(),
             Step::Fence { .. }
-            | Step::LvCreate { .. }
-            | Step::ThinPoolCreate { .. }
+            | Step::CacheAttach { .. }
             | Step::RestoreTree { .. }
             | Step::UpdateFstab { .. }
             | Step::UpdateInitramfs { .. }
@@ -167,7 +188,11 @@ impl Step {
             Step::PvCreate { .. }
             | Step::VgCreate { .. }
             | Step::LvCreate { .. }
+            | Step::VgSettings { .. }
+            | Step::CacheCreate { .. }
             | Step::Deactivate { .. } => &["lvm"],
+            Step::CacheAttach { cache, .. } if cache.kind == "cache" => &["lvm", "cache_check"],
+            Step::CacheAttach { .. } => &["lvm"],
             Step::ThinPoolCreate { .. } => &["lvm", "thin_check"],
             Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],
             Step::MakeXfs { .. } => &["mkfs.xfs"],

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Ext4, GptTable, NodeId, Vfat, Xfs};
+use crate::model::{
+    Cache, Ext4, GptTable, GroupSettings, NodeId, Segments, Vfat, VolumeSettings, Xfs,
+};
 use crate::units::{Bytes, Lba, SectorSize};
 
 /// One step. Each is checked, done and verified; doing one again is harmless.
@@ -61,7 +63,7 @@ pub enum Step {
         /// Tags.
         tags: Vec<String>,
     },
-    /// Makes a linear volume.
+    /// Makes a logical volume.
     LvCreate {
         /// Volume group.
         vg: String,
@@ -73,6 +75,14 @@ pub enum Step {
         writeable: bool,
         /// Tags.
         tags: Vec<String>,
+        /// The thin pool of a thin volume.
+        pool: Option<String>,
+        /// How its data lies on physical volumes.
+        segments: Segments,
+        /// The physical volumes; empty: LVM chooses.
+        pvs: Vec<PathBuf>,
+        /// What else is set for it.
+        settings: VolumeSettings,
     },
     /// Makes a thin pool.
     ThinPoolCreate {
@@ -94,6 +104,45 @@ pub enum Step {
         spare: bool,
         /// Tags.
         tags: Vec<String>,
+        /// Whether writes fail at once when the pool is full.
+        error_when_full: bool,
+        /// How its data lies on physical volumes.
+        segments: Segments,
+        /// How its metadata lies on physical volumes.
+        metadata_segments: Segments,
+        /// The physical volumes of its data; empty: LVM chooses.
+        pvs: Vec<PathBuf>,
+        /// The physical volumes of its metadata; empty: LVM chooses.
+        metadata_pvs: Vec<PathBuf>,
+        /// What else is set for it.
+        settings: VolumeSettings,
+    },
+    /// Makes a fast volume, or a cache pool.
+    CacheCreate {
+        /// Volume group.
+        vg: String,
+        /// The cache.
+        cache: Cache,
+        /// Its physical volumes; empty: LVM chooses.
+        pvs: Vec<PathBuf>,
+    },
+    /// Puts a cache in front of a volume.
+    CacheAttach {
+        /// Volume group.
+        vg: String,
+        /// The slow volume.
+        volume: String,
+        /// The cache.
+        cache: Cache,
+    },
+    /// Sets what would have been in the way while the volumes were made.
+    VgSettings {
+        /// Volume group.
+        name: String,
+        /// Its settings.
+        settings: GroupSettings,
+        /// Its physical volumes that have settings of their own.
+        pvs: Vec<PlannedPv>,
     },
     /// Makes an ext2, ext3 or ext4 filesystem.
     MakeExt4 {
@@ -209,6 +258,18 @@ pub enum Step {
     },
 }
 
+/// Settings of a physical volume.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedPv {
+    /// The device.
+    pub device: PathBuf,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// `false`: LVM puts no new volumes on it.
+    pub allocatable: bool,
+}
+
 /// A partition to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -244,6 +305,17 @@ fn list(paths: &[PathBuf]) -> String {
         .join(", ")
 }
 
+/// Says how a volume lies on physical volumes, where that is more than usual.
+fn spread(f: &mut fmt::Formatter<'_>, segments: &Segments, pvs: &[PathBuf]) -> fmt::Result {
+    if *segments != Segments::Linear {
+        write!(f, ", {segments}")?;
+    }
+    if !pvs.is_empty() {
+        write!(f, " on {}", list(pvs))?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -272,11 +344,37 @@ impl fmt::Display for Step {
             Step::VgCreate { name, devices, .. } => {
                 write!(f, "Make volume group {name} on {}", list(devices))
             }
-            Step::LvCreate { vg, name, size, .. } => {
-                write!(f, "Make logical volume {vg}/{name} of {size}")
+            Step::LvCreate {
+                vg,
+                name,
+                size,
+                segments,
+                pvs,
+                ..
+            } => {
+                write!(f, "Make logical volume {vg}/{name} of {size}")?;
+                spread(f, segments, pvs)
             }
-            Step::ThinPoolCreate { vg, name, size, .. } => {
-                write!(f, "Make thin pool {vg}/{name} of {size}")
+            Step::ThinPoolCreate {
+                vg,
+                name,
+                size,
+                segments,
+                pvs,
+                ..
+            } => {
+                write!(f, "Make thin pool {vg}/{name} of {size}")?;
+                spread(f, segments, pvs)
+            }
+            Step::CacheCreate { vg, cache, pvs } => {
+                write!(f, "Make cache {vg}/{} of {}", cache.name, cache.size)?;
+                spread(f, &Segments::Linear, pvs)
+            }
+            Step::CacheAttach { vg, volume, cache } => {
+                write!(f, "Put cache {} in front of {vg}/{volume}", cache.name)
+            }
+            Step::VgSettings { name, .. } => {
+                write!(f, "Set the attributes of volume group {name}")
             }
             Step::MakeExt4 { device, fs, .. } => {
                 write!(

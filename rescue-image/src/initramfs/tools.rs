@@ -148,6 +148,10 @@ pub(crate) const TOOLS: &[Tool] = &[
     optional(&["thin_repair"], "thin-provisioning-tools"),
     optional(&["thin_dump"], "thin-provisioning-tools"),
     optional(&["thin_restore"], "thin-provisioning-tools"),
+    // LVM calls it when a cache is activated.
+    optional(&["cache_check"], "thin-provisioning-tools"),
+    optional(&["cache_repair"], "thin-provisioning-tools"),
+    optional(&["cache_dump"], "thin-provisioning-tools"),
     // File systems.
     required(&["mke2fs"], "e2fsprogs"),
     required(&["mkfs.ext4"], "e2fsprogs"),

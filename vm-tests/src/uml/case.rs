@@ -56,6 +56,9 @@ pub enum Dirt {
     Pve,
     /// A GPT with a partition 3 that holds a volume group called `pve`, as PVE makes it.
     PveInPartition,
+    /// A volume group called `pve` on the whole disk and on the next one, with an active volume on both, and with the UUID
+    /// of a saved physical volume.
+    PveWithNext,
     /// ext4 on the whole disk, and a GPT's backup at its end.
     Ext4AndOldBackup,
 }

@@ -1,7 +1,7 @@
 //! Physical volumes, volume groups and what is in them.
 
 use super::{Fit, STAGES, Sizing, Stage};
-use crate::model::{Node, NodeId, PhysicalVolume, ThinPool, VolumeGroup};
+use crate::model::{Node, NodeId, PhysicalVolume, Segments, ThinPool, VolumeGroup};
 use crate::plan::{Grow, PlanError};
 use crate::units::Bytes;
 
@@ -113,12 +113,14 @@ impl Sizing<'_> {
                 let on = root.map(Node::on).unwrap_or_default();
                 for (volume, node) in self.saved.children(id) {
                     if let (Node::LogicalVolume(lv), true) = (node, on.contains(volume)) {
+                        let extra = room_to_grow(self, fit, vg, &lv.segments, &lv.pvs);
                         fit.sizes.insert(volume.clone(), lv.size.plus(extra));
                     }
                 }
             }
             Grow::ThinPool => {
                 if let Some((volume, pool)) = self.biggest_pool(id) {
+                    let extra = room_to_grow(self, fit, vg, &pool.segments, &pool.pvs);
                     let (size, metadata) = grown_pool(pool, vg.extent_size, extra);
                     fit.sizes.insert(volume.clone(), size);
                     if metadata != pool.metadata_size {
@@ -139,6 +141,34 @@ impl Sizing<'_> {
                 _ => None,
             })
             .max_by_key(|(id, pool)| (pool.size, std::cmp::Reverse(*id)))
+    }
+}
+
+/// How much bigger a volume can get with its physical volumes; none given: with all of the group.
+fn room_to_grow(
+    sizing: &Sizing<'_>,
+    fit: &Fit,
+    vg: &VolumeGroup,
+    segments: &Segments,
+    pvs: &[NodeId],
+) -> Bytes {
+    let more = |id: &NodeId| match sizing.saved.nodes.get(id) {
+        Some(Node::PhysicalVolume(pv)) => fit.size(id).unwrap_or(pv.size).minus(pv.size),
+        _ => Bytes(0),
+    };
+    let images = segments.images() as usize;
+    let all = if pvs.is_empty() { &vg.on } else { pvs };
+    match segments {
+        Segments::Thin => Bytes(0),
+        // Made linear, and then anywhere in the group.
+        Segments::Mixed { .. } => vg.on.iter().map(more).fold(Bytes(0), Bytes::plus),
+        _ if images > vg.on.len() => vg.on.iter().map(more).fold(Bytes(0), Bytes::plus),
+        Segments::Linear => all.iter().map(more).fold(Bytes(0), Bytes::plus),
+        _ if all.len() != images => Bytes(0),
+        _ => {
+            let least = all.iter().map(more).min().unwrap_or(Bytes(0));
+            Bytes(least.0.saturating_mul(u64::from(segments.parts())))
+        }
     }
 }
 

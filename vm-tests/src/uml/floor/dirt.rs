@@ -1,9 +1,19 @@
 //! Disks with a past.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use vm_tests::uml::case::Dirt;
 
 use crate::machine::{settle, tool};
+
+/// The UUID of the physical volume in the layout `pve-ext4-lvm`.
+const SAVED_PV: &str = "Lif3b0-at00-0000-0000-0000-0000-000001";
+
+/// `/dev/ubdb` after `/dev/ubda`.
+fn next(device: &str) -> Result<String> {
+    let letter = device.bytes().last().context("a device without a name")?;
+    let start = &device[..device.len() - 1];
+    Ok(format!("{start}{}", char::from(letter + 1)))
+}
 
 fn pve(device: &str, active: bool) -> Result<()> {
     let lvm = |argv: &[&str]| {
@@ -39,6 +49,23 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
             tool(&["sgdisk", "-n", "3:1M:0", "-t", "3:8e00", device])?;
             settle()?;
             pve(&format!("{device}3"), false)?;
+        }
+        Dirt::PveWithNext => {
+            let next = next(device)?;
+            let lvm = |argv: &[&str]| {
+                let mut all = vec!["lvm", argv[0], "--devices", device, "--devices", &next];
+                all.extend(&argv[1..]);
+                tool(&all)
+            };
+            let uuid = ["--norestorefile", "--uuid", SAVED_PV];
+            lvm(&[&["pvcreate", "-y", "-ff"][..], &uuid[..], &[device][..]].concat())?;
+            lvm(&["pvcreate", "-y", "-ff", &next])?;
+            lvm(&["vgcreate", "-y", "pve", device, &next])?;
+            // More than the first disk has.
+            lvm(&[
+                "lvcreate", "-y", "-Wy", "-l", "100%FREE", "-n", "root", "pve",
+            ])?;
+            tool(&["mke2fs", "-q", "-F", "-t", "ext4", "/dev/pve/root"])?;
         }
         Dirt::Ext4AndOldBackup => {
             tool(&["sgdisk", "-n", "5:40M:100M", "-n", "7:200M:0", device])?;

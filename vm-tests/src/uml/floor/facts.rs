@@ -10,6 +10,7 @@ use nix::mount::{MsFlags, mount, umount};
 
 use crate::content::PATTERN;
 use crate::machine::{settle, text, tool};
+use crate::volumes;
 
 fn has(text: &str, what: &str, of: &str) -> Result<()> {
     ensure!(
@@ -141,7 +142,7 @@ fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
         })
         .collect();
     for group in &groups {
-        lvm(&["vgchange", "-ay", group])?;
+        lvm(&["vgchange", "-ay", "--ignoreactivationskip", group])?;
     }
     settle()?;
     let result = contents(saved, plan, &lvm);
@@ -155,56 +156,9 @@ fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
 fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>) -> Result<()> {
     for step in &plan.steps {
         match step {
-            Step::LvCreate { vg, name, size, .. } => {
-                let out = lvm(&[
-                    "lvs",
-                    "--noheadings",
-                    "--units",
-                    "b",
-                    "--nosuffix",
-                    "-o",
-                    "lv_size,segtype",
-                    &format!("{vg}/{name}"),
-                ])?;
-                ensure!(
-                    out.split_whitespace()
-                        .eq([size.0.to_string().as_str(), "linear"]),
-                    "{vg}/{name}: {out}"
-                );
-            }
-            Step::ThinPoolCreate {
-                vg,
-                name,
-                size,
-                chunk_size,
-                metadata_size,
-                discards,
-                zero,
-                ..
-            } => {
-                let fields = "lv_size,chunk_size,lv_metadata_size,discards,zero,segtype";
-                let out = lvm(&[
-                    "lvs",
-                    "--noheadings",
-                    "--units",
-                    "b",
-                    "--nosuffix",
-                    "-o",
-                    fields,
-                    &format!("{vg}/{name}"),
-                ])?;
-                let zero = if *zero { "zero" } else { "" };
-                let expected = format!(
-                    "{} {} {} {discards} {zero} thin-pool",
-                    size.0, chunk_size.0, metadata_size.0
-                );
-                ensure!(
-                    out.split_whitespace().eq(expected.split_whitespace()),
-                    "{vg}/{name}: {out}, not {expected}"
-                );
-                let kernel = text(&["dmsetup", "status", "--target", "thin-pool"])?;
-                has(&kernel, "rw", "the kernel's view of the pool")?;
-            }
+            Step::LvCreate { .. } => volumes::volume(plan, step, lvm)?,
+            Step::ThinPoolCreate { .. } => volumes::pool(step, lvm)?,
+            Step::VgSettings { .. } => volumes::group(step, lvm)?,
             Step::MakeExt4 { device, fs, fill } => {
                 signed(device, &fs.fstype, &fs.uuid, fs.label.as_deref())?;
                 tool(&["e2fsck", "-f", "-n", &device.to_string_lossy()])?;

@@ -9,10 +9,20 @@ use layout::system::{Cmd, Host, Output, System};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 17] = [
     "dm-mod",
     "dm-thin-pool",
     "dm-snapshot",
+    // LVM would load them, but not from where they are here.
+    "dm-mirror",
+    "dm-raid",
+    "raid0",
+    "raid1",
+    "raid10",
+    "raid456",
+    "dm-cache",
+    "dm-cache-smq",
+    "dm-writecache",
     "vfat",
     "nls_cp437",
     "nls_iso8859-1",

@@ -5,6 +5,7 @@ mod dirt;
 mod facts;
 mod machine;
 mod restore;
+mod volumes;
 
 use std::process::ExitCode;
 

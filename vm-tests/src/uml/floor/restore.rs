@@ -81,7 +81,7 @@ pub fn run() -> Result<()> {
         .filter_map(|(name, d)| Some((name, d.dirt?)))
         .collect();
     // Volumes of one name can be active once only: that disk comes last.
-    dirty.sort_by_key(|(_, dirt)| *dirt == Dirt::ActivePve);
+    dirty.sort_by_key(|(_, dirt)| matches!(dirt, Dirt::ActivePve | Dirt::PveWithNext));
     for (name, what) in dirty {
         dirt::make(&name.to_string_lossy(), what)
             .with_context(|| format!("making {} dirty", name.display()))?;
