@@ -45,7 +45,7 @@ impl std::fmt::Display for Difference {
 }
 
 /// Properties that are not the storage's but the moment's or the machine's: `(kind, property, reason)`.
-const BY_NATURE: [(&str, &str, &str); 17] = [
+const BY_NATURE: &[(&str, &str, &str)] = &[
     ("disk", "device", "kernel names change"),
     ("disk", "model", "another disk"),
     ("disk", "serial", "another disk"),
@@ -53,6 +53,7 @@ const BY_NATURE: [(&str, &str, &str); 17] = [
     ("disk", "transport", "another disk"),
     ("disk", "removable", "another disk"),
     ("partition", "device", "kernel names change"),
+    ("raid_array", "device", "kernel names change"),
     (
         "logical_volume",
         "active",
@@ -178,6 +179,7 @@ fn renamed(now: &Layout, plan: &Plan) -> Layout {
             match &mut node {
                 Node::Disk(_) => {}
                 Node::Partition(n) => rename(&mut n.on),
+                Node::RaidArray(n) => n.members.iter_mut().for_each(|m| rename(&mut m.on)),
                 Node::PhysicalVolume(n) => rename(&mut n.on),
                 Node::VolumeGroup(n) => n.on.iter_mut().for_each(rename),
                 Node::LogicalVolume(n) => rename(&mut n.on),

@@ -173,6 +173,10 @@ impl Look<'_> {
             .label
             .map(|label| format!(" '{label}'"))
             .unwrap_or_default();
+        if fstype == "linux_raid_member" {
+            // The label of a member is the name of its array.
+            return Some(format!("member of RAID array{label}"));
+        }
         let at = self.mounted.iter().find(|m| self.is(device, m));
         let at = at
             .map(|m| format!(" mounted at {}", m.mount_point.display()))

@@ -133,6 +133,7 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
                 types::ESP => "EFI system partition",
                 types::BIOS_BOOT => "BIOS boot",
                 types::LVM => "Linux LVM",
+                types::RAID => "Linux RAID",
                 types::LINUX => "Linux filesystem",
                 types::SWAP => "Linux swap",
                 types::ZFS => "ZFS",
@@ -144,6 +145,20 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
                 format!(" '{}'", part.name)
             };
             format!("{} {kind}{name}, {}", part.device.display(), part.size())
+        }
+        Node::RaidArray(array) => {
+            let missing = match array.missing() {
+                0 => String::new(),
+                n => format!(", {n} MISSING"),
+            };
+            format!(
+                "{} {} of {} devices '{}'{missing}, {}",
+                array.device.display(),
+                array.level,
+                array.raid_devices,
+                array.name,
+                array.size
+            )
         }
         Node::PhysicalVolume(pv) => format!("LVM physical volume, {}", pv.size),
         Node::VolumeGroup(vg) => format!("volume group {}, {} free", vg.name, vg.free),

@@ -460,3 +460,181 @@ proptest! {
         }
     }
 }
+
+/// As many disks as the layout has, each the saved one.
+fn same_disks(layout: &Layout) -> Vec<InventoryDisk> {
+    let disks = layout.disks().enumerate();
+    disks
+        .map(|(n, (_, saved))| {
+            let letter = (b'a' + n as u8) as char;
+            let mut disk = disk(&format!("/dev/vd{letter}"), "", saved.size.0 >> 20);
+            disk.serial.clone_from(&saved.serial);
+            disk.contents.clear();
+            disk
+        })
+        .collect()
+}
+
+#[test]
+fn stacks_are_taken_down_in_reverse() {
+    for name in ["md1-boot-efi-root", "md1-lvm"] {
+        let layout = saved(name);
+        let inventory = machine(same_disks(&layout));
+        let plan = plan(&layout, &inventory, &Choices::default()).unwrap();
+        let text = plan.render();
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        golden(name, &text);
+    }
+}
+
+#[test]
+fn an_array_needs_all_of_its_disks() {
+    let layout = saved("md1-boot-efi-root");
+    let mut disks = same_disks(&layout);
+    let lost = disks.pop().unwrap();
+    let error = plan(&layout, &machine(disks), &Choices::default()).unwrap_err();
+    let (id, _) = layout
+        .disks()
+        .find(|(_, d)| d.serial == lost.serial)
+        .unwrap();
+    assert!(
+        matches!(&error, PlanError::NoDiskFor { disk, .. } if disk == id),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_disk_of_a_mirror_boots() {
+    let mut layout = saved("md1-boot-efi-root");
+    let disks: Vec<NodeId> = layout.disks().map(|(id, _)| id.clone()).collect();
+    layout.boot.grub_bios = disks
+        .iter()
+        .map(|disk| GrubBios { disk: disk.clone() })
+        .collect();
+    let esp = layout
+        .mount_at(Path::new("/boot/efi"))
+        .unwrap()
+        .node
+        .clone();
+    layout.boot.grub_efi = vec![GrubEfi {
+        esp,
+        bootloader_id: "debian".into(),
+        shim: true,
+        fallback: true,
+    }];
+    let plan = plan(&layout, &machine(same_disks(&layout)), &Choices::default()).unwrap();
+    let mut bios = Vec::new();
+    let mut entries = Vec::new();
+    for step in &plan.steps {
+        match step {
+            Step::GrubBios { device, modules } => {
+                assert!(modules.contains(&"mdraid1x".to_owned()), "{modules:?}");
+                bios.push(device.clone());
+            }
+            Step::EfiBootEntry { device, .. } => entries.push(device.clone()),
+            _ => {}
+        }
+    }
+    let both = [PathBuf::from("/dev/vda"), PathBuf::from("/dev/vdb")];
+    assert_eq!(
+        (bios.as_slice(), entries.as_slice()),
+        (&both[..], &both[..])
+    );
+}
+
+fn arrays(layout: &mut Layout, change: impl Fn(&mut layout::model::RaidArray)) {
+    for node in layout.nodes.values_mut() {
+        if let Node::RaidArray(array) = node {
+            change(array);
+        }
+    }
+}
+
+#[test]
+fn arrays_that_no_capture_made_are_refused() {
+    let refused = |change: &dyn Fn(&mut layout::model::RaidArray)| {
+        let mut layout = saved("md1-lvm");
+        arrays(&mut layout, change);
+        let inventory = machine(same_disks(&layout));
+        plan(&layout, &inventory, &Choices::default())
+            .unwrap_err()
+            .to_string()
+    };
+    for (error, words) in [
+        (refused(&|a| a.name = "floor:--run".into()), "name"),
+        (refused(&|a| a.name = "a b".into()), "name"),
+        (refused(&|a| a.uuid = "--run".into()), "UUID"),
+        (refused(&|a| a.level = "linear".into()), "level"),
+        (refused(&|a| a.metadata = "0.90".into()), "metadata"),
+        (refused(&|a| a.layout = Some("-x".into())), "layout"),
+        (refused(&|a| a.raid_devices = u32::MAX), "members"),
+        (refused(&|a| a.raid_devices = 1), "members"),
+        (
+            refused(&|a| a.component_size = Bytes(u64::MAX)),
+            "bigger disk",
+        ),
+        (refused(&|a| a.members[1].slot = Some(0)), "members"),
+        (
+            refused(&|a| {
+                a.members.remove(0);
+                a.level = "raid0".into();
+            }),
+            "cannot run",
+        ),
+        (
+            refused(&|a| {
+                let on = a.members[0].on.clone();
+                a.members[1].on = on;
+            }),
+            "member of two arrays",
+        ),
+    ] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+}
+
+#[test]
+fn a_degraded_array_is_made_degraded_and_that_is_said() {
+    let layout = saved("md-degraded-and-spare");
+    let plan = plan(&layout, &machine(same_disks(&layout)), &Choices::default()).unwrap();
+    assert!(
+        plan.notes
+            .iter()
+            .any(|n| n.contains("with 1 of its 2 members")),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[test]
+fn disks_that_are_alike_take_each_others_places() {
+    let layout = saved("md1-boot-efi-root");
+    let mut disks = same_disks(&layout);
+    for disk in &mut disks {
+        disk.serial = Some(format!("NEW-{}", disk.device.display()));
+    }
+    let assigned =
+        |disks: &[InventoryDisk]| plan(&layout, &machine(disks.to_vec()), &Choices::default());
+    let plan = assigned(&disks).unwrap();
+    assert_eq!(plan.disks.len(), 2);
+    assert_ne!(plan.disks[0].device, plan.disks[1].device);
+    // A third one that would do as well: which two are to be erased?
+    let mut third = disks[0].clone();
+    third.device = "/dev/vdc".into();
+    third.serial = Some("NEW-C".into());
+    let mut three = disks.clone();
+    three.push(third);
+    assert!(matches!(
+        assigned(&three).unwrap_err(),
+        PlanError::Ambiguous { .. }
+    ));
+    // Of different kinds, it matters which is which.
+    disks[1].transport = Some("nvme".into());
+    assert!(matches!(
+        assigned(&disks).unwrap_err(),
+        PlanError::Ambiguous { .. }
+    ));
+}

@@ -248,6 +248,14 @@ impl Executor<'_> {
             })
         };
         let mut stack: Vec<BlockDevice> = devices.virtuals().filter(of_group).cloned().collect();
+        for array in self.stale_arrays()? {
+            // On a target it is taken down before that is erased.
+            for device in self.stack_on(&array.node)?.into_iter().chain([array]) {
+                if !stack.iter().any(|d| d.name == device.name) {
+                    stack.push(device);
+                }
+            }
+        }
         self.take_stack_down(&mut stack)
     }
 
@@ -271,7 +279,10 @@ impl Executor<'_> {
                     }
                     command.arg(name)
                 }
-                None => Cmd::new("mdadm").args(["--stop"]).path(&device.node),
+                None => {
+                    self.may_stop(&device)?;
+                    Cmd::new("mdadm").args(["--stop"]).path(&device.node)
+                }
             };
             self.sys.run(&command)?;
         }

@@ -303,24 +303,16 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Activates the plan's groups, to look at the result.
-    pub(super) fn activate(&mut self) -> Result<(), StepError> {
+    /// Activates a group of the plan, to look at the result.
+    pub(super) fn activate(&mut self, group: &str) -> Result<(), StepError> {
+        let command = self.lvm("vgchange").args(["--activate", "y"]);
+        self.run_lvm(command.args(["--ignoreactivationskip", "--yes", group]))?;
         for step in &self.plan.steps {
-            if let Step::Deactivate { vgs, .. } = step {
-                for vg in vgs {
-                    self.run_lvm(self.lvm("vgchange").args([
-                        "--activate",
-                        "y",
-                        "--ignoreactivationskip",
-                        "--yes",
-                        vg,
-                    ]))?;
+            match step {
+                Step::LvCreate { vg, name, .. } if vg == group => {
+                    self.wait_for(&lv_path(vg, name))?;
                 }
-            }
-        }
-        for step in &self.plan.steps {
-            if let Step::LvCreate { vg, name, .. } = step {
-                self.wait_for(&lv_path(vg, name))?;
+                _ => {}
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ pub(crate) mod gpt;
 mod journal;
 mod lvm;
 mod mount;
+mod raid;
 mod thin;
 
 use std::io::Write;
@@ -271,6 +272,11 @@ impl Executor<'_> {
                     partitions,
                 },
             ),
+            Step::RaidCreate {
+                device,
+                devices,
+                array,
+            } => self.raid_create(device, devices, array),
             Step::PvCreate {
                 device,
                 uuid,
@@ -335,6 +341,7 @@ impl Executor<'_> {
             } => self.efi_entry(device, *partition, partuuid, label, loader),
             Step::Unmount => self.unmount(),
             Step::Deactivate { vgs, read_only } => self.deactivate(vgs, read_only),
+            Step::RaidStop { device } => self.raid_stop(device),
         }
     }
 
@@ -343,8 +350,28 @@ impl Executor<'_> {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// Starts everything that the plan made, in the same order.
+    fn bring_up(&mut self) -> Result<(), StepError> {
+        let plan = self.plan;
+        for step in &plan.steps {
+            match step {
+                Step::RaidCreate {
+                    device,
+                    devices,
+                    array,
+                } => self.raid_assemble(device, devices, array)?,
+                Step::VgCreate { name, .. } => self.activate(name)?,
+                Step::LvCreate { vg, name, .. } => {
+                    self.wait_for(&crate::capture::volumes::lv_path(vg, name))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn look(&mut self) -> Result<Layout, StepError> {
-        self.activate()?;
+        self.bring_up()?;
         for step in &self.plan.steps {
             if let Step::Mount {
                 device,
@@ -365,9 +392,16 @@ impl Executor<'_> {
 
     fn take_down(&mut self) -> Result<(), StepError> {
         self.unmount()?;
-        for step in &self.plan.steps {
-            if let Step::Deactivate { vgs, .. } = step {
-                self.deactivate(vgs, &[])?;
+        let plan = self.plan;
+        for step in &plan.steps {
+            match step {
+                Step::Deactivate { vgs, .. } => {
+                    self.deactivate(vgs, &[])?;
+                }
+                Step::RaidStop { device } => {
+                    self.raid_stop(device)?;
+                }
+                _ => {}
             }
         }
         Ok(())

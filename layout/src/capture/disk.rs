@@ -28,7 +28,9 @@ impl Capture<'_> {
             .clone()
             .filter(|s| !self.layout.nodes.contains_key(&NodeId::disk(s)));
         let key = serial.unwrap_or_else(|| device.name.clone());
-        if probe.table.as_deref() == Some("gpt") {
+        // A mirror of whole disks shows the table that is on the array on each of them.
+        let member = probe.fstype.as_deref() == Some("linux_raid_member");
+        if probe.table.as_deref() == Some("gpt") && !member {
             let table = self
                 .sys
                 .open(&device.node)
@@ -73,7 +75,7 @@ impl Capture<'_> {
         }
         let id = NodeId::disk(&key);
         self.layout.nodes.insert(id.clone(), Node::Disk(disk));
-        if let Some(table) = &probe.table {
+        if let Some(table) = probe.table.as_ref().filter(|_| !member) {
             // Some FAT boot sectors look like an MBR; with partitions it is one.
             if probe.fstype.is_none() || self.devices.partitions(&device.name).next().is_some() {
                 let what = format!("{table} partition table");

@@ -8,6 +8,7 @@ pub(crate) mod gpt;
 pub(crate) mod lvm;
 pub(crate) mod mount;
 pub(crate) mod mounts;
+pub(crate) mod raid;
 pub(crate) mod segments;
 mod volume;
 pub(crate) mod volumes;
@@ -71,11 +72,13 @@ pub fn capture_at(
         mounted: mount::mounted(sys, root)?,
         lvm: lvm::report_on(sys, only.map(|only| devices.stack(only)).as_deref())?,
         devices: &devices,
+        raid_members: Vec::new(),
         layout: Layout::new(boot::firmware(sys)),
     };
     for disk in devices.disks() {
         capture.disk(disk)?;
     }
+    capture.arrays(only.is_none())?;
     capture.volume_groups()?;
     if only.is_none() {
         capture.other_virtuals();
@@ -94,6 +97,8 @@ pub(crate) struct Capture<'a> {
     devices: &'a Devices<'a>,
     mounted: Vec<Mounted>,
     lvm: lvm::Report,
+    /// Devices signed as members of arrays, until the arrays are added.
+    raid_members: Vec<raid::SignedMember>,
     layout: Layout,
 }
 
@@ -122,6 +127,10 @@ impl Capture<'_> {
             "vfat" => Node::Vfat(fs::vfat(self.sys, &device.node, on.clone(), &probe)?),
             "swap" => Node::Swap(self.swap(device, on, &probe)),
             "LVM2_member" => return Ok(self.physical_volume(device, on)),
+            "linux_raid_member" => {
+                self.raid_member(device, on, &probe);
+                return Ok(true);
+            }
             other => match meaning(other) {
                 Some(meaning) => {
                     self.unsupported(device, vec![on.clone()], other, meaning);
@@ -177,8 +186,8 @@ impl Capture<'_> {
 /// What a signature that is no plain filesystem means for a restore.
 fn meaning(fstype: &str) -> Option<&'static str> {
     Some(match fstype {
-        "linux_raid_member" | "ddf_raid_member" | "isw_raid_member" => {
-            "software RAID is not supported yet: the array and what is on it are not restored"
+        "ddf_raid_member" | "isw_raid_member" => {
+            "RAID with the metadata of firmware is not supported: the array and what is on it are not restored"
         }
         "crypto_LUKS" => {
             "LUKS is not supported yet: the container and what is in it are not restored"

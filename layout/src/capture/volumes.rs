@@ -222,19 +222,15 @@ impl Capture<'_> {
         );
     }
 
-    /// Warns about device-mapper devices and arrays that are no LVM.
+    /// Warns about device-mapper devices that are no LVM.
     pub(super) fn other_virtuals(&mut self) {
         for device in self.devices.virtuals().cloned().collect::<Vec<_>>() {
             let uuid = self.devices.sysfs(&device, "dm/uuid").unwrap_or_default();
-            if uuid.starts_with("LVM-") {
+            // Arrays have been dealt with.
+            if uuid.starts_with("LVM-") || !device.name.starts_with("dm-") {
                 continue;
             }
-            let (what, meaning) = if !device.name.starts_with("dm-") {
-                (
-                    "software RAID array",
-                    "software RAID is not supported yet: the array and what is on it are not restored",
-                )
-            } else if uuid.starts_with("CRYPT-") {
+            let (what, meaning) = if uuid.starts_with("CRYPT-") {
                 (
                     "opened LUKS container",
                     "LUKS is not supported yet: what is in the container is not restored",
@@ -260,7 +256,8 @@ impl Capture<'_> {
         }
     }
 
-    fn node_of(&self, name: &str) -> Option<NodeId> {
+    /// The node of the block device with this kernel name.
+    pub(super) fn node_of(&self, name: &str) -> Option<NodeId> {
         let device = self.devices.list.iter().find(|d| d.name == name)?;
         self.layout
             .nodes

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::capture::{boot, devices, fs, lvm, mount};
+use crate::capture::{boot, devices, fs, lvm, mount, raid};
 use crate::model::NodeId;
 use crate::system::Recorded;
 
@@ -14,6 +14,7 @@ pub(super) fn outputs() -> Vec<Vec<u8>> {
         b"BootOrder: 0004,0000\nBoot0004* proxmox\tHD(2,GPT,5E0F,0x800,0x100)/File(\\EFI\\shimx64.efi)\n\
           Boot0005  \xc3\xa4\tHD(2,GPT,5e0f,0x8)/\\EFI\\debian\\grubx64.efi0000\n".to_vec(),
         b"/dev/pve/root / ext4 errors=remount-ro 0 1\nUUID=AB-CD /boot/a\\040b vfat\n".to_vec(),
+        include_bytes!("../../tests/recorded/mdadm-detail-export.txt").to_vec(),
         b"31 30 8:3 /sub /target/a\\040b ro shared:1 - xfs /dev/sda3 rw\n".to_vec(),
     ]
 }
@@ -26,6 +27,10 @@ pub(super) fn output(data: &[u8]) {
     }
     devices::parse_blkid(&text);
     boot::parse_efibootmgr(&text);
+    raid::parse_export(&text);
+    for level in ["raid0", "raid5", "raid10"] {
+        let _ = raid::layout_name(level, text.parse().unwrap_or(text.len() as i64));
+    }
     mount::parse_fstab(&text);
     let sys = Recorded::new()
         .file("/proc/self/mountinfo", data)

@@ -15,6 +15,8 @@ pub mod types {
     pub const BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
     /// Linux LVM.
     pub const LVM: &str = "e6d6d379-f507-44c2-a23c-238f2a3df928";
+    /// Linux RAID.
+    pub const RAID: &str = "a19d880f-05fc-4d3b-a006-743f0f84911e";
     /// Linux filesystem.
     pub const LINUX: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
     /// Linux swap.

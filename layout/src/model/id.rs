@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A stable name: `disk:<gpt guid, else serial>`, `part:<partuuid>`, `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`,
+/// A stable name: `disk:<gpt guid, else serial>`, `part:<partuuid>`, `raid:<uuid>`, `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`,
 /// `fs:<uuid>`, `swap:<uuid>`, `other:<device>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -22,6 +22,10 @@ impl NodeId {
     /// A partition by its PARTUUID.
     pub fn partition(partuuid: &str) -> NodeId {
         NodeId(format!("part:{partuuid}"))
+    }
+    /// A software RAID array by its UUID.
+    pub fn raid(uuid: &str) -> NodeId {
+        NodeId(format!("raid:{uuid}"))
     }
     /// A physical volume by its LVM UUID.
     pub fn pv(uuid: &str) -> NodeId {

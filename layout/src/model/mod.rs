@@ -7,6 +7,7 @@ mod gpt;
 mod id;
 mod lvm;
 mod mount;
+mod raid;
 mod roles;
 mod swap;
 
@@ -20,6 +21,8 @@ pub use lvm::{
     VolumeGroup, VolumeSettings,
 };
 pub use mount::{FstabEntry, Mount};
+pub(crate) use raid::RAID_LEVELS;
+pub use raid::{RaidArray, RaidMember};
 pub use roles::UnknownPartition;
 pub use swap::Swap;
 
@@ -57,6 +60,8 @@ pub enum Node {
     Disk(Disk),
     /// A partition of a GPT disk.
     Partition(Partition),
+    /// A software RAID array.
+    RaidArray(RaidArray),
     /// An LVM physical volume.
     PhysicalVolume(PhysicalVolume),
     /// An LVM volume group.
@@ -213,6 +218,7 @@ impl Node {
         match self {
             Node::Disk(_) => Vec::new(),
             Node::Partition(n) => vec![n.on.clone()],
+            Node::RaidArray(n) => n.members.iter().map(|m| m.on.clone()).collect(),
             Node::PhysicalVolume(n) => vec![n.on.clone()],
             Node::VolumeGroup(n) => n.on.clone(),
             Node::LogicalVolume(n) => vec![n.on.clone()],
@@ -241,6 +247,7 @@ impl Node {
         match self {
             Node::Disk(n) => Some(&n.device),
             Node::Partition(n) => Some(&n.device),
+            Node::RaidArray(n) => Some(&n.device),
             Node::LogicalVolume(n) => Some(&n.device),
             _ => None,
         }

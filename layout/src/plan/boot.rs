@@ -1,5 +1,6 @@
 //! What makes the restored machine boot.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Step;
@@ -106,9 +107,33 @@ impl Builder<'_> {
         self.notes.push(note.to_owned());
     }
 
-    fn efi_entry(&self, esp: &NodeId, id: &str, shim: bool) -> Option<Step> {
-        let on = self.saved.nodes.get(esp)?.on().into_iter().next()?;
-        let Some(Node::Partition(part)) = self.saved.nodes.get(&on) else {
+    /// An entry per partition that holds the EFI system partition: several when it is mirrored.
+    fn efi_entry(&self, esp: &NodeId, id: &str, shim: bool) -> Vec<Step> {
+        let Some(on) = self
+            .saved
+            .nodes
+            .get(esp)
+            .and_then(|n| n.on().into_iter().next())
+        else {
+            return Vec::new();
+        };
+        let partitions = match self.saved.nodes.get(&on) {
+            Some(Node::RaidArray(array)) => array
+                .slots()
+                .iter()
+                .flatten()
+                .map(|m| m.on.clone())
+                .collect(),
+            _ => vec![on],
+        };
+        let entries = partitions
+            .iter()
+            .filter_map(|on| self.efi_entry_on(on, id, shim));
+        entries.collect()
+    }
+
+    fn efi_entry_on(&self, on: &NodeId, id: &str, shim: bool) -> Option<Step> {
+        let Some(Node::Partition(part)) = self.saved.nodes.get(on) else {
             return None;
         };
         let disk = self.assignment(&part.on)?;
@@ -138,25 +163,26 @@ impl Builder<'_> {
             .iter()
             .find_map(|at| self.saved.mount_at(Path::new(at)));
         let mut modules = vec!["part_gpt".to_owned()];
-        if let Some(node) = boot.and_then(|m| self.saved.nodes.get(&m.node)) {
-            let on = node.on();
-            let volume = on.iter().find_map(|on| match self.saved.nodes.get(on) {
-                Some(Node::LogicalVolume(lv)) => Some(lv),
-                _ => None,
-            });
-            if let Some(lv) = volume {
-                modules.push("lvm".to_owned());
+        if let Some((id, node)) = boot.and_then(|m| self.saved.nodes.get_key_value(&m.node)) {
+            for below in self.below(id) {
                 // GRUB's own recovery of parity (grub: grub-core/disk/raid{5,6}_recover.c).
-                match &lv.segments {
-                    Segments::Raid { level, .. } if level.starts_with("raid6") => {
-                        modules.push("raid6rec".to_owned());
+                let rebuilt = |level: &str| match level.get(..5) {
+                    Some("raid4" | "raid5") => Some("raid5rec"),
+                    Some("raid6") => Some("raid6rec"),
+                    _ => None,
+                };
+                let needed = match below {
+                    Node::LogicalVolume(lv) => match &lv.segments {
+                        Segments::Raid { level, .. } => [Some("lvm"), rebuilt(level)],
+                        _ => [Some("lvm"), None],
+                    },
+                    Node::RaidArray(array) => [Some("mdraid1x"), rebuilt(&array.level)],
+                    _ => [None, None],
+                };
+                for module in needed.into_iter().flatten() {
+                    if !modules.iter().any(|m| m == module) {
+                        modules.push(module.to_owned());
                     }
-                    Segments::Raid { level, .. }
-                        if level.starts_with("raid4") || level.starts_with("raid5") =>
-                    {
-                        modules.push("raid5rec".to_owned());
-                    }
-                    _ => {}
                 }
             }
             modules.push(
@@ -169,6 +195,22 @@ impl Builder<'_> {
             );
         }
         modules
+    }
+
+    /// Everything below a node.
+    fn below(&self, id: &NodeId) -> Vec<&Node> {
+        let mut seen = BTreeSet::new();
+        let mut todo = vec![id.clone()];
+        let mut found = Vec::new();
+        while let Some(id) = todo.pop() {
+            for on in self.saved.nodes.get(&id).map(Node::on).unwrap_or_default() {
+                if seen.insert(on.clone()) {
+                    found.extend(self.saved.nodes.get(&on));
+                    todo.push(on);
+                }
+            }
+        }
+        found
     }
 
     /// First fields of the fstab lines of swap areas that are left out: at each start they would be waited for.

@@ -97,13 +97,8 @@ impl<'a> Builder<'a> {
         self.boot();
         self.steps.push(Step::Unmount);
         self.finish_groups()?;
-        let vgs = self.groups();
-        if !vgs.is_empty() {
-            self.steps.push(Step::Deactivate {
-                vgs,
-                read_only: self.read_only_volumes(),
-            });
-        }
+        self.take_down();
+        self.raid_remarks();
         self.remarks(&fence);
         let tools = super::safety::tools(&self.steps);
         let plan = Plan {
@@ -166,6 +161,7 @@ impl<'a> Builder<'a> {
         let (rank, number) = match self.saved.nodes.get(id) {
             Some(Node::Disk(_)) => (0, 0),
             Some(Node::Partition(part)) => (1, part.number),
+            Some(Node::RaidArray(_)) => (1, u32::MAX),
             Some(Node::PhysicalVolume(_)) => (2, 0),
             Some(Node::VolumeGroup(_)) => (3, 0),
             // Volumes with a place of their own come before those that LVM finds one for.
@@ -189,6 +185,7 @@ impl<'a> Builder<'a> {
                 self.partition_contents(id, part);
                 Ok(())
             }
+            Some(Node::RaidArray(array)) => self.raid_array(id, array),
             Some(Node::PhysicalVolume(pv)) => self.physical_volume(id, pv),
             Some(Node::VolumeGroup(vg)) => self.volume_group(id, vg),
             Some(Node::LogicalVolume(lv)) => self.logical_volume(id, lv),
@@ -229,14 +226,41 @@ impl<'a> Builder<'a> {
         groups.collect()
     }
 
-    fn read_only_volumes(&self) -> Vec<String> {
+    /// Takes groups and arrays down in the reverse of the order in which they were made; groups that are next to each
+    /// other together.
+    fn take_down(&mut self) {
+        let mut down: Vec<Step> = Vec::new();
+        for step in self.steps.iter().rev() {
+            match (step, down.last_mut()) {
+                (Step::VgCreate { name, .. }, Some(Step::Deactivate { vgs, .. })) => {
+                    vgs.insert(0, name.clone());
+                }
+                (Step::VgCreate { name, .. }, _) => down.push(Step::Deactivate {
+                    vgs: vec![name.clone()],
+                    read_only: Vec::new(),
+                }),
+                (Step::RaidCreate { device, .. }, _) => down.push(Step::RaidStop {
+                    device: device.clone(),
+                }),
+                _ => {}
+            }
+        }
+        for step in &mut down {
+            if let Step::Deactivate { vgs, read_only } = step {
+                *read_only = self.read_only_volumes(vgs);
+            }
+        }
+        self.steps.extend(down);
+    }
+
+    fn read_only_volumes(&self, vgs: &[String]) -> Vec<String> {
         let volumes = self.steps.iter().filter_map(|step| match step {
             Step::LvCreate {
                 vg,
                 name,
                 writeable: false,
                 ..
-            } => Some(format!("{vg}/{name}")),
+            } if vgs.contains(vg) => Some(format!("{vg}/{name}")),
             _ => None,
         });
         volumes.collect()
@@ -359,6 +383,12 @@ impl<'a> Builder<'a> {
                     notes.push(format!(
                         "Logical volume {} is made again and stays empty.",
                         lv.name
+                    ));
+                }
+                Some(Node::RaidArray(array)) if self.saved.children(id).next().is_none() => {
+                    notes.push(format!(
+                        "Array {} is made again and stays empty.",
+                        array.name
                     ));
                 }
                 Some(Node::Unsupported(what)) => {

@@ -10,6 +10,7 @@ mod fit;
 mod fs;
 mod gpt;
 mod lvm;
+pub(crate) mod raid;
 mod render;
 mod safety;
 mod step;

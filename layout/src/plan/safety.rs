@@ -33,6 +33,7 @@ impl Plan {
         // Devices that the plan itself makes on assigned disks.
         let mut made: BTreeSet<PathBuf> = BTreeSet::new();
         let mut groups: BTreeSet<&str> = BTreeSet::new();
+        let mut members: BTreeSet<PathBuf> = BTreeSet::new();
         for step in &self.steps {
             let ok = |device: &Path| assigned.contains(device) || made.contains(device);
             let mut bad: Option<PathBuf> = None;
@@ -54,6 +55,28 @@ impl Plan {
                 }
                 Step::VgCreate { name, .. } => {
                     groups.insert(name);
+                }
+                Step::RaidCreate {
+                    device,
+                    devices,
+                    array,
+                } => {
+                    if devices.len() != array.members.len() {
+                        return Some(format!(
+                            "not every member of array {} has a device",
+                            array.name
+                        ));
+                    }
+                    // No number twice, and none that another array may have.
+                    if !super::raid::is_ours(device) || !made.insert(device.clone()) {
+                        bad = Some(device.clone());
+                    }
+                    // A member of two arrays would be overwritten by the second.
+                    for member in devices {
+                        if !members.insert(member.clone()) {
+                            return Some(format!("{} is a member of two arrays", member.display()));
+                        }
+                    }
                 }
                 Step::LvCreate { vg, name, .. } | Step::ThinPoolCreate { vg, name, .. } => {
                     if !groups.contains(vg.as_str()) {
@@ -104,6 +127,11 @@ impl Plan {
                 }
                 Step::GrubEfi { bootloader_id, .. } if !is_name(bootloader_id) => {
                     return forged("boot loader id", bootloader_id);
+                }
+                Step::RaidCreate { array, .. } => {
+                    if let Some(reason) = super::raid::unsound(array) {
+                        return Some(format!("array {:?}: {reason}", array.name));
+                    }
                 }
                 Step::VgCreate { name, .. } if !is_lvm_name(name) => {
                     return forged("volume group", name);
@@ -162,7 +190,8 @@ impl Step {
             | Step::Mount { device, .. }
             | Step::GrubBios { device, .. }
             | Step::EfiBootEntry { device, .. } => vec![device.clone()],
-            Step::VgCreate { devices, .. } => devices.clone(),
+            Step::VgCreate { devices, .. } | Step::RaidCreate { devices, .. } => devices.clone(),
+            Step::RaidStop { device } => vec![device.clone()],
             Step::LvCreate { pvs, .. } | Step::CacheCreate { pvs, .. } => pvs.clone(),
             Step::ThinPoolCreate {
                 pvs, metadata_pvs, ..
@@ -194,6 +223,7 @@ impl Step {
             Step::CacheAttach { cache, .. } if cache.kind == "cache" => &["lvm", "cache_check"],
             Step::CacheAttach { .. } => &["lvm"],
             Step::ThinPoolCreate { .. } => &["lvm", "thin_check"],
+            Step::RaidCreate { .. } | Step::RaidStop { .. } => &["mdadm", "udevadm"],
             Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],
             Step::MakeXfs { .. } => &["mkfs.xfs"],
             Step::MakeVfat { .. } => &["mkfs.vfat"],

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Cache, Ext4, GptTable, GroupSettings, NodeId, Segments, Vfat, VolumeSettings, Xfs,
+    Cache, Ext4, GptTable, GroupSettings, NodeId, RaidArray, Segments, Vfat, VolumeSettings, Xfs,
 };
 use crate::units::{Bytes, Lba, SectorSize};
 
@@ -42,6 +42,15 @@ pub enum Step {
         sectors: u64,
         /// The partitions.
         partitions: Vec<PlannedPartition>,
+    },
+    /// Makes a software RAID array.
+    RaidCreate {
+        /// The array's device during the restore.
+        device: PathBuf,
+        /// Where the members are, in the order of the array's list.
+        devices: Vec<PathBuf>,
+        /// What; `device` in it is as saved.
+        array: RaidArray,
     },
     /// Makes a physical volume.
     PvCreate {
@@ -256,6 +265,11 @@ pub enum Step {
         /// Volumes that were read-only: `vg/lv`.
         read_only: Vec<String>,
     },
+    /// Stops an array, so that the next start finds it clean.
+    RaidStop {
+        /// The array's device during the restore.
+        device: PathBuf,
+    },
 }
 
 /// Settings of a physical volume.
@@ -336,6 +350,24 @@ impl fmt::Display for Step {
                     "Write the partition table of {} ({} partitions)",
                     device.display(),
                     partitions.len()
+                )
+            }
+            Step::RaidCreate {
+                device,
+                devices,
+                array,
+            } => {
+                let missing = match array.missing() {
+                    0 => String::new(),
+                    n => format!(" ({n} missing)"),
+                };
+                write!(
+                    f,
+                    "Make {} array {} on {}{missing} as {}",
+                    array.level,
+                    array.name,
+                    list(devices),
+                    device.display()
                 )
             }
             Step::PvCreate { device, .. } => {
@@ -428,6 +460,7 @@ impl fmt::Display for Step {
             Step::EfiBootEntry { label, .. } => write!(f, "Make EFI boot entry \"{label}\""),
             Step::Unmount => f.write_str("Unmount everything"),
             Step::Deactivate { vgs, .. } => write!(f, "Deactivate volume group {}", vgs.join(", ")),
+            Step::RaidStop { device } => write!(f, "Stop array {}", device.display()),
         }
     }
 }

@@ -152,6 +152,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     optional(&["cache_check"], "thin-provisioning-tools"),
     optional(&["cache_repair"], "thin-provisioning-tools"),
     optional(&["cache_dump"], "thin-provisioning-tools"),
+    // Software RAID.
+    optional(&["mdadm"], "mdadm"),
     // File systems.
     required(&["mke2fs"], "e2fsprogs"),
     required(&["mkfs.ext4"], "e2fsprogs"),
@@ -180,7 +182,6 @@ pub(crate) const TOOLS: &[Tool] = &[
     comfort(&["mkfs.btrfs"], "btrfs-progs"),
     comfort(&["btrfs"], "btrfs-progs"),
     comfort(&["btrfstune"], "btrfs-progs"),
-    comfort(&["mdadm"], "mdadm"),
     comfort(&["cryptsetup"], "cryptsetup-bin"),
     // Boot.
     optional(&["efibootmgr"], "efibootmgr"),

@@ -59,6 +59,14 @@ pub enum Dirt {
     /// A volume group called `pve` on the whole disk and on the next one, with an active volume on both, and with the UUID
     /// of a saved physical volume.
     PveWithNext,
+    /// Half of a RAID 1 called `floor:0` on the whole disk, stopped.
+    Raid,
+    /// The same, running.
+    ActiveRaid,
+    /// A GPT with half of a RAID 1 called `floor:0` in partition 2, with its metadata at the end; stopped.
+    RaidInPartition,
+    /// A RAID 1 called `floor:0` on this disk and the next one, running.
+    ActiveRaidWithNext,
     /// ext4 on the whole disk, and a GPT's backup at its end.
     Ext4AndOldBackup,
 }

@@ -34,6 +34,7 @@ pub fn missing() -> Option<String> {
         "mke2fs",
         "sgdisk",
         "mkswap",
+        "mdadm",
     ];
     let absent: Vec<&str> = programs
         .into_iter()

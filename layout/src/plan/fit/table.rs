@@ -139,7 +139,7 @@ impl<'a> Sizing<'a> {
     /// See [`super::needed`].
     pub(super) fn needed(&self, id: &NodeId, disk: &Disk, squeeze: Squeeze) -> Bytes {
         let Some(table) = &disk.table else {
-            return self.needed_without_table(id, squeeze);
+            return self.needed_without_table(id, disk, squeeze);
         };
         let sector = disk.sector_size;
         let slots = self.slots(id, table, sector);
@@ -160,13 +160,20 @@ impl<'a> Sizing<'a> {
         Lba(last.saturating_add(1 + gpt_tail(table.entries, sector))).offset(sector)
     }
 
-    fn needed_without_table(&self, id: &NodeId, squeeze: Squeeze) -> Bytes {
+    fn needed_without_table(&self, id: &NodeId, disk: &Disk, squeeze: Squeeze) -> Bytes {
         let all = self
             .saved
             .children(id)
             .map(|(_, node)| match node {
                 Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
                 Node::Swap(swap) => swap.size,
+                Node::RaidArray(array) => array
+                    .members
+                    .iter()
+                    .filter(|m| m.on == *id)
+                    .map(|m| array.needed(m).min(disk.size))
+                    .max()
+                    .unwrap_or(Bytes(0)),
                 other => other.filesystem().map_or(Bytes(0), |fs| fs.size),
             })
             .max()

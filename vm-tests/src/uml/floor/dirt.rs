@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use vm_tests::uml::case::Dirt;
 
 use crate::machine::{settle, tool};
+use crate::raid;
 
 /// The UUID of the physical volume in the layout `pve-ext4-lvm`.
 const SAVED_PV: &str = "Lif3b0-at00-0000-0000-0000-0000-000001";
@@ -40,6 +41,12 @@ fn pve(device: &str, active: bool) -> Result<()> {
     Ok(())
 }
 
+/// An array's device, a different one for each disk.
+fn array(device: &str) -> String {
+    let letter = device.bytes().next_back().unwrap_or(b'a');
+    format!("/dev/md{}", letter.saturating_sub(b'a'))
+}
+
 /// Gives a disk its past. At most one can have active volumes, the last one.
 pub fn make(device: &str, dirt: Dirt) -> Result<()> {
     match dirt {
@@ -66,6 +73,20 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
                 "lvcreate", "-y", "-Wy", "-l", "100%FREE", "-n", "root", "pve",
             ])?;
             tool(&["mke2fs", "-q", "-F", "-t", "ext4", "/dev/pve/root"])?;
+        }
+        Dirt::Raid => raid::stale(device, None, "--metadata=1.2", &array(device), false)?,
+        Dirt::ActiveRaid => raid::stale(device, None, "--metadata=1.2", &array(device), true)?,
+        Dirt::RaidInPartition => {
+            tool(&["sgdisk", "-n", "2:1M:0", "-t", "2:fd00", device])?;
+            settle()?;
+            let part = format!("{device}2");
+            raid::stale(&part, None, "--metadata=1.0", &array(device), false)?;
+        }
+        Dirt::ActiveRaidWithNext => {
+            let (start, letter) = device.split_at(device.len() - 1);
+            let next = letter.bytes().next().map_or('b', |b| (b + 1) as char);
+            let next = format!("{start}{next}");
+            raid::stale(device, Some(&next), "--metadata=1.2", &array(device), true)?;
         }
         Dirt::Ext4AndOldBackup => {
             tool(&["sgdisk", "-n", "5:40M:100M", "-n", "7:200M:0", device])?;

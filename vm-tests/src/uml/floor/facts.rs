@@ -9,7 +9,8 @@ use layout::plan::{Plan, Step};
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::content::PATTERN;
-use crate::machine::{settle, text, tool};
+use crate::machine::{text, tool};
+use crate::stack;
 use crate::volumes;
 
 fn has(text: &str, what: &str, of: &str) -> Result<()> {
@@ -109,6 +110,13 @@ fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
         argv.extend(&args[1..]);
         text(&argv)
     };
+    stack::with(plan, &lvm, || {
+        volumes(plan, &lvm)?;
+        contents(saved, plan, &lvm)
+    })
+}
+
+fn volumes(plan: &Plan, lvm: stack::Lvm) -> Result<()> {
     for step in &plan.steps {
         if let Step::PvCreate {
             device,
@@ -133,27 +141,10 @@ fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
             );
         }
     }
-    let groups: Vec<String> = plan
-        .steps
-        .iter()
-        .filter_map(|s| match s {
-            Step::VgCreate { name, .. } => Some(name.clone()),
-            _ => None,
-        })
-        .collect();
-    for group in &groups {
-        lvm(&["vgchange", "-ay", "--ignoreactivationskip", group])?;
-    }
-    settle()?;
-    let result = contents(saved, plan, &lvm);
-    for group in &groups {
-        lvm(&["vgchange", "-an", group])?;
-    }
-    settle()?;
-    result
+    Ok(())
 }
 
-fn contents(saved: &Layout, plan: &Plan, lvm: &dyn Fn(&[&str]) -> Result<String>) -> Result<()> {
+fn contents(saved: &Layout, plan: &Plan, lvm: stack::Lvm) -> Result<()> {
     for step in &plan.steps {
         match step {
             Step::LvCreate { .. } => volumes::volume(plan, step, lvm)?,

@@ -9,7 +9,7 @@ use layout::system::{Cmd, Host, Output, System};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
-const MODULES: [&str; 17] = [
+const MODULES: &[&str] = &[
     "dm-mod",
     "dm-thin-pool",
     "dm-snapshot",
@@ -28,6 +28,10 @@ const MODULES: [&str; 17] = [
     "nls_iso8859-1",
     "nls_ascii",
     "xfs",
+    "raid0",
+    "raid1",
+    "raid10",
+    "raid456",
 ];
 
 /// Every LVM command touches and locks its reserve before it suspends a volume: in this machine, page by page through
@@ -38,6 +42,8 @@ const LVM_CONF: &str =
 /// Runs a tool that has to succeed.
 pub fn tool(argv: &[&str]) -> Result<Output> {
     let (program, args) = argv.split_first().context("no command")?;
+    // A machine that says nothing for long is taken for one that hangs.
+    println!("floor:   $ {}", argv.join(" "));
     Ok(Host.run(
         &Cmd::new(*program)
             .args(args.iter().copied())
@@ -79,7 +85,10 @@ pub fn start() -> Result<()> {
     mount_fs("tmpfs", "/etc/lvm")?;
     std::fs::write("/etc/lvm/lvm.conf", LVM_CONF)?;
     std::os::unix::fs::symlink("/usr/lib/uml/modules", "/run/modules/lib/modules")?;
-    for module in MODULES {
+    // As in the rescue system: nothing that is found on disks starts by itself.
+    std::fs::create_dir_all("/run/udev/rules.d")?;
+    std::os::unix::fs::symlink("/dev/null", "/run/udev/rules.d/64-md-raid-assembly.rules")?;
+    for &module in MODULES {
         // Some are built in, by kernel version.
         if let Err(error) = tool(&["modprobe", "-d", "/run/modules", module]) {
             println!("floor: note: {error}");

@@ -4,7 +4,9 @@ mod content;
 mod dirt;
 mod facts;
 mod machine;
+mod raid;
 mod restore;
+mod stack;
 mod volumes;
 
 use std::process::ExitCode;
