@@ -179,6 +179,7 @@ fn renamed(now: &Layout, plan: &Plan) -> Layout {
             match &mut node {
                 Node::Disk(_) => {}
                 Node::Partition(n) => rename(&mut n.on),
+                Node::Luks(n) => rename(&mut n.on),
                 Node::RaidArray(n) => n.members.iter_mut().for_each(|m| rename(&mut m.on)),
                 Node::PhysicalVolume(n) => rename(&mut n.on),
                 Node::VolumeGroup(n) => n.on.iter_mut().for_each(rename),
@@ -248,8 +249,9 @@ fn compare(
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
         let (saved, now) = (before.get(name), after.get(name));
-        // fstab follows the files, which are compared with the mounts.
-        let skip = kind == "swap" && name.starts_with("fstab");
+        // fstab and crypttab follow the files, which are compared with the mounts.
+        let skip = kind == "swap" && name.starts_with("fstab")
+            || kind == "luks" && name.starts_with("crypttab");
         if saved != now && !skip {
             found.push(Difference {
                 node: id.clone(),

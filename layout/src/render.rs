@@ -160,6 +160,13 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
                 array.size
             )
         }
+        Node::Luks(luks) => format!(
+            "LUKS{} container {}, {}{}",
+            luks.version,
+            luks.name,
+            luks.size,
+            if luks.open { "" } else { " (not open)" }
+        ),
         Node::PhysicalVolume(pv) => format!("LVM physical volume, {}", pv.size),
         Node::VolumeGroup(vg) => format!("volume group {}, {} free", vg.name, vg.free),
         Node::LogicalVolume(lv) => {

@@ -477,7 +477,7 @@ fn same_disks(layout: &Layout) -> Vec<InventoryDisk> {
 
 #[test]
 fn stacks_are_taken_down_in_reverse() {
-    for name in ["md1-boot-efi-root", "md1-lvm"] {
+    for name in ["md1-boot-efi-root", "md1-lvm", "luks2-lvm", "luks-on-md-and-lv"] {
         let layout = saved(name);
         let inventory = machine(same_disks(&layout));
         let plan = plan(&layout, &inventory, &Choices::default()).unwrap();
@@ -487,6 +487,12 @@ fn stacks_are_taken_down_in_reverse() {
             "{text}"
         );
         golden(name, &text);
+        for (index, step) in plan.steps.iter().enumerate() {
+            // The key is tried before the first disk is erased.
+            if matches!(step, Step::LuksKey { .. }) {
+                assert!(!plan.steps[..index].iter().any(|s| matches!(s, Step::Wipe { .. })));
+            }
+        }
     }
 }
 
@@ -637,4 +643,36 @@ fn disks_that_are_alike_take_each_others_places() {
         assigned(&disks).unwrap_err(),
         PlanError::Ambiguous { .. }
     ));
+}
+
+#[test]
+fn containers_grow_with_their_partition_and_lead_nowhere_else() {
+    let layout = saved("luks2-lvm");
+    let mut disks = same_disks(&layout);
+    disks[0].size = disks[0].size.plus(Bytes::mib(400));
+    let bigger = machine(disks);
+    let plan_of = |layout: &Layout| plan(layout, &bigger, &Choices::default());
+    let grown = plan_of(&layout).unwrap();
+    let root = grown.steps.iter().find_map(|s| match s {
+        Step::LvCreate { name, size, .. } if name == "root" => Some(*size),
+        _ => None,
+    });
+    assert_eq!(root, Some(Bytes::mib(1040)));
+    for name in ["../sda", "control", "-x", ""] {
+        let mut forged = layout.clone();
+        for node in forged.nodes.values_mut() {
+            if let Node::Luks(luks) = node {
+                luks.name = name.into();
+            }
+        }
+        let error = plan_of(&forged).unwrap_err().to_string();
+        assert!(error.contains("forged"), "{error}");
+    }
+    let mut damaged = layout.clone();
+    for node in damaged.nodes.values_mut() {
+        if let Node::Luks(luks) = node {
+            luks.data_offset = Bytes(u64::MAX);
+        }
+    }
+    plan_of(&damaged).unwrap_err();
 }

@@ -12,7 +12,7 @@ use nix::libc::c_int;
 use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::devices::Devices;
 use crate::inventory::inventory;
-use crate::plan::DiskIdentity;
+use crate::plan::{DiskIdentity, Step};
 use crate::system::{BlockDevice, Cmd, System, SystemError};
 use crate::units::Bytes;
 
@@ -242,7 +242,8 @@ impl Executor<'_> {
         let of_group = |device: &&BlockDevice| {
             let name = devices.sysfs(device, "dm/name").unwrap_or_default();
             // device-mapper doubles the hyphens within names (lvm2: lib/misc/lvm-string.c).
-            vgs.iter().any(|vg| {
+            // Containers have the names that they have on the restored host.
+            self.mappings().any(|mapping| mapping == name) || vgs.iter().any(|vg| {
                 name.starts_with(&format!("{}-", vg.replace('-', "--")))
                     && !name.starts_with(&format!("{}--", vg.replace('-', "--")))
             })
@@ -257,6 +258,13 @@ impl Executor<'_> {
             }
         }
         self.take_stack_down(&mut stack)
+    }
+
+    fn mappings(&self) -> impl Iterator<Item = &str> {
+        self.plan.steps.iter().filter_map(|step| match step {
+            Step::LuksOpen { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
     }
 
     /// Removes device-mapper devices and arrays, those that nothing lies on first. Writes to no disk.

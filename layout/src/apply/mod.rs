@@ -6,6 +6,7 @@ mod disk;
 mod fs;
 pub(crate) mod gpt;
 mod journal;
+pub mod luks;
 mod lvm;
 mod mount;
 mod raid;
@@ -54,8 +55,16 @@ impl ContentError {
 pub trait Content {
     /// Restores the files of the filesystem that was mounted at `mount_point` into the directory `into`.
     fn restore_tree(&mut self, mount_point: &Path, into: &Path) -> Result<(), ContentError>;
-    /// Writes the image of the saved partition `node` to `device`.
+    /// Writes the image of the saved partition `node`, or the header of the LUKS container `node`, to `device`, which may
+    /// be an empty file.
     fn restore_image(&mut self, node: &NodeId, device: &Path) -> Result<(), ContentError>;
+    /// What opens the LUKS container `node`, called `name`: a passphrase, or the content of a key file. Asked for several
+    /// times.
+    fn luks_key(&mut self, node: &NodeId, name: &str) -> Result<Vec<u8>, ContentError> {
+        Err(ContentError::new(format!(
+            "the LUKS container {name} ({node}) needs a passphrase or a key file, and none was given"
+        )))
+    }
 }
 
 /// How a step ended.
@@ -198,29 +207,21 @@ pub fn apply(
     Ok(())
 }
 
-/// Looks at the result of a restore: activates the volumes, mounts the filesystems read-only below `root`, captures, and
+/// Looks at the result of a restore: opens the containers with the keys that `content` has, activates the volumes, mounts the filesystems read-only below `root`, captures, and
 /// takes everything down again. Compare with [`crate::diff::diff`].
 pub fn recapture(
     sys: &dyn System,
     plan: &Plan,
     saved: &Layout,
     root: &Path,
+    content: &mut dyn Content,
 ) -> Result<Layout, StepError> {
-    struct Nothing;
-    impl Content for Nothing {
-        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
-            Ok(())
-        }
-        fn restore_image(&mut self, _: &NodeId, _: &Path) -> Result<(), ContentError> {
-            Ok(())
-        }
-    }
     let mut executor = Executor {
         sys,
         plan,
         saved,
         root,
-        content: &mut Nothing,
+        content,
         events: &Silent,
         held: Vec::new(),
     };
@@ -272,6 +273,15 @@ impl Executor<'_> {
                     partitions,
                 },
             ),
+            Step::LuksKey {
+                node,
+                name,
+                data_offset,
+            } => self.luks_key(node, name, *data_offset),
+            Step::LuksHeader { node, device, luks } => self.luks_header(node, device, luks),
+            Step::LuksOpen { node, device, name } => self.luks_open(node, device, name),
+            Step::LuksClose { name } => self.luks_close(name),
+            Step::UpdateCrypttab { replace } => self.update_crypttab(replace),
             Step::RaidCreate {
                 device,
                 devices,
@@ -360,6 +370,9 @@ impl Executor<'_> {
                     devices,
                     array,
                 } => self.raid_assemble(device, devices, array)?,
+                Step::LuksOpen { node, device, name } => {
+                    self.luks_open(node, device, name)?;
+                }
                 Step::VgCreate { name, .. } => self.activate(name)?,
                 Step::LvCreate { vg, name, .. } => {
                     self.wait_for(&crate::capture::volumes::lv_path(vg, name))?;
@@ -397,6 +410,9 @@ impl Executor<'_> {
             match step {
                 Step::Deactivate { vgs, .. } => {
                     self.deactivate(vgs, &[])?;
+                }
+                Step::LuksClose { name } => {
+                    self.luks_close(name)?;
                 }
                 Step::RaidStop { device } => {
                     self.raid_stop(device)?;

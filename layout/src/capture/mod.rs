@@ -5,6 +5,7 @@ pub(crate) mod devices;
 pub(crate) mod disk;
 pub(crate) mod fs;
 pub(crate) mod gpt;
+pub mod luks;
 pub(crate) mod lvm;
 pub(crate) mod mount;
 pub(crate) mod mounts;
@@ -84,6 +85,7 @@ pub fn capture_at(
         capture.other_virtuals();
     }
     capture.mounts();
+    capture.crypttab();
     let mut layout = capture.layout;
     layout.boot = boot::boot(sys, root, &layout);
     layout.check()?;
@@ -127,6 +129,10 @@ impl Capture<'_> {
             "vfat" => Node::Vfat(fs::vfat(self.sys, &device.node, on.clone(), &probe)?),
             "swap" => Node::Swap(self.swap(device, on, &probe)),
             "LVM2_member" => return Ok(self.physical_volume(device, on)),
+            "crypto_LUKS" => {
+                self.luks(device, on, &probe)?;
+                return Ok(true);
+            }
             "linux_raid_member" => {
                 self.raid_member(device, on, &probe);
                 return Ok(true);
@@ -188,9 +194,6 @@ fn meaning(fstype: &str) -> Option<&'static str> {
     Some(match fstype {
         "ddf_raid_member" | "isw_raid_member" => {
             "RAID with the metadata of firmware is not supported: the array and what is on it are not restored"
-        }
-        "crypto_LUKS" => {
-            "LUKS is not supported yet: the container and what is in it are not restored"
         }
         "zfs_member" => "ZFS is not supported yet: the pool and its datasets are not restored",
         "btrfs" => "btrfs is not supported yet: the filesystem is not restored",

@@ -161,7 +161,11 @@ impl Capture<'_> {
 
 /// Whether the first field of an fstab line names a device in a way that another disk does not have.
 pub(crate) fn is_fragile(entry: &FstabEntry) -> bool {
-    let spec = entry.spec.as_str();
+    is_fragile_name(&entry.spec)
+}
+
+/// The same of any text that names a device.
+pub(crate) fn is_fragile_name(spec: &str) -> bool {
     if let Some(rest) = spec.strip_prefix("/dev/disk/") {
         // by-id has serial numbers, and UUIDs that LVM gives anew (dm-uuid-LVM-<group><volume>).
         return rest.starts_with("by-id/")

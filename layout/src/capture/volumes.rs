@@ -227,13 +227,17 @@ impl Capture<'_> {
         for device in self.devices.virtuals().cloned().collect::<Vec<_>>() {
             let uuid = self.devices.sysfs(&device, "dm/uuid").unwrap_or_default();
             // Arrays have been dealt with.
-            if uuid.starts_with("LVM-") || !device.name.starts_with("dm-") {
+            let known = self.layout.nodes.values().any(|node| {
+                matches!(node, Node::Luks(luks) if self.devices.sysfs(&device, "dm/name").as_ref() == Some(&luks.name) && luks.open)
+            });
+            if uuid.starts_with("LVM-") || !device.name.starts_with("dm-") || known {
                 continue;
             }
             let (what, meaning) = if uuid.starts_with("CRYPT-") {
                 (
-                    "opened LUKS container",
-                    "LUKS is not supported yet: what is in the container is not restored",
+                    "encrypted device",
+                    "plain dm-crypt, detached LUKS headers and other kinds than LUKS are not supported: what is in it is \
+                     not restored",
                 )
             } else if uuid.starts_with("mpath-") {
                 (
@@ -262,7 +266,12 @@ impl Capture<'_> {
         self.layout
             .nodes
             .iter()
-            .find(|(_, node)| node.device() == Some(&device.node))
+            .find(|(_, node)| {
+                // Containers and volumes are known by their links.
+                node.device().is_some_and(|d| {
+                    d == device.node || self.devices.by_node(d).is_some_and(|k| k.name == name)
+                })
+            })
             .map(|(id, _)| id.clone())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::capture::{boot, devices, fs, lvm, mount, raid};
+use crate::capture::{boot, devices, fs, luks, lvm, mount, raid};
 use crate::model::NodeId;
 use crate::system::Recorded;
 
@@ -28,6 +28,9 @@ pub(super) fn output(data: &[u8]) {
     devices::parse_blkid(&text);
     boot::parse_efibootmgr(&text);
     raid::parse_export(&text);
+    let _ = luks::parse_luks1(&text);
+    let _ = luks::parse_luks2(&text);
+    luks::parse_crypttab(&text);
     for level in ["raid0", "raid5", "raid10"] {
         let _ = raid::layout_name(level, text.parse().unwrap_or(text.len() as i64));
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A stable name: `disk:<gpt guid, else serial>`, `part:<partuuid>`, `raid:<uuid>`, `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`,
+/// A stable name: `disk:<gpt guid, else serial>`, `part:<partuuid>`, `raid:<uuid>`, `luks:<uuid>`, `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`,
 /// `fs:<uuid>`, `swap:<uuid>`, `other:<device>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -26,6 +26,10 @@ impl NodeId {
     /// A software RAID array by its UUID.
     pub fn raid(uuid: &str) -> NodeId {
         NodeId(format!("raid:{uuid}"))
+    }
+    /// A LUKS container by its UUID.
+    pub fn luks(uuid: &str) -> NodeId {
+        NodeId(format!("luks:{uuid}"))
     }
     /// A physical volume by its LVM UUID.
     pub fn pv(uuid: &str) -> NodeId {

@@ -5,6 +5,7 @@ mod disk;
 mod fs;
 mod gpt;
 mod id;
+mod luks;
 mod lvm;
 mod mount;
 mod raid;
@@ -16,6 +17,7 @@ pub use disk::{Disk, Unsupported};
 pub use fs::{Ext4, Filesystem, Vfat, Xfs};
 pub use gpt::{GptTable, Partition, types};
 pub use id::NodeId;
+pub use luks::{CrypttabEntry, Luks, LuksHeader};
 pub use lvm::{
     Cache, GroupSettings, LogicalVolume, PhysicalVolume, Segments, ThinPool, ThinVolume,
     VolumeGroup, VolumeSettings,
@@ -62,6 +64,8 @@ pub enum Node {
     Partition(Partition),
     /// A software RAID array.
     RaidArray(RaidArray),
+    /// An encrypted container.
+    Luks(Luks),
     /// An LVM physical volume.
     PhysicalVolume(PhysicalVolume),
     /// An LVM volume group.
@@ -218,6 +222,7 @@ impl Node {
         match self {
             Node::Disk(_) => Vec::new(),
             Node::Partition(n) => vec![n.on.clone()],
+            Node::Luks(n) => vec![n.on.clone()],
             Node::RaidArray(n) => n.members.iter().map(|m| m.on.clone()).collect(),
             Node::PhysicalVolume(n) => vec![n.on.clone()],
             Node::VolumeGroup(n) => n.on.clone(),
@@ -248,6 +253,7 @@ impl Node {
             Node::Disk(n) => Some(&n.device),
             Node::Partition(n) => Some(&n.device),
             Node::RaidArray(n) => Some(&n.device),
+            Node::Luks(n) => Some(&n.device),
             Node::LogicalVolume(n) => Some(&n.device),
             _ => None,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Layout, Mount, Node, NodeId, types};
+use super::{Layout, LuksHeader, Mount, Node, NodeId, types};
 use crate::units::Bytes;
 
 /// A partition that holds nothing known: it is kept as a block image.
@@ -80,6 +80,21 @@ impl Layout {
             .collect();
         mounts.sort_by_key(|m| (m.mount_point.components().count(), m.mount_point.clone()));
         mounts
+    }
+
+    /// The headers of LUKS containers on system disks, which become images. Containers on a device that has no node of its
+    /// own cannot be read and are not among them.
+    pub fn luks_headers(&self) -> Vec<LuksHeader> {
+        let system = self.system_disks();
+        let headers = self.nodes.iter().filter_map(|(id, node)| match node {
+            Node::Luks(luks) if !self.disks_below(id).is_disjoint(&system) => Some(LuksHeader {
+                id: id.clone(),
+                device: self.nodes.get(&luks.on)?.device()?.to_owned(),
+                size: luks.header_size,
+            }),
+            _ => None,
+        });
+        headers.collect()
     }
 
     /// The partitions of system disks that hold nothing known and become block images. The BIOS boot partition is

@@ -23,6 +23,10 @@ impl Builder<'_> {
                 replace,
                 switch_off,
             });
+            let replace = self.crypttab_replacements();
+            if !replace.is_empty() {
+                self.steps.push(Step::UpdateCrypttab { replace });
+            }
         }
         let waits_for_swap = self
             .fit
@@ -177,6 +181,9 @@ impl Builder<'_> {
                         _ => [Some("lvm"), None],
                     },
                     Node::RaidArray(array) => [Some("mdraid1x"), rebuilt(&array.level)],
+                    // /boot itself is encrypted.
+                    Node::Luks(luks) if luks.version == 1 => [Some("cryptodisk"), Some("luks")],
+                    Node::Luks(_) => [Some("cryptodisk"), Some("luks2")],
                     _ => [None, None],
                 };
                 for module in needed.into_iter().flatten() {

@@ -83,6 +83,7 @@ impl<'a> Builder<'a> {
             targets: self.disks.iter().map(|d| d.device.clone()).collect(),
             vgs: self.groups(),
         });
+        self.luks_keys();
         for disk in &self.disks {
             self.steps.push(Step::Wipe {
                 device: disk.device.clone(),
@@ -161,7 +162,7 @@ impl<'a> Builder<'a> {
         let (rank, number) = match self.saved.nodes.get(id) {
             Some(Node::Disk(_)) => (0, 0),
             Some(Node::Partition(part)) => (1, part.number),
-            Some(Node::RaidArray(_)) => (1, u32::MAX),
+            Some(Node::RaidArray(_) | Node::Luks(_)) => (1, u32::MAX),
             Some(Node::PhysicalVolume(_)) => (2, 0),
             Some(Node::VolumeGroup(_)) => (3, 0),
             // Volumes with a place of their own come before those that LVM finds one for.
@@ -186,6 +187,7 @@ impl<'a> Builder<'a> {
                 Ok(())
             }
             Some(Node::RaidArray(array)) => self.raid_array(id, array),
+            Some(Node::Luks(luks)) => self.luks(id, luks),
             Some(Node::PhysicalVolume(pv)) => self.physical_volume(id, pv),
             Some(Node::VolumeGroup(vg)) => self.volume_group(id, vg),
             Some(Node::LogicalVolume(lv)) => self.logical_volume(id, lv),
@@ -226,7 +228,7 @@ impl<'a> Builder<'a> {
         groups.collect()
     }
 
-    /// Takes groups and arrays down in the reverse of the order in which they were made; groups that are next to each
+    /// Takes groups, containers and arrays down in the reverse of the order in which they were made; groups that are next to each
     /// other together.
     fn take_down(&mut self) {
         let mut down: Vec<Step> = Vec::new();
@@ -239,6 +241,9 @@ impl<'a> Builder<'a> {
                     vgs: vec![name.clone()],
                     read_only: Vec::new(),
                 }),
+                (Step::LuksOpen { name, .. }, _) => {
+                    down.push(Step::LuksClose { name: name.clone() });
+                }
                 (Step::RaidCreate { device, .. }, _) => down.push(Step::RaidStop {
                     device: device.clone(),
                 }),

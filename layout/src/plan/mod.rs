@@ -9,6 +9,7 @@ mod error;
 mod fit;
 mod fs;
 mod gpt;
+pub(crate) mod luks;
 mod lvm;
 pub(crate) mod raid;
 mod render;

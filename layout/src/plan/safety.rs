@@ -56,6 +56,11 @@ impl Plan {
                 Step::VgCreate { name, .. } => {
                     groups.insert(name);
                 }
+                Step::LuksOpen { name, .. } => {
+                    if !made.insert(super::luks::mapping(name)) {
+                        return Some(format!("two LUKS containers are called {name}"));
+                    }
+                }
                 Step::RaidCreate {
                     device,
                     devices,
@@ -128,6 +133,16 @@ impl Plan {
                 Step::GrubEfi { bootloader_id, .. } if !is_name(bootloader_id) => {
                     return forged("boot loader id", bootloader_id);
                 }
+                Step::LuksKey { name, .. }
+                | Step::LuksOpen { name, .. }
+                | Step::LuksClose { name }
+                    if super::luks::unsound(name) =>
+                {
+                    return forged("LUKS container", name);
+                }
+                Step::LuksHeader { luks, .. } if super::luks::unsound(&luks.name) => {
+                    return forged("LUKS container", &luks.name);
+                }
                 Step::RaidCreate { array, .. } => {
                     if let Some(reason) = super::raid::unsound(array) {
                         return Some(format!("array {:?}: {reason}", array.name));
@@ -187,6 +202,8 @@ impl Step {
             | Step::MakeVfat { device, .. }
             | Step::MakeSwap { device, .. }
             | Step::RestoreImage { device, .. }
+            | Step::LuksHeader { device, .. }
+            | Step::LuksOpen { device, .. }
             | Step::Mount { device, .. }
             | Step::GrubBios { device, .. }
             | Step::EfiBootEntry { device, .. } => vec![device.clone()],
@@ -199,6 +216,9 @@ impl Step {
             Step::VgSettings { pvs, .. } => pvs.iter().map(|pv| pv.device.clone()).collect(),
             Step::Fence { .. }
             | Step::CacheAttach { .. }
+            | Step::LuksKey { .. }
+            | Step::LuksClose { .. }
+            | Step::UpdateCrypttab { .. }
             | Step::RestoreTree { .. }
             | Step::UpdateFstab { .. }
             | Step::UpdateInitramfs { .. }
@@ -223,6 +243,10 @@ impl Step {
             Step::CacheAttach { cache, .. } if cache.kind == "cache" => &["lvm", "cache_check"],
             Step::CacheAttach { .. } => &["lvm"],
             Step::ThinPoolCreate { .. } => &["lvm", "thin_check"],
+            Step::LuksKey { .. }
+            | Step::LuksHeader { .. }
+            | Step::LuksOpen { .. }
+            | Step::LuksClose { .. } => &["cryptsetup", "blkid", "udevadm"],
             Step::RaidCreate { .. } | Step::RaidStop { .. } => &["mdadm", "udevadm"],
             Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],
             Step::MakeXfs { .. } => &["mkfs.xfs"],

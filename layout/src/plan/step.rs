@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Cache, Ext4, GptTable, GroupSettings, NodeId, RaidArray, Segments, Vfat, VolumeSettings, Xfs,
+    Cache, Ext4, GptTable, GroupSettings, Luks, NodeId, RaidArray, Segments, Vfat, VolumeSettings,
+    Xfs,
 };
 use crate::units::{Bytes, Lba, SectorSize};
 
@@ -42,6 +43,33 @@ pub enum Step {
         sectors: u64,
         /// The partitions.
         partitions: Vec<PlannedPartition>,
+    },
+    /// Asks for the key of a LUKS container, and tries it on the saved header.
+    LuksKey {
+        /// The saved container.
+        node: NodeId,
+        /// Name of the mapping.
+        name: String,
+        /// Where the encrypted data would start.
+        data_offset: Bytes,
+    },
+    /// Writes the saved header of a LUKS container.
+    LuksHeader {
+        /// The saved container.
+        node: NodeId,
+        /// Where.
+        device: PathBuf,
+        /// What.
+        luks: Luks,
+    },
+    /// Opens a LUKS container.
+    LuksOpen {
+        /// The saved container.
+        node: NodeId,
+        /// Where.
+        device: PathBuf,
+        /// Name of the mapping.
+        name: String,
     },
     /// Makes a software RAID array.
     RaidCreate {
@@ -220,6 +248,11 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         switch_off: Vec<String>,
     },
+    /// Replaces device names in crypttab that may not be the same on this machine.
+    UpdateCrypttab {
+        /// Old second field to new one.
+        replace: Vec<(String, String)>,
+    },
     /// Makes the initramfs again.
     UpdateInitramfs {
         /// Why.
@@ -264,6 +297,11 @@ pub enum Step {
         vgs: Vec<String>,
         /// Volumes that were read-only: `vg/lv`.
         read_only: Vec<String>,
+    },
+    /// Closes a LUKS container.
+    LuksClose {
+        /// Name of the mapping.
+        name: String,
     },
     /// Stops an array, so that the next start finds it clean.
     RaidStop {
@@ -352,6 +390,18 @@ impl fmt::Display for Step {
                     partitions.len()
                 )
             }
+            Step::LuksKey { name, .. } => write!(f, "Try the key of LUKS container {name}"),
+            Step::LuksHeader { device, luks, .. } => write!(
+                f,
+                "Write the saved LUKS header {} to {}",
+                luks.uuid,
+                device.display()
+            ),
+            Step::LuksOpen { device, name, .. } => {
+                write!(f, "Open LUKS container {name} on {}", device.display())
+            }
+            Step::LuksClose { name } => write!(f, "Close LUKS container {name}"),
+            Step::UpdateCrypttab { .. } => f.write_str("Check device names in /etc/crypttab"),
             Step::RaidCreate {
                 device,
                 devices,

@@ -152,8 +152,9 @@ pub(crate) const TOOLS: &[Tool] = &[
     optional(&["cache_check"], "thin-provisioning-tools"),
     optional(&["cache_repair"], "thin-provisioning-tools"),
     optional(&["cache_dump"], "thin-provisioning-tools"),
-    // Software RAID.
+    // Software RAID, encrypted containers.
     optional(&["mdadm"], "mdadm"),
+    optional(&["cryptsetup"], "cryptsetup-bin"),
     // File systems.
     required(&["mke2fs"], "e2fsprogs"),
     required(&["mkfs.ext4"], "e2fsprogs"),
@@ -182,7 +183,6 @@ pub(crate) const TOOLS: &[Tool] = &[
     comfort(&["mkfs.btrfs"], "btrfs-progs"),
     comfort(&["btrfs"], "btrfs-progs"),
     comfort(&["btrfstune"], "btrfs-progs"),
-    comfort(&["cryptsetup"], "cryptsetup-bin"),
     // Boot.
     optional(&["efibootmgr"], "efibootmgr"),
     optional(&["getfattr"], "attr"),

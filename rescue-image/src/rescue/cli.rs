@@ -115,6 +115,9 @@ enum Command {
         /// Files that are damaged in every bundle may be missing
         #[arg(long)]
         accept_loss: bool,
+        /// Key file of a LUKS container that is restored, given by UUID or name; once for each container
+        #[arg(long, value_name = "CONTAINER=FILE")]
+        luks_key: Vec<String>,
         /// Where the new file systems are mounted meanwhile
         #[arg(long, default_value = "/target")]
         root: PathBuf,
@@ -200,6 +203,7 @@ fn run(command: Command) -> Result<u8> {
             no_grow,
             leave_out,
             accept_loss,
+            luks_key,
             root,
             log_dir,
             json,
@@ -209,6 +213,7 @@ fn run(command: Command) -> Result<u8> {
             request.choices.grow = if no_grow { Grow::Nothing } else { grow };
             request.choices.leave_out = leave_out.into_iter().collect();
             request.accept_loss = accept_loss;
+            request.luks_keys = restore::keys::LuksKeys::from_words(&luks_key)?;
             (request.root, request.log_dir) = (root, log_dir);
             let found = found(&from, &keys)?;
             let parts = Real {

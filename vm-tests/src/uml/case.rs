@@ -67,6 +67,8 @@ pub enum Dirt {
     RaidInPartition,
     /// A RAID 1 called `floor:0` on this disk and the next one, running.
     ActiveRaidWithNext,
+    /// A LUKS container on the whole disk, open as `root_crypt`.
+    ActiveLuks,
     /// ext4 on the whole disk, and a GPT's backup at its end.
     Ext4AndOldBackup,
 }

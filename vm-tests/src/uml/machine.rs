@@ -35,6 +35,7 @@ pub fn missing() -> Option<String> {
         "sgdisk",
         "mkswap",
         "mdadm",
+        "cryptsetup",
     ];
     let absent: Vec<&str> = programs
         .into_iter()

@@ -76,6 +76,15 @@ pub fn run(context: &Context, args: &BackupArgs, roots: &[PathBuf]) -> anyhow::R
             sum.1 += x.bytes;
         }
     }
+    let headers = work
+        .layout
+        .iter()
+        .flat_map(|l| l.luks_headers())
+        .map(|h| Image {
+            node: h.id.to_string(),
+            device: h.device,
+            bytes: h.size.0,
+        });
     let sizes = work.layout.iter().flat_map(|l| l.unknown_partitions());
     let images: Vec<Image> = sizes
         .map(|p| Image {
@@ -83,6 +92,7 @@ pub fn run(context: &Context, args: &BackupArgs, roots: &[PathBuf]) -> anyhow::R
             device: p.device,
             bytes: p.size.0,
         })
+        .chain(headers)
         .collect();
     let mut warnings = progress.finish();
     warnings.extend(work.layout.iter().flat_map(|l| l.warnings.iter().cloned()));

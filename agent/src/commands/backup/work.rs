@@ -8,6 +8,8 @@ use bundle::exclude::Exclusions;
 use layout::model::Layout;
 use layout::system::System;
 
+use tempfile::TempDir;
+
 use crate::Context;
 use crate::cli::BackupArgs;
 use crate::config::Config;
@@ -22,8 +24,10 @@ pub struct Work {
     pub layout: Option<Layout>,
     /// File systems, or directories.
     pub trees: Vec<TreeSource>,
-    /// Partitions that hold nothing known.
+    /// Partitions that hold nothing known, and headers of LUKS containers.
     pub images: Vec<ImageSource>,
+    /// Where those headers are, for as long as the backup runs.
+    pub headers: Option<TempDir>,
     /// Every exclusion with the reason for it.
     pub reasons: Vec<(String, String)>,
 }
@@ -52,7 +56,7 @@ impl Work {
                  `lifeboat layout` shows what was found; single directories can be saved with --root /"
             );
         }
-        let images = layout
+        let mut images: Vec<ImageSource> = layout
             .unknown_partitions()
             .into_iter()
             .map(|p| ImageSource {
@@ -60,6 +64,7 @@ impl Work {
                 path: p.device,
             })
             .collect();
+        let headers = luks_headers(&context.sys, &layout, &mut images)?;
         let (exclude, reasons) =
             exclusions(&context.sys, &context.config, args, &mount_points, targets)?;
         let trees = mount_points
@@ -76,6 +81,7 @@ impl Work {
             layout: Some(layout),
             trees,
             images,
+            headers,
             reasons,
         })
     }
@@ -133,6 +139,34 @@ impl Work {
     }
 }
 
+/// Has cryptsetup copy the headers of the system's LUKS containers into memory, and adds them to the images.
+fn luks_headers(
+    sys: &dyn System,
+    layout: &Layout,
+    images: &mut Vec<ImageSource>,
+) -> anyhow::Result<Option<TempDir>> {
+    let headers = layout.luks_headers();
+    if headers.is_empty() {
+        return Ok(None);
+    }
+    // Private, and not on a disk: whoever has a header can try passphrases.
+    let dir = tempfile::Builder::new()
+        .prefix("lifeboat-luks-")
+        .tempdir_in("/run")
+        .context("cannot make a directory for LUKS headers in /run")?;
+    for (number, header) in headers.iter().enumerate() {
+        let file = dir.path().join(format!("{number}.header"));
+        layout::capture::luks::backup_header(sys, &header.device, &file).with_context(|| {
+            format!("cannot save the LUKS header of {}", header.device.display())
+        })?;
+        images.push(ImageSource {
+            node: header.id.to_string(),
+            path: file,
+        });
+    }
+    Ok(Some(dir))
+}
+
 fn directories(
     context: &Context,
     args: &BackupArgs,
@@ -167,6 +201,7 @@ fn directories(
         layout: None,
         trees,
         images: Vec::new(),
+        headers: None,
         reasons,
     })
 }
@@ -318,6 +353,7 @@ mod tests {
                 exclude: Exclusions::none(),
             }],
             images: Vec::new(),
+            headers: None,
             reasons: Vec::new(),
         };
         let named = work.not_saved();

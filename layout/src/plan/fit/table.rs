@@ -167,6 +167,7 @@ impl<'a> Sizing<'a> {
             .map(|(_, node)| match node {
                 Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
                 Node::Swap(swap) => swap.size,
+                Node::Luks(luks) => luks.data_offset.plus(luks.size),
                 Node::RaidArray(array) => array
                     .members
                     .iter()

@@ -7,6 +7,8 @@ use bundle::extract::{ExtractReport, FileProblem};
 use layout::apply::{Content, ContentError};
 use layout::model::NodeId;
 
+use super::Request;
+use super::keys::LuksKeys;
 use super::parts::Parts;
 use super::ui::{Reading, Ui};
 
@@ -30,6 +32,7 @@ pub(super) struct StoreContent<'a> {
     parts: &'a dyn Parts,
     snapshot: &'a Snapshot,
     accept_loss: bool,
+    keys: &'a LuksKeys,
     ui: &'a dyn Ui,
     // By mount point, since a step that is repeated replaces what it reported before.
     trees: Vec<(PathBuf, Losses)>,
@@ -39,13 +42,14 @@ impl<'a> StoreContent<'a> {
     pub(super) fn new(
         parts: &'a dyn Parts,
         snapshot: &'a Snapshot,
-        accept_loss: bool,
+        request: &'a Request,
         ui: &'a dyn Ui,
     ) -> Self {
         Self {
             parts,
             snapshot,
-            accept_loss,
+            accept_loss: request.accept_loss,
+            keys: &request.luks_keys,
             ui,
             trees: Vec::new(),
         }
@@ -144,5 +148,13 @@ impl Content for StoreContent<'_> {
                     device.display()
                 ))
             })
+    }
+    fn luks_key(&mut self, node: &NodeId, name: &str) -> Result<Vec<u8>, ContentError> {
+        let key = self.keys.get(node, name).map(<[u8]>::to_vec);
+        key.ok_or_else(|| {
+            ContentError::new(format!(
+                "the LUKS container {name} ({node}) needs its passphrase or key file: give --luks-key {name}=FILE"
+            ))
+        })
     }
 }

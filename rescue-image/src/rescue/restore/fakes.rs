@@ -251,6 +251,11 @@ impl Parts for Fake {
         Ok(())
     }
 
+    fn luks_opens(&self, image: &Image, _: Bytes, key: &[u8]) -> anyhow::Result<bool> {
+        self.call(&format!("luks {}", image.node));
+        Ok(key == b"right")
+    }
+
     fn lock(&self) -> anyhow::Result<Box<dyn std::any::Any>> {
         self.call("lock");
         Ok(Box::new(Cell::new(())))
@@ -287,7 +292,13 @@ impl Parts for Fake {
         Ok(())
     }
 
-    fn recapture(&self, plan: &Plan, _: &Layout, _: &Path) -> anyhow::Result<Layout> {
+    fn recapture(
+        &self,
+        plan: &Plan,
+        _: &Layout,
+        _: &Path,
+        _: &mut dyn Content,
+    ) -> anyhow::Result<Layout> {
         self.call("recapture");
         let mut now = self
             .after

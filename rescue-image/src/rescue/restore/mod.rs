@@ -6,6 +6,7 @@
 //! layout and what the machine shows afterwards, are in the [`Outcome`], and its [`Outcome::exit_code`] tells.
 
 mod content;
+pub mod keys;
 mod logs;
 mod parts;
 pub mod ui;
@@ -20,10 +21,11 @@ use layout::apply::ApplyError;
 use layout::diff::Difference;
 use layout::inventory::Inventory;
 use layout::model::Layout;
-use layout::plan::{Choices, LeaveOut, Plan, PlanError};
+use layout::plan::{Choices, LeaveOut, Plan, PlanError, Step};
 
 use super::events::{Announce, Line};
 use content::{Losses, StoreContent};
+use keys::LuksKeys;
 use logs::Logs;
 pub(in crate::rescue) use logs::{now, timestamp};
 pub use parts::{Parts, Real};
@@ -39,6 +41,8 @@ pub struct Request {
     pub choices: Choices,
     /// Files that are known to be damaged in every store may be missing from the result.
     pub accept_loss: bool,
+    /// What opens the LUKS containers that are filled.
+    pub luks_keys: LuksKeys,
     /// Where the new file systems are mounted while they are filled.
     pub root: PathBuf,
     /// Where journal, plan, captures and event lines go.
@@ -52,6 +56,7 @@ impl Request {
             snapshot: snapshot.into(),
             choices: Choices::default(),
             accept_loss: false,
+            luks_keys: LuksKeys::default(),
             root: PathBuf::from("/target"),
             log_dir: PathBuf::from(super::LOG_DIR),
         }
@@ -319,6 +324,7 @@ pub fn check(
     ui: &dyn Ui,
     to: &dyn Announce,
 ) -> Result<VerifyReport, Stop> {
+    keys::check(parts, prepared)?;
     to.line(&Line::new("checking").with("snapshot", prepared.id));
     let started = Instant::now();
     let report = parts
@@ -378,7 +384,7 @@ pub fn run(
     for disk in &prepared.plan.fence {
         to.line(&Line::new("fenced").with("disk", disk.device.display()));
     }
-    let mut content = StoreContent::new(parts, &prepared.snapshot, request.accept_loss, ui);
+    let mut content = StoreContent::new(parts, &prepared.snapshot, request, ui);
     let events = ui::Steps {
         ui,
         to,
@@ -392,10 +398,10 @@ pub fn run(
         &events,
         &mut logs.journal,
     );
-    let losses = content.losses();
     let finished = applied
         .map_err(stop_of)
-        .and_then(|()| compare(parts, prepared));
+        .and_then(|()| compare(parts, prepared, &mut content));
+    let losses = content.losses();
     let mut warnings = Vec::new();
     let result = finished.map(|(differences, now)| {
         if let Err(error) = logs.keep("after.json", &now) {
@@ -428,6 +434,10 @@ fn stop_of(error: ApplyError) -> Stop {
         ApplyError::Step {
             index: 0, source, ..
         } => Stop::refused(source),
+        // Keys are tried before anything is erased.
+        ApplyError::Step { step, source, .. } if matches!(*step, Step::LuksKey { .. }) => {
+            Stop::refused(source)
+        }
         ApplyError::Unsafe(reason) => Stop::refused(format!("the plan is not safe: {reason}")),
         ApplyError::Step { step, source, .. } => Stop::Failed {
             step: Some(step.to_string()),
@@ -437,9 +447,18 @@ fn stop_of(error: ApplyError) -> Stop {
 }
 
 /// Captures the machine again and compares: the last line of every restore.
-fn compare(parts: &dyn Parts, prepared: &Prepared) -> Result<(Vec<Difference>, Layout), Stop> {
+fn compare(
+    parts: &dyn Parts,
+    prepared: &Prepared,
+    content: &mut StoreContent<'_>,
+) -> Result<(Vec<Difference>, Layout), Stop> {
     let now = parts
-        .recapture(&prepared.plan, &prepared.saved, &prepared.request.root)
+        .recapture(
+            &prepared.plan,
+            &prepared.saved,
+            &prepared.request.root,
+            content,
+        )
         .map_err(|e| Stop::NotCompared(format!("{e:#}")))?;
     Ok((
         layout::diff::diff(&prepared.saved, &now, &prepared.plan),

@@ -14,6 +14,7 @@ use layout::inventory::Inventory;
 use layout::model::Layout;
 use layout::plan::Plan;
 use layout::system::System;
+use layout::units::Bytes;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::rescue::RUN_DIR;
@@ -48,6 +49,8 @@ pub trait Parts: Sync {
         device: &Path,
         events: &dyn bundle::events::Events,
     ) -> Result<()>;
+    /// Whether a key opens the LUKS container whose header this image is.
+    fn luks_opens(&self, image: &Image, data_offset: Bytes, key: &[u8]) -> Result<bool>;
     /// Makes sure that nobody else restores at the same time; for as long as the result lives.
     fn lock(&self) -> Result<Box<dyn std::any::Any>>;
     /// Carries the plan out.
@@ -61,7 +64,13 @@ pub trait Parts: Sync {
         journal: &mut dyn Write,
     ) -> Result<(), ApplyError>;
     /// The layout of the machine after the restore.
-    fn recapture(&self, plan: &Plan, saved: &Layout, root: &Path) -> Result<Layout>;
+    fn recapture(
+        &self,
+        plan: &Plan,
+        saved: &Layout,
+        root: &Path,
+        content: &mut dyn Content,
+    ) -> Result<Layout>;
     /// Lifts the fence of the media that hold bundles, makes them writable, gives each store's directory to `copy`,
     /// and makes them read-only again.
     fn keep_on_media(&self, copy: &dyn Fn(&Path) -> Result<PathBuf>) -> Result<Vec<PathBuf>>;
@@ -134,6 +143,16 @@ impl Parts for Real<'_> {
             .with_context(|| format!("writing {} out", device.display()))
     }
 
+    fn luks_opens(&self, image: &Image, data_offset: Bytes, key: &[u8]) -> Result<bool> {
+        let file = super::keys::scratch(Path::new(RUN_DIR))?;
+        self.image_to(image, file.path(), &bundle::events::Silent)?;
+        // A header without room for data behind it is refused.
+        let size = data_offset.plus(Bytes::MIB).get().max(image.size);
+        file.as_file().set_len(size)?;
+        layout::apply::luks::opens(self.sys, file.path(), key)
+            .with_context(|| format!("trying the key of {}", image.node))
+    }
+
     fn lock(&self) -> Result<Box<dyn std::any::Any>> {
         Ok(Box::new(lock(Path::new(RUN_DIR))?))
     }
@@ -150,8 +169,16 @@ impl Parts for Real<'_> {
         layout::apply::apply(self.sys, plan, saved, root, content, events, journal)
     }
 
-    fn recapture(&self, plan: &Plan, saved: &Layout, root: &Path) -> Result<Layout> {
-        Ok(layout::apply::recapture(self.sys, plan, saved, root)?)
+    fn recapture(
+        &self,
+        plan: &Plan,
+        saved: &Layout,
+        root: &Path,
+        content: &mut dyn Content,
+    ) -> Result<Layout> {
+        Ok(layout::apply::recapture(
+            self.sys, plan, saved, root, content,
+        )?)
     }
 
     fn keep_on_media(&self, copy: &dyn Fn(&Path) -> Result<PathBuf>) -> Result<Vec<PathBuf>> {

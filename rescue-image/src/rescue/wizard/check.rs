@@ -19,6 +19,9 @@ pub fn show(
     let Some(mut prepared) = answers.prepared.clone() else {
         return Ok(Screen::Disks);
     };
+    if !super::keys::ask(answers, &mut prepared, world, terminal)? {
+        return Ok(Screen::Plan);
+    }
     match read(&prepared, world, terminal) {
         Ok(report) => {
             answers.readable = Some(report);

@@ -29,6 +29,7 @@ pub mod check;
 pub mod confirm;
 pub mod copy;
 pub mod disks;
+mod keys;
 pub mod plan;
 pub mod points;
 pub mod result;
@@ -44,6 +45,7 @@ use layout::model::NodeId;
 use layout::plan::{Choices, DiskChoice, Grow, LeaveOut};
 
 use super::bundles::Point;
+use super::restore::keys::LuksKeys;
 use super::restore::{Outcome, Prepared, Request, Stop};
 use terminal::{Gone, Terminal};
 use world::World;
@@ -103,6 +105,8 @@ pub struct Answers {
     pub leave_out: BTreeSet<LeaveOut>,
     /// The damaged files may be missing.
     pub accept_loss: bool,
+    /// What opens the LUKS containers.
+    pub luks_keys: LuksKeys,
     /// The plan that was agreed to.
     pub prepared: Option<Prepared>,
     /// What reading everything showed.
@@ -123,6 +127,7 @@ impl Answers {
             ..Choices::default()
         };
         request.accept_loss = self.accept_loss;
+        request.luks_keys = self.luks_keys.clone();
         Some(request)
     }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use layout::apply::{Content, ContentError};
 use layout::model::{Layout, Node, NodeId};
 
+use crate::luks;
+
 /// What an image is made of.
 pub const PATTERN: &[u8] = b"lifeboat image ";
 
@@ -24,18 +26,38 @@ impl Content for Files<'_> {
             .map_err(|e| ContentError::caused(format!("files of {}", mount_point.display()), e))
     }
 
-    fn restore_image(&mut self, _: &NodeId, device: &Path) -> Result<(), ContentError> {
+    fn restore_image(&mut self, node: &NodeId, device: &Path) -> Result<(), ContentError> {
+        let image = match self.saved.nodes.get(node) {
+            Some(Node::Luks(saved)) => luks::header(saved)
+                .map_err(|e| ContentError::new(format!("header of {node}: {e:#}")))?,
+            _ => PATTERN.repeat(1000),
+        };
         let write = || {
             fs::OpenOptions::new()
                 .write(true)
                 .open(device)?
-                .write_all(&PATTERN.repeat(1000))
+                .write_all(&image)
         };
         write().map_err(|e| ContentError::caused(format!("image to {}", device.display()), e))
+    }
+
+    fn luks_key(&mut self, _: &NodeId, _: &str) -> Result<Vec<u8>, ContentError> {
+        Ok(luks::KEY.to_vec())
     }
 }
 
 impl Files<'_> {
+    /// crypttab with the saved lines.
+    fn crypttab(&self) -> String {
+        let lines = self.saved.nodes.values().filter_map(|node| match node {
+            Node::Luks(luks) => luks.crypttab.as_ref(),
+            _ => None,
+        });
+        lines
+            .map(|e| format!("{} {} {} {}\n", e.name, e.source, e.key, e.options.join(",")))
+            .collect()
+    }
+
     fn write(&self, mount_point: &Path, into: &Path) -> std::io::Result<()> {
         fs::write(
             into.join("floor.txt"),
@@ -64,6 +86,7 @@ impl Files<'_> {
         }
         fs::create_dir_all(into.join("etc"))?;
         fs::write(into.join("etc/fstab"), fstab)?;
+        fs::write(into.join("etc/crypttab"), self.crypttab())?;
         for mount in &self.saved.mounts {
             fs::create_dir_all(
                 into.join(

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use vm_tests::uml::case::Dirt;
 
+use crate::luks;
 use crate::machine::{settle, tool};
 use crate::raid;
 
@@ -74,6 +75,7 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
             ])?;
             tool(&["mke2fs", "-q", "-F", "-t", "ext4", "/dev/pve/root"])?;
         }
+        Dirt::ActiveLuks => luks::stale(device)?,
         Dirt::Raid => raid::stale(device, None, "--metadata=1.2", &array(device), false)?,
         Dirt::ActiveRaid => raid::stale(device, None, "--metadata=1.2", &array(device), true)?,
         Dirt::RaidInPartition => {

@@ -32,6 +32,12 @@ const MODULES: &[&str] = &[
     "raid1",
     "raid10",
     "raid456",
+    "dm-crypt",
+    "xts",
+    "cbc",
+    "essiv",
+    "algif_skcipher",
+    "loop",
 ];
 
 /// Every LVM command touches and locks its reserve before it suspends a volume: in this machine, page by page through

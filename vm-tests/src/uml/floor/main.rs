@@ -3,6 +3,7 @@
 mod content;
 mod dirt;
 mod facts;
+mod luks;
 mod machine;
 mod raid;
 mod restore;

@@ -166,7 +166,7 @@ fn restore(saved: &Layout, plan: &Plan) -> Result<()> {
         lines.lines().count()
     );
 
-    let now = recapture(&Host, plan, saved, root)?;
+    let now = recapture(&Host, plan, saved, root, &mut content)?;
     println!("floor: now {}", now.to_json()?);
     let mut bad = Vec::new();
     for difference in diff(saved, &now, plan) {

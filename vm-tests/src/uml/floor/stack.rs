@@ -1,8 +1,10 @@
 //! Starts what lies on the restored disks, in the order of the plan, and stops it again.
 
 use anyhow::Result;
+use layout::model::NodeId;
 use layout::plan::{Plan, Step};
 
+use crate::luks;
 use crate::machine::settle;
 use crate::raid;
 
@@ -12,6 +14,10 @@ pub type Lvm<'a> = &'a dyn Fn(&[&str]) -> Result<String>;
 /// Runs `look` with everything started.
 pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<()> {
     raid::all_stopped()?;
+    let opened = |container: &NodeId| {
+        let mut steps = plan.steps.iter();
+        steps.any(|s| matches!(s, Step::LuksOpen { node, .. } if node == container))
+    };
     for step in &plan.steps {
         match step {
             Step::RaidCreate {
@@ -21,6 +27,13 @@ pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<
             } => {
                 raid::assemble(device, array)?;
                 raid::check(device, devices, array)?;
+            }
+            Step::LuksHeader { node, device, luks } => {
+                luks::check(device, luks)?;
+                if opened(node) {
+                    luks::open(device, &luks.name)?;
+                    luks::check_open(luks)?;
+                }
             }
             Step::VgCreate { name, .. } => {
                 lvm(&["vgchange", "-ay", "--ignoreactivationskip", name])?;
@@ -33,6 +46,7 @@ pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<
     for step in plan.steps.iter().rev() {
         match step {
             Step::RaidCreate { device, .. } => raid::stop(device)?,
+            Step::LuksHeader { node, luks, .. } if opened(node) => luks::close(&luks.name)?,
             Step::VgCreate { name, .. } => {
                 lvm(&["vgchange", "-an", name])?;
                 settle()?;
