@@ -363,6 +363,10 @@ pub struct ExtractArgs {
 pub struct LayoutArgs {
     /// Show the layout saved in this restore point, not the one of this host
     pub snapshot: Option<String>,
+    /// Write what this host's kernel and tools say of its storage to FILE, for a report of what Lifeboat got wrong:
+    /// serial numbers, UUIDs, labels, addresses and the host's name are replaced; read it before you pass it on
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["snapshot", "from"])]
+    pub record: Option<PathBuf>,
     /// Where to read from.
     #[command(flatten)]
     pub from: From,

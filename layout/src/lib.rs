@@ -12,6 +12,7 @@ pub mod diff;
 pub mod inventory;
 pub mod model;
 pub mod plan;
+pub mod record;
 pub mod render;
 pub mod system;
 pub mod units;

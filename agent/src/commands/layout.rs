@@ -1,5 +1,9 @@
 //! `lifeboat layout`
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
 use anyhow::Context as _;
 use layout::model::Layout;
 
@@ -10,6 +14,9 @@ use crate::targets::{chosen, reading};
 
 /// Shows a layout: of this host, or of a restore point.
 pub fn run(context: &Context, args: &LayoutArgs) -> anyhow::Result<Outcome> {
+    if let Some(file) = &args.record {
+        return record(context, file);
+    }
     let layout = match &args.snapshot {
         Some(wanted) => {
             let targets = chosen(&args.from.from, &context.config, "--from")?;
@@ -27,6 +34,33 @@ pub fn run(context: &Context, args: &LayoutArgs) -> anyhow::Result<Outcome> {
     context
         .out
         .result(&layout, || layout::render::tree(&layout))?;
+    Ok(Outcome::Fine)
+}
+
+/// Keeps what this host says of its storage.
+fn record(context: &Context, path: &Path) -> anyhow::Result<Outcome> {
+    let recording = layout::record::record(&context.sys);
+    let text = recording.to_json()?;
+    // A file that is there may be anything.
+    let mut file = File::create_new(path)
+        .with_context(|| format!("cannot make {} (it must not exist yet)", path.display()))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let value = serde_json::json!({ "file": path, "problems": recording.problems });
+    context.out.summary(&value, || {
+        let mut text = String::new();
+        for problem in &recording.problems {
+            text.push_str(&format!("note: {problem}\n"));
+        }
+        text.push_str(&format!(
+            "{} holds what this host's kernel and tools say of its storage.\n\
+             Serial numbers, UUIDs, labels, addresses and the host's name are replaced by others; names of volume\n\
+             groups, volumes and mount points are as they are. Read it before you pass it on.\n",
+            path.display()
+        ));
+        text
+    })?;
     Ok(Outcome::Fine)
 }
 

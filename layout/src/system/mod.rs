@@ -4,7 +4,7 @@ mod host;
 mod recorded;
 
 pub use host::Host;
-pub use recorded::Recorded;
+pub use recorded::{BLOCK, Image, Recorded};
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};

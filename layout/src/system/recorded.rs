@@ -1,7 +1,7 @@
 //! A recording of a machine, for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Cursor;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -14,6 +14,12 @@ pub struct Recorded {
     pub commands: BTreeMap<String, Output>,
     /// Files by path.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Names in directories; a directory that is not here has the names of the files and links below it.
+    pub dirs: BTreeMap<PathBuf, Vec<String>>,
+    /// What is there besides, whatever it holds.
+    pub present: BTreeSet<PathBuf>,
+    /// Devices that can be opened.
+    pub images: BTreeMap<PathBuf, Image>,
     /// Symlinks, fully resolved.
     pub links: BTreeMap<PathBuf, PathBuf>,
     /// Space by mount point.
@@ -74,6 +80,78 @@ impl Recorded {
     }
 }
 
+/// The size of a block of an [`Image`], in bytes.
+pub const BLOCK: u64 = 512;
+
+/// A device in memory: what is not recorded reads as zeroes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Size in bytes.
+    pub size: u64,
+    /// Contents by block number; at most [`BLOCK`] bytes each, the rest of a block is zeroes.
+    pub blocks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Image {
+    /// Sets bytes; what lies behind the end is left out.
+    pub fn set(&mut self, offset: u64, bytes: &[u8]) {
+        for (n, byte) in bytes.iter().enumerate() {
+            let at = offset.saturating_add(n as u64);
+            if at >= self.size {
+                return;
+            }
+            let (block, within) = (at / BLOCK, (at % BLOCK) as usize);
+            if *byte == 0 && !self.blocks.contains_key(&block) {
+                continue;
+            }
+            let block = self.blocks.entry(block).or_default();
+            if block.len() <= within {
+                block.resize(within + 1, 0);
+            }
+            block[within] = *byte;
+        }
+    }
+
+    /// Reads `length` bytes, fewer at the end of the device.
+    pub fn get(&self, offset: u64, length: usize) -> Vec<u8> {
+        let left = self.size.saturating_sub(offset).min(length as u64);
+        (offset..offset.saturating_add(left))
+            .map(|at| {
+                let block = self.blocks.get(&(at / BLOCK));
+                let byte = block.and_then(|b| b.get((at % BLOCK) as usize));
+                byte.copied().unwrap_or(0)
+            })
+            .collect()
+    }
+}
+
+/// Reads an [`Image`].
+struct Reader {
+    image: Image,
+    at: u64,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.image.get(self.at, buf.len());
+        buf[..bytes.len()].copy_from_slice(&bytes);
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.image.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}
+
 fn missing(path: &Path) -> SystemError {
     SystemError::Io {
         path: path.to_owned(),
@@ -118,10 +196,15 @@ impl System for Recorded {
         self.files
             .keys()
             .chain(self.links.keys())
+            .chain(self.dirs.keys())
+            .chain(&self.present)
             .any(|known| known.starts_with(path))
     }
 
     fn list_dir(&self, path: &Path) -> Result<Vec<String>, SystemError> {
+        if let Some(names) = self.dirs.get(path) {
+            return Ok(names.clone());
+        }
         let names: BTreeSet<String> = self
             .files
             .keys()
@@ -150,6 +233,10 @@ impl System for Recorded {
     }
 
     fn open(&self, path: &Path) -> Result<Box<dyn ReadSeek>, SystemError> {
+        if let Some(image) = self.images.get(path) {
+            let image = image.clone();
+            return Ok(Box::new(Reader { image, at: 0 }));
+        }
         Ok(Box::new(Cursor::new(self.read(path)?)))
     }
 
