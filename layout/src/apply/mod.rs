@@ -12,6 +12,8 @@ mod mount;
 mod raid;
 mod thin;
 
+pub use mount::unmount_below;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

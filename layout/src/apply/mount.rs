@@ -6,6 +6,7 @@ use sys_mount::{Mount, MountFlags, UnmountFlags};
 
 use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::mount::{Mounted, mounted};
+use crate::system::System;
 
 impl Executor<'_> {
     /// What is mounted at or below the restore root, in the order in which it was mounted.
@@ -78,53 +79,65 @@ impl Executor<'_> {
 
     /// Unmounts one place; what is busy for a moment is tried again.
     pub(super) fn unmount_one(&self, target: &Path) -> Result<(), StepError> {
-        let mut last = None;
-        for _ in 0..50 {
-            match sys_mount::unmount(target, UnmountFlags::empty()) {
-                Ok(()) => return Ok(()),
-                Err(error) => last = Some(error),
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        let error = last.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::ResourceBusy));
-        Err(io_error("cannot unmount", target)(error))
+        unmount_one(target)
     }
 
     /// Unmounts everything below the restore root, last mounted first.
     pub(super) fn unmount(&mut self) -> Result<Outcome, StepError> {
-        if self.root == Path::new("/") {
-            return Err(StepError::Refused(
-                "the restore root must not be the running system".to_owned(),
-            ));
-        }
-        let all = self.below()?;
-        // umount(2) does not say when the disk refused what was still in memory. Unmounted is everything all the same.
-        let mut unwritten = Ok(());
-        for mounted in all.iter().rev() {
-            let target = self.inside(&mounted.mount_point);
-            unwritten = unwritten.and(written_out(&target));
-            self.unmount_one(
-                target
-                    .strip_prefix("/")
-                    .map(|p| Path::new("/").join(p))
-                    .unwrap_or(target)
-                    .as_path(),
-            )?;
-        }
-        if let Some(left) = self.below()?.first() {
-            let at = self.inside(&left.mount_point);
-            return Err(StepError::Verify(format!(
-                "{} is still mounted",
-                at.display()
-            )));
-        }
-        unwritten?;
-        Ok(if all.is_empty() {
-            Outcome::AlreadySo
-        } else {
-            Outcome::Done
-        })
+        unmount_below(self.sys, self.root)
     }
+}
+
+fn unmount_one(target: &Path) -> Result<(), StepError> {
+    let mut last = None;
+    for _ in 0..50 {
+        match sys_mount::unmount(target, UnmountFlags::empty()) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = Some(error),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let error = last.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::ResourceBusy));
+    Err(io_error("cannot unmount", target)(error))
+}
+
+/// Unmounts everything at and below a restore root, last mounted first.
+///
+/// A restore that was killed leaves its filesystems mounted, and a disk that is mounted is none to restore onto: this comes
+/// before the machine's disks are looked at for the next attempt. Only for whoever knows that no restore is running.
+pub fn unmount_below(sys: &dyn System, root: &Path) -> Result<Outcome, StepError> {
+    if root == Path::new("/") {
+        return Err(StepError::Refused(
+            "the restore root must not be the running system".to_owned(),
+        ));
+    }
+    let all = mounted(sys, root)?;
+    // umount(2) does not say when the disk refused what was still in memory. Unmounted is everything all the same.
+    let mut unwritten = Ok(());
+    let inside = |m: &Mounted| {
+        let below = m.mount_point.strip_prefix("/").unwrap_or(&m.mount_point);
+        // `root.join("")` would end in a slash.
+        root.components()
+            .chain(below.components())
+            .collect::<PathBuf>()
+    };
+    for mounted in all.iter().rev() {
+        let target = inside(mounted);
+        unwritten = unwritten.and(written_out(&target));
+        unmount_one(&target)?;
+    }
+    if let Some(left) = mounted(sys, root)?.first() {
+        return Err(StepError::Verify(format!(
+            "{} is still mounted",
+            inside(left).display()
+        )));
+    }
+    unwritten?;
+    Ok(if all.is_empty() {
+        Outcome::AlreadySo
+    } else {
+        Outcome::Done
+    })
 }
 
 /// Has the kernel write everything that is still in memory, and tells whether that worked.

@@ -203,6 +203,14 @@ impl Parts for Fake {
         Ok((self.id, snapshot))
     }
 
+    /// All disks in use are so because of an earlier attempt.
+    fn take_down(&self, _: &Path) -> anyhow::Result<()> {
+        for disk in self.disks.lock().expect("not poisoned").iter_mut() {
+            disk.in_use = false;
+        }
+        Ok(())
+    }
+
     fn inventory(&self) -> anyhow::Result<Inventory> {
         let disks = self.disks.lock().expect("not poisoned").clone();
         Ok(Inventory {

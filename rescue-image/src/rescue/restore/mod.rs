@@ -285,6 +285,9 @@ pub fn prepare(parts: &dyn Parts, request: &Request) -> Result<Prepared, Stop> {
             id.short()
         ))
     })?;
+    parts
+        .take_down(&request.root)
+        .map_err(|e| Stop::refused(format!("unmounting what the last attempt left: {e:#}")))?;
     let inventory = parts
         .inventory()
         .map_err(|e| Stop::refused(format!("looking at this machine's disks: {e:#}")))?;

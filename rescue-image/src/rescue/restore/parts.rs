@@ -24,6 +24,8 @@ use crate::rescue::bundles::{Found, writable};
 pub trait Parts: Sync {
     /// A restore point by the beginning of its id, or `latest`.
     fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)>;
+    /// Unmounts what a restore that was killed left mounted below `root`: a disk that is mounted is none to restore onto.
+    fn take_down(&self, root: &Path) -> Result<()>;
     /// The disks of this machine.
     fn inventory(&self) -> Result<Inventory>;
     /// Disks that hold bundles.
@@ -87,6 +89,17 @@ pub struct Real<'a> {
 impl Parts for Real<'_> {
     fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)> {
         self.found.snapshot(wanted)
+    }
+
+    fn take_down(&self, root: &Path) -> Result<()> {
+        let dir = Path::new(RUN_DIR);
+        // Without the lock's file none was started; with the lock taken one is running, and these are its mounts.
+        if !dir.join(LOCK).exists() || is_locked(dir) {
+            return Ok(());
+        }
+        let _none_starts = lock(dir)?;
+        layout::apply::unmount_below(self.sys, root)?;
+        Ok(())
     }
 
     fn inventory(&self) -> Result<Inventory> {
@@ -217,6 +230,9 @@ impl Parts for Real<'_> {
     }
 }
 
+/// The file whose lock only one restore can hold.
+const LOCK: &str = "restore.lock";
+
 /// Takes the lock that only one restore can hold.
 pub(in crate::rescue) fn lock(dir: &Path) -> Result<Flock<File>> {
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
@@ -233,8 +249,7 @@ pub(in crate::rescue) fn lock(dir: &Path) -> Result<Flock<File>> {
 
 /// Whether somebody holds the lock.
 pub(in crate::rescue) fn is_locked(dir: &Path) -> bool {
-    dir.join("restore.lock").exists()
-        && matches!(try_lock(dir, FlockArg::LockSharedNonblock), Ok(None))
+    dir.join(LOCK).exists() && matches!(try_lock(dir, FlockArg::LockSharedNonblock), Ok(None))
 }
 
 /// Waits for a lock of another name; nothing when it cannot be made, such as for a user who is not root.
@@ -250,7 +265,7 @@ pub(in crate::rescue) fn wait_for_lock(dir: &Path, name: &str) -> Option<Flock<F
 }
 
 fn try_lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
-    let path = dir.join("restore.lock");
+    let path = dir.join(LOCK);
     let file = File::options()
         .write(true)
         .create(true)

@@ -35,6 +35,19 @@ fn all(fake: &Fake, request: &Request, to: &Kept) -> Result<Outcome, Stop> {
 }
 
 #[test]
+fn what_a_killed_restore_left_mounted_is_no_obstacle() {
+    let (request, _dir) = request();
+    let fake = Fake {
+        after: Some(saved()),
+        ..Fake::good()
+    };
+    for disk in fake.disks.lock().expect("not poisoned").iter_mut() {
+        disk.in_use = true;
+    }
+    all(&fake, &request, &Kept::default()).expect("restored");
+}
+
+#[test]
 fn everything_in_the_right_order() {
     let (request, _dir) = request();
     let fake = Fake {
