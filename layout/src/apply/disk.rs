@@ -350,6 +350,13 @@ impl Executor<'_> {
         self.settle()?;
         drop_cache(device)?;
         let left = Devices::new(self.sys)?.probe_now(device);
+        // Not to know what is on it is no proof that nothing is.
+        if let Some(reason) = left.unreadable {
+            return Err(StepError::Verify(format!(
+                "{} cannot be read after it was erased: {reason}",
+                device.display()
+            )));
+        }
         if let Some(what) = left.table.or(left.fstype) {
             return Err(StepError::Verify(format!(
                 "{} still looks like {what} after it was erased",
