@@ -477,7 +477,12 @@ fn same_disks(layout: &Layout) -> Vec<InventoryDisk> {
 
 #[test]
 fn stacks_are_taken_down_in_reverse() {
-    for name in ["md1-boot-efi-root", "md1-lvm", "luks2-lvm", "luks-on-md-and-lv"] {
+    for name in [
+        "md1-boot-efi-root",
+        "md1-lvm",
+        "luks2-lvm",
+        "luks-on-md-and-lv",
+    ] {
         let layout = saved(name);
         let inventory = machine(same_disks(&layout));
         let plan = plan(&layout, &inventory, &Choices::default()).unwrap();
@@ -490,7 +495,11 @@ fn stacks_are_taken_down_in_reverse() {
         for (index, step) in plan.steps.iter().enumerate() {
             // The key is tried before the first disk is erased.
             if matches!(step, Step::LuksKey { .. }) {
-                assert!(!plan.steps[..index].iter().any(|s| matches!(s, Step::Wipe { .. })));
+                assert!(
+                    !plan.steps[..index]
+                        .iter()
+                        .any(|s| matches!(s, Step::Wipe { .. }))
+                );
             }
         }
     }

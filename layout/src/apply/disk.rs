@@ -243,10 +243,11 @@ impl Executor<'_> {
             let name = devices.sysfs(device, "dm/name").unwrap_or_default();
             // device-mapper doubles the hyphens within names (lvm2: lib/misc/lvm-string.c).
             // Containers have the names that they have on the restored host.
-            self.mappings().any(|mapping| mapping == name) || vgs.iter().any(|vg| {
-                name.starts_with(&format!("{}-", vg.replace('-', "--")))
-                    && !name.starts_with(&format!("{}--", vg.replace('-', "--")))
-            })
+            self.mappings().any(|mapping| mapping == name)
+                || vgs.iter().any(|vg| {
+                    name.starts_with(&format!("{}-", vg.replace('-', "--")))
+                        && !name.starts_with(&format!("{}--", vg.replace('-', "--")))
+                })
         };
         let mut stack: Vec<BlockDevice> = devices.virtuals().filter(of_group).cloned().collect();
         for array in self.stale_arrays()? {

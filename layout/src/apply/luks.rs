@@ -165,7 +165,8 @@ impl Executor<'_> {
         self.settle()?;
         nix::unistd::sync();
         // cryptsetup waits for a while itself when the device is busy.
-        self.sys.run(&Cmd::new("cryptsetup").args(["close", name]))?;
+        self.sys
+            .run(&Cmd::new("cryptsetup").args(["close", name]))?;
         self.settle()?;
         if self.mapping_exists(name)? {
             return Err(StepError::Verify(format!("{name} is still open")));

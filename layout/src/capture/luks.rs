@@ -274,7 +274,10 @@ pub(crate) fn parse_luks2(text: &str) -> Result<Header, String> {
     };
     let word = |name: &str| segment.get(name).and_then(Value::as_str);
     if word("type") != Some("crypt") {
-        return Err(format!("a segment of type {:?} is not supported", word("type")));
+        return Err(format!(
+            "a segment of type {:?} is not supported",
+            word("type")
+        ));
     }
     if segment.get("integrity").is_some() {
         return Err("authenticated encryption (with dm-integrity) is not supported".to_owned());
@@ -294,7 +297,10 @@ pub(crate) fn parse_luks2(text: &str) -> Result<Header, String> {
     let mut bound = std::collections::BTreeSet::new();
     let mut tokens = Vec::new();
     for token in section("tokens").into_iter().flat_map(|t| t.values()) {
-        let kind = token.get("type").and_then(Value::as_str).unwrap_or("unknown");
+        let kind = token
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or("unknown");
         tokens.push(kind.to_owned());
         if BOUND.contains(&kind) {
             let slots = token.get("keyslots").and_then(Value::as_array);
@@ -379,7 +385,10 @@ mod tests {
     #[test]
     fn a_header_of_version_1_is_understood() {
         let header = parse_luks1(LUKS1).unwrap();
-        assert_eq!((header.cipher.as_str(), header.key_bits), ("aes-xts-plain64", 512));
+        assert_eq!(
+            (header.cipher.as_str(), header.key_bits),
+            ("aes-xts-plain64", 512)
+        );
         assert_eq!(header.data_offset, Bytes::mib(2));
         assert_eq!((header.key_slots, header.bound_slots), (1, 0));
         let detached = LUKS1.replace("4096", "0");
@@ -390,8 +399,14 @@ mod tests {
     #[test]
     fn a_header_of_version_2_is_understood() {
         let header = parse_luks2(LUKS2).unwrap();
-        assert_eq!((header.cipher.as_str(), header.key_bits), ("aes-xts-plain64", 512));
-        assert_eq!((header.data_offset, header.header_size), (Bytes::mib(16), Bytes::mib(16)));
+        assert_eq!(
+            (header.cipher.as_str(), header.key_bits),
+            ("aes-xts-plain64", 512)
+        );
+        assert_eq!(
+            (header.data_offset, header.header_size),
+            (Bytes::mib(16), Bytes::mib(16))
+        );
         assert_eq!(header.flags, ["allow-discards"]);
         assert_eq!(header.sector_size, 4096);
         assert_eq!((header.key_slots, header.bound_slots), (1, 0));
@@ -408,7 +423,8 @@ mod tests {
     fn slots_of_a_tpm_are_told_from_passphrases() {
         let header = with(|json| {
             json["tokens"]["0"] = serde_json::json!({"type": "systemd-tpm2", "keyslots": ["0"]});
-            json["tokens"]["1"] = serde_json::json!({"type": "systemd-recovery", "keyslots": ["1"]});
+            json["tokens"]["1"] =
+                serde_json::json!({"type": "systemd-recovery", "keyslots": ["1"]});
         })
         .unwrap();
         assert_eq!((header.key_slots, header.bound_slots), (1, 1));
@@ -419,12 +435,24 @@ mod tests {
     fn what_cannot_be_restored_is_refused() {
         for (error, words) in [
             (
-                with(|j| j["config"]["requirements"] = serde_json::json!({"mandatory": ["online-reencrypt-v2"]})),
+                with(|j| {
+                    j["config"]["requirements"] =
+                        serde_json::json!({"mandatory": ["online-reencrypt-v2"]})
+                }),
                 "re-encrypted",
             ),
-            (with(|j| j["segments"]["1"] = j["segments"]["0"].clone()), "one segment"),
-            (with(|j| j["segments"]["0"]["offset"] = "0".into()), "detached"),
-            (with(|j| j["segments"]["0"]["integrity"] = serde_json::json!({})), "dm-integrity"),
+            (
+                with(|j| j["segments"]["1"] = j["segments"]["0"].clone()),
+                "one segment",
+            ),
+            (
+                with(|j| j["segments"]["0"]["offset"] = "0".into()),
+                "detached",
+            ),
+            (
+                with(|j| j["segments"]["0"]["integrity"] = serde_json::json!({})),
+                "dm-integrity",
+            ),
             (parse_luks2("{"), "EOF"),
         ] {
             let error = error.unwrap_err();
@@ -434,9 +462,13 @@ mod tests {
 
     #[test]
     fn crypttab_lines_are_understood() {
-        let entries = parse_crypttab("# x\nroot UUID=1-2 none luks,discard\n\ndata /dev/sdb1 /etc/key\n");
+        let entries =
+            parse_crypttab("# x\nroot UUID=1-2 none luks,discard\n\ndata /dev/sdb1 /etc/key\n");
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].options, ["luks", "discard"]);
-        assert_eq!((entries[1].key.as_str(), entries[1].options.len()), ("/etc/key", 0));
+        assert_eq!(
+            (entries[1].key.as_str(), entries[1].options.len()),
+            ("/etc/key", 0)
+        );
     }
 }

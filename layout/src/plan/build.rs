@@ -212,6 +212,18 @@ impl<'a> Builder<'a> {
             })
     }
 
+    /// How big a device will be.
+    pub fn room(&self, id: &NodeId) -> Option<Bytes> {
+        let saved = || super::fit::saved_size(self.saved, id);
+        self.fit.size(id).or_else(saved)
+    }
+
+    /// Whether a device gets more space than saved.
+    pub fn grows(&self, id: &NodeId) -> bool {
+        let saved = super::fit::saved_size(self.saved, id);
+        saved.is_some_and(|saved| self.room(id).is_some_and(|room| room > saved))
+    }
+
     pub fn assignment(&self, id: &NodeId) -> Option<&DiskAssignment> {
         self.disks.iter().find(|d| d.saved == *id)
     }

@@ -36,7 +36,7 @@ impl Builder<'_> {
             reason: reason.to_owned(),
         };
         let device = self.device(id, &luks.on)?;
-        let space = self.space.get(&luks.on).copied().unwrap_or_default();
+        let space = self.room(&luks.on).unwrap_or_default();
         if luks.header_size > luks.data_offset || luks.data_offset.plus(luks.size) > space {
             return Err(refuse(&format!(
                 "it needs {}, and {} has {space}: the saved layout is damaged",
@@ -50,16 +50,11 @@ impl Builder<'_> {
             ));
         }
         // A header without a size of its own takes what there is.
-        let mut room = luks.size;
-        if self.grown.contains(&luks.on) {
-            let unit = Bytes(luks.sector_size.0.into());
-            room = space.minus(luks.data_offset).round_down(unit);
-            self.grown.insert(id.clone());
+        if self.grows(id) {
             self.accept(id, "size", "the container grows with what it lies on");
         }
         let mapped = mapping(&luks.name);
         self.devices.insert(id.clone(), mapped);
-        self.space.insert(id.clone(), room);
         self.steps.push(Step::LuksHeader {
             node: id.clone(),
             device: device.clone(),

@@ -34,17 +34,17 @@ impl Builder<'_> {
             devices.push(self.device(id, &member.on)?);
             let needed = array.needed(member);
             let least = member.data_offset.plus(array.component_size);
-            match self.space.get(&member.on) {
+            match self.room(&member.on) {
                 // What is needed beyond that is an upper bound: what fitted as it was saved fits again.
                 Some(space)
-                    if *space < least || *space < needed && !self.as_saved(&member.on, *space) =>
+                    if space < least || space < needed && !self.as_saved(&member.on, space) =>
                 {
                     return Err(refuse(format!(
                         "its member {} needs {needed}, and has {space}: use a bigger disk",
                         member.on
                     )));
                 }
-                Some(_) => bigger |= self.grown.contains(&member.on),
+                Some(_) => bigger |= self.grows(&member.on),
                 None => {}
             }
         }
@@ -65,7 +65,7 @@ impl Builder<'_> {
             );
         }
         if array.level == "raid0" {
-            let mut rooms = array.members.iter().map(|m| self.space.get(&m.on));
+            let mut rooms = array.members.iter().map(|m| self.room(&m.on));
             let first = rooms.next();
             if array.layout.is_none() || rooms.all(|room| Some(room) == first) {
                 self.accept(
@@ -91,7 +91,6 @@ impl Builder<'_> {
             .count();
         let device = PathBuf::from(format!("/dev/md{}", FIRST_NUMBER + count));
         self.devices.insert(id.clone(), device.clone());
-        self.space.insert(id.clone(), array.size);
         self.steps.push(Step::RaidCreate {
             device,
             devices,
@@ -122,19 +121,13 @@ impl Builder<'_> {
 
     /// Whether a member has at least the size that it had.
     fn as_saved(&self, member: &NodeId, space: Bytes) -> bool {
-        let saved = match self.saved.nodes.get(member) {
-            Some(Node::Disk(disk)) => disk.size,
-            Some(Node::Partition(part)) => part.size(),
-            Some(Node::RaidArray(array)) => array.size,
-            _ => return true,
-        };
-        space >= saved
+        super::fit::saved_size(self.saved, member).is_none_or(|saved| space >= saved)
     }
 
     /// The size of a RAID 0 of the present members, at most.
     fn striped(&self, array: &RaidArray) -> Bytes {
         array.members.iter().fold(Bytes(0), |sum, member| {
-            let space = self.space.get(&member.on).copied().unwrap_or(Bytes(0));
+            let space = self.room(&member.on).unwrap_or(Bytes(0));
             sum.plus(space.minus(member.data_offset).round_down(array.chunk_size))
         })
     }

@@ -139,6 +139,7 @@ fn machine() -> Recorded {
         Usage {
             size: Bytes::mib(60),
             used: Bytes::mib(20),
+            inodes_used: 0,
         },
     );
     // No LVM: it is not installed.

@@ -32,7 +32,10 @@ fn used(work: &Work) -> u64 {
     });
     let images = layout.unknown_partitions().into_iter().map(|p| p.size.0);
     let headers = layout.luks_headers().into_iter().map(|h| h.size.0);
-    trees.chain(images).chain(headers).fold(0, u64::saturating_add)
+    trees
+        .chain(images)
+        .chain(headers)
+        .fold(0, u64::saturating_add)
 }
 
 /// Looks whether a target has room, and makes some if that is wanted. Returns the store, unless it is hopeless.

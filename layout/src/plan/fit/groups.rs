@@ -1,6 +1,6 @@
 //! Physical volumes, volume groups and what is in them.
 
-use super::{Fit, STAGES, Sizing, Stage};
+use super::{Fit, STAGES, Sizing, Stage, saved_size};
 use crate::model::{Node, NodeId, PhysicalVolume, Segments, ThinPool, VolumeGroup};
 use crate::plan::{Grow, PlanError};
 use crate::units::Bytes;
@@ -14,7 +14,7 @@ const METADATA_MOST: Bytes = Bytes(16 << 30);
 impl Sizing<'_> {
     /// A physical volume follows its device.
     pub(super) fn physical_volume(&self, fit: &mut Fit, id: &NodeId, pv: &PhysicalVolume) {
-        let (Some(before), Some(now)) = (self.saved_size(&pv.on), fit.size(&pv.on)) else {
+        let (Some(before), Some(now)) = (saved_size(self.saved, &pv.on), fit.size(&pv.on)) else {
             return;
         };
         let extent = match self.saved.children(id).next() {

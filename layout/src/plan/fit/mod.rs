@@ -22,7 +22,7 @@ use std::path::Path;
 
 use super::{Choices, DiskAssignment, Grow, LeaveOut, PlanError};
 use crate::capture::lvm::is_guest_volume;
-use crate::model::{Disk, Layout, Node, NodeId};
+use crate::model::{Disk, Layout, Luks, Node, NodeId};
 use crate::units::{Bytes, Lba};
 
 /// Partitions that move or change size are aligned to this, as partitioning tools align.
@@ -125,20 +125,60 @@ pub(super) fn fit(
             sizing.partitions(&mut fit, &assigned.saved, disk, size)?;
         }
     }
-    for (id, node) in &saved.nodes {
-        if let Node::PhysicalVolume(pv) = node {
-            sizing.physical_volume(&mut fit, id, pv);
+    for id in in_order(saved) {
+        match saved.nodes.get(id) {
+            // Arrays keep their size: members are as big as they were, or bigger.
+            Some(Node::RaidArray(array)) => {
+                fit.sizes.insert(id.clone(), array.size);
+            }
+            Some(Node::Luks(luks)) => sizing.container(&mut fit, id, luks),
+            Some(Node::PhysicalVolume(pv)) => sizing.physical_volume(&mut fit, id, pv),
+            Some(Node::VolumeGroup(vg)) => sizing.group(&mut fit, id, vg)?,
+            Some(node) => sizing.content(&mut fit, id, node)?,
+            None => {}
         }
-    }
-    for (id, node) in &saved.nodes {
-        if let Node::VolumeGroup(vg) = node {
-            sizing.group(&mut fit, id, vg)?;
-        }
-    }
-    for (id, node) in &saved.nodes {
-        sizing.content(&mut fit, id, node)?;
     }
     Ok(fit)
+}
+
+/// The nodes, each after what it lies on. What lies on itself is left out: the builder refuses it.
+fn in_order(saved: &Layout) -> Vec<&NodeId> {
+    let mut above: BTreeMap<NodeId, Vec<&NodeId>> = BTreeMap::new();
+    let mut below: BTreeMap<&NodeId, usize> = BTreeMap::new();
+    for (id, node) in &saved.nodes {
+        let on: BTreeSet<NodeId> = node.on().into_iter().collect();
+        below.insert(id, on.len());
+        for on in on {
+            above.entry(on).or_default().push(id);
+        }
+    }
+    let bottom = below.iter().filter(|(_, count)| **count == 0);
+    let mut order: Vec<&NodeId> = bottom.map(|(id, _)| *id).collect();
+    let mut next = 0;
+    while let Some(id) = order.get(next).copied() {
+        next += 1;
+        for above in above.get(id).into_iter().flatten() {
+            if let Some(count) = below.get_mut(above) {
+                *count -= 1;
+                if *count == 0 {
+                    order.push(above);
+                }
+            }
+        }
+    }
+    order
+}
+
+/// The saved size of what can carry something.
+pub(super) fn saved_size(saved: &Layout, id: &NodeId) -> Option<Bytes> {
+    match saved.nodes.get(id)? {
+        Node::Disk(disk) => Some(disk.size),
+        Node::Partition(part) => Some(part.size()),
+        Node::RaidArray(array) => Some(array.size),
+        Node::Luks(luks) => Some(luks.size),
+        Node::LogicalVolume(lv) => Some(lv.size),
+        _ => None,
+    }
 }
 
 /// The least size that a disk must have to take the saved contents.
@@ -161,14 +201,17 @@ impl<'a> Sizing<'a> {
         }
     }
 
-    /// The saved size of what can carry something.
-    fn saved_size(&self, id: &NodeId) -> Option<Bytes> {
-        match self.saved.nodes.get(id)? {
-            Node::Disk(disk) => Some(disk.size),
-            Node::Partition(part) => Some(part.size()),
-            Node::LogicalVolume(lv) => Some(lv.size),
-            _ => None,
-        }
+    /// A container takes what its device has more than saved. It never shrinks: a header may have a size of its own.
+    fn container(&self, fit: &mut Fit, id: &NodeId, luks: &Luks) {
+        let before = saved_size(self.saved, &luks.on);
+        let size = match (before, fit.size(&luks.on)) {
+            (Some(before), Some(now)) if now > before => {
+                let unit = Bytes(luks.sector_size.0.into());
+                now.minus(luks.data_offset).round_down(unit)
+            }
+            _ => luks.size,
+        };
+        fit.sizes.insert(id.clone(), size);
     }
 
     /// The only thing on a device.
@@ -198,7 +241,7 @@ impl<'a> Sizing<'a> {
                 None => return Ok(()),
             },
         };
-        let (Some(before), Some(now)) = (self.saved_size(on), fit.size(on)) else {
+        let (Some(before), Some(now)) = (saved_size(self.saved, on), fit.size(on)) else {
             return Ok(());
         };
         if let Node::Swap(swap) = node {

@@ -263,6 +263,7 @@ impl<'a> Sizing<'a> {
                 });
                 holds_root || (grow == Grow::ThinPool && self.biggest_pool(vg).is_some())
             }),
+            Node::Luks(_) => self.may_grow(child),
             _ => child == root && grow == Grow::Root,
         })
     }

@@ -42,7 +42,8 @@ impl LuksKeys {
             let (container, file) = word.split_once('=').with_context(|| {
                 format!("--luks-key {word}: give the container's UUID or name, an equals sign, and a file")
             })?;
-            let key = std::fs::read(file).with_context(|| format!("reading the key file {file}"))?;
+            let key =
+                std::fs::read(file).with_context(|| format!("reading the key file {file}"))?;
             keys.add(container, key);
         }
         Ok(keys)
@@ -67,7 +68,9 @@ pub fn opens(parts: &dyn Parts, prepared: &Prepared, node: &NodeId, key: &[u8]) 
         .images
         .iter()
         .find(|i| i.node == node.as_str())
-        .with_context(|| format!("the restore point holds no header of {node}: it is not complete"))?;
+        .with_context(|| {
+            format!("the restore point holds no header of {node}: it is not complete")
+        })?;
     let step = |step: &Step| match step {
         Step::LuksKey {
             node: of,
@@ -120,7 +123,11 @@ mod tests {
         for known in ["luks:1-2", "1-2", "root_crypt"] {
             let mut keys = LuksKeys::default();
             keys.add(known, b"secret".to_vec());
-            assert_eq!(keys.get(&node, "root_crypt"), Some(&b"secret"[..]), "{known}");
+            assert_eq!(
+                keys.get(&node, "root_crypt"),
+                Some(&b"secret"[..]),
+                "{known}"
+            );
             assert!(!format!("{keys:?}").contains("secret"));
             assert_eq!(keys.get(&NodeId::luks("3"), "other"), None);
         }

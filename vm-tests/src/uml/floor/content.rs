@@ -54,7 +54,15 @@ impl Files<'_> {
             _ => None,
         });
         lines
-            .map(|e| format!("{} {} {} {}\n", e.name, e.source, e.key, e.options.join(",")))
+            .map(|e| {
+                format!(
+                    "{} {} {} {}\n",
+                    e.name,
+                    e.source,
+                    e.key,
+                    e.options.join(",")
+                )
+            })
             .collect()
     }
 

@@ -39,7 +39,16 @@ pub fn stale(device: &str) -> Result<()> {
     format(device, &[])?;
     with_key(&["cryptsetup", "open", "--key-file=-", device, "root_crypt"])?;
     settle()?;
-    tool(&["mke2fs", "-q", "-F", "-t", "ext4", "-L", "stale", "/dev/mapper/root_crypt"])?;
+    tool(&[
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-L",
+        "stale",
+        "/dev/mapper/root_crypt",
+    ])?;
     Ok(())
 }
 
@@ -68,7 +77,13 @@ pub fn header(luks: &Luks) -> Result<Vec<u8>> {
             ensure!(luks.flags == ["allow-discards"], "{:?}", luks.flags);
             let device = text(&["losetup", "--find", "--show", &node])?;
             let device = device.trim();
-            let open = ["cryptsetup", "open", "--key-file=-", "--persistent", "--allow-discards"];
+            let open = [
+                "cryptsetup",
+                "open",
+                "--key-file=-",
+                "--persistent",
+                "--allow-discards",
+            ];
             with_key(&[&open[..], &[device, "flags"]].concat())?;
             settle()?;
             tool(&["cryptsetup", "close", "flags"])?;
@@ -81,7 +96,13 @@ pub fn header(luks: &Luks) -> Result<Vec<u8>> {
 }
 
 pub fn open(device: &Path, name: &str) -> Result<()> {
-    with_key(&["cryptsetup", "open", "--key-file=-", &device.to_string_lossy(), name])?;
+    with_key(&[
+        "cryptsetup",
+        "open",
+        "--key-file=-",
+        &device.to_string_lossy(),
+        name,
+    ])?;
     settle()
 }
 
@@ -112,7 +133,10 @@ pub fn check(device: &Path, luks: &Luks) -> Result<()> {
         ],
     };
     for word in words.iter().chain(&luks.flags).chain(&luks.label) {
-        ensure!(dump.contains(word.as_str()), "{node}: no \"{word}\" in {dump}");
+        ensure!(
+            dump.contains(word.as_str()),
+            "{node}: no \"{word}\" in {dump}"
+        );
     }
     Ok(())
 }
