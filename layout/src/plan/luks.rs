@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use super::build::Builder;
 use super::{PlanError, Step};
 use crate::model::{Luks, Node, NodeId};
-use crate::units::Bytes;
 
 impl Builder<'_> {
     /// Keys are tried before anything is erased.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::build::Builder;
 use super::{PlanError, SizeChange, Step};
-use crate::model::{Node, NodeId, RAID_LEVELS, RaidArray};
+use crate::model::{NodeId, RAID_LEVELS, RaidArray};
 use crate::units::Bytes;
 
 /// Arrays are numbered from here during a restore: mdadm gives numbers from 127 downwards, and hosts from 0 upwards. On

@@ -4,8 +4,9 @@
 
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{
-    Disk, Ext4, Firmware, FstabEntry, GptTable, Layout, LogicalVolume, Mount, Node, NodeId,
-    Partition, PhysicalVolume, Swap, ThinPool, ThinVolume, Vfat, VolumeGroup, Xfs, types,
+    Disk, Ext4, Firmware, FstabEntry, GptTable, GroupSettings, Layout, LogicalVolume, Mount, Node,
+    NodeId, Partition, PhysicalVolume, Segments, Swap, ThinPool, ThinVolume, Vfat, VolumeGroup,
+    VolumeSettings, Xfs, types,
 };
 use layout::units::{Bytes, Lba, SectorSize};
 use proptest::sample::Index;
@@ -275,6 +276,12 @@ impl Host {
                     spare: true,
                     active: true,
                     tags: Vec::new(),
+                    error_when_full: false,
+                    segments: Segments::Linear,
+                    metadata_segments: Segments::Linear,
+                    pvs: Vec::new(),
+                    metadata_pvs: Vec::new(),
+                    settings: VolumeSettings::default(),
                 };
                 self.node(id.clone(), Node::ThinPool(pool));
                 let guest = ThinVolume {
@@ -296,6 +303,10 @@ impl Host {
                 active: true,
                 writeable: true,
                 tags: Vec::new(),
+                cache: None,
+                pvs: Vec::new(),
+                segments: Segments::Linear,
+                settings: VolumeSettings::default(),
             };
             self.node(id.clone(), Node::LogicalVolume(lv));
             match volume {
@@ -318,6 +329,8 @@ impl Host {
             uuid: "pv".into(),
             pe_start: Bytes::MIB,
             size: Bytes(size),
+            tags: Vec::new(),
+            allocatable: true,
         };
         self.node(NodeId::pv("pv"), Node::PhysicalVolume(pv));
         let group = VolumeGroup {
@@ -327,6 +340,7 @@ impl Host {
             extent_size: EXTENT,
             free: Bytes::mib(free / 4 * 4),
             tags: Vec::new(),
+            settings: GroupSettings::default(),
         };
         self.node(vg, Node::VolumeGroup(group));
     }
@@ -406,6 +420,8 @@ pub fn two_disks(shared: bool) -> Layout {
                     uuid: n.to_string(),
                     pe_start: Bytes::MIB,
                     size: Bytes::mib(1020),
+                    tags: Vec::new(),
+                    allocatable: true,
                 }),
             );
             pvs.push(pv);
@@ -428,6 +444,7 @@ pub fn two_disks(shared: bool) -> Layout {
                 extent_size: EXTENT,
                 free: Bytes::mib(16),
                 tags: Vec::new(),
+                settings: GroupSettings::default(),
             }),
         );
         let root = NodeId::lv("vg", "root");
@@ -442,6 +459,10 @@ pub fn two_disks(shared: bool) -> Layout {
                 active: true,
                 writeable: true,
                 tags: Vec::new(),
+                cache: None,
+                pvs: Vec::new(),
+                segments: Segments::Linear,
+                settings: VolumeSettings::default(),
             }),
         );
         let fs = NodeId::fs(&uuid(30));
