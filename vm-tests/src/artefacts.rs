@@ -1,9 +1,10 @@
 //! Where a scenario keeps what it makes: logs, disks, and the list of commands it ran.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 pub struct Artefacts {
     dir: PathBuf,
     log: Mutex<File>,
+    owed: Mutex<BTreeSet<String>>,
     started: Instant,
 }
 
@@ -31,6 +33,7 @@ impl Artefacts {
         Ok(Self {
             dir,
             log: Mutex::new(log),
+            owed: Mutex::default(),
             started: Instant::now(),
         })
     }
@@ -56,6 +59,25 @@ impl Artefacts {
             // A log that cannot be written must not fail the test.
             let _ = writeln!(log, "[{:7.1}] {line}", self.started.elapsed().as_secs_f64());
         }
+    }
+
+    /// Something has to be checked before the scenario can pass, and [`Artefacts::paid`] says that it was.
+    pub fn owe(&self, what: &str) {
+        self.debts().insert(what.to_owned());
+    }
+
+    /// What was owed is checked.
+    pub fn paid(&self, what: &str) {
+        self.debts().remove(what);
+    }
+
+    /// What was not checked.
+    pub fn owed(&self) -> Vec<String> {
+        self.debts().iter().cloned().collect()
+    }
+
+    fn debts(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the disks (`*.raw`, `*.qcow2`, `*.img`) and keeps the logs.

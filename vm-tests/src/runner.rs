@@ -21,6 +21,8 @@ pub struct Scenario {
     pub about: String,
     /// `Err` says why this machine cannot run it; then it is ignored, never passed.
     pub needs: fn() -> Result<(), String>,
+    /// Whether it runs only when it is asked for, by its whole name or with all.
+    pub long: bool,
     /// Runs it.
     pub run: Body,
 }
@@ -37,8 +39,16 @@ impl Scenario {
             name: name.to_owned(),
             about: about.to_owned(),
             needs,
+            long: false,
             run: Box::new(run),
         }
+    }
+
+    /// Takes long: runs only when it is asked for.
+    #[must_use]
+    pub fn long(mut self) -> Self {
+        self.long = true;
+        self
     }
 }
 
@@ -49,6 +59,8 @@ pub struct Options {
     pub list: bool,
     /// Run those whose name is one of these, or contains one of these when none has it as its whole name; all when empty.
     pub filters: Vec<String>,
+    /// Those that take long, too.
+    pub all: bool,
     /// How many at a time.
     pub jobs: usize,
     /// Keep disks of scenarios that passed (those of failed ones are always kept).
@@ -59,9 +71,10 @@ pub struct Options {
 
 /// How to call the program.
 pub const USAGE: &str = "\
-usage: vm-tests [--list] [--keep] [--jobs N] [--artefacts DIR] [NAME ...]
+usage: vm-tests [--list] [--all] [--keep] [--jobs N] [--artefacts DIR] [NAME ...]
   NAME          run the scenario of this name, or all whose names contain it
   --list        print the names and what they show
+  --all         run those that take long, too (else only one that is given by its whole name)
   --keep        keep the disks of scenarios that passed, too
   --jobs N      scenarios at a time (default 2)
   --artefacts D where logs and disks go (default vm-artefacts in cargo's target directory)
@@ -73,6 +86,7 @@ impl Options {
         let mut options = Self {
             list: false,
             filters: Vec::new(),
+            all: false,
             jobs: 2,
             keep: false,
             artefacts: golden::target_dir().join("vm-artefacts"),
@@ -86,6 +100,7 @@ impl Options {
             match arg.as_str() {
                 "--list" => options.list = true,
                 "--keep" => options.keep = true,
+                "--all" => options.all = true,
                 "--jobs" => {
                     options.jobs = value("--jobs")?.parse()?;
                     if options.jobs == 0 {
@@ -102,15 +117,19 @@ impl Options {
         Ok(options)
     }
 
-    fn wants(&self, name: &str, all: &[Scenario]) -> bool {
-        self.filters.is_empty()
-            || self
-                .filters
-                .iter()
-                .any(|filter| match all.iter().any(|s| &s.name == filter) {
-                    true => name == filter,
-                    false => name.contains(filter.as_str()),
-                })
+    fn wants(&self, scenario: &Scenario, all: &[Scenario]) -> bool {
+        let name = &scenario.name;
+        // A long one is asked for by its whole name, or with all (a list shows everything).
+        let short = !scenario.long || self.all || self.list;
+        if self.filters.is_empty() {
+            return short;
+        }
+        self.filters
+            .iter()
+            .any(|filter| match all.iter().any(|s| &s.name == filter) {
+                true => name == filter,
+                false => short && name.contains(filter.as_str()),
+            })
     }
 }
 
@@ -127,7 +146,7 @@ pub struct Summary {
 
 /// Runs what the options ask for; each line of the report goes to `print`.
 pub fn run(all: &[Scenario], options: &Options, print: &(dyn Fn(&str) + Sync)) -> Result<Summary> {
-    let chosen: Vec<&Scenario> = all.iter().filter(|s| options.wants(&s.name, all)).collect();
+    let chosen: Vec<&Scenario> = all.iter().filter(|s| options.wants(s, all)).collect();
     if chosen.is_empty() {
         bail!(
             "no scenario is named {}; --list shows them",
@@ -136,7 +155,12 @@ pub fn run(all: &[Scenario], options: &Options, print: &(dyn Fn(&str) + Sync)) -
     }
     if options.list {
         for scenario in chosen {
-            print(&format!("{:<24} {}", scenario.name, scenario.about));
+            let long = if scenario.long {
+                " (long: with --all)"
+            } else {
+                ""
+            };
+            print(&format!("{:<24} {}{long}", scenario.name, scenario.about));
         }
         return Ok(Summary::default());
     }
@@ -181,7 +205,11 @@ fn run_one(scenario: &Scenario, options: &Options) -> (String, Summary) {
         // A panic in one scenario must not take the others' verdicts with it.
         let result =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&log)))
-                .unwrap_or_else(|_| bail!("the scenario's code panicked"));
+                .unwrap_or_else(|_| bail!("the scenario's code panicked"))
+                .and_then(|()| match log.owed().as_slice() {
+                    [] => Ok(()),
+                    owed => bail!("the scenario ended without this check: {}", owed.join("; ")),
+                });
         match &result {
             Ok(()) if !options.keep => log.drop_disks()?,
             Ok(()) => {}
@@ -253,6 +281,16 @@ mod tests {
                 },
             ),
             Scenario::new(
+                "forgetful",
+                "looks at nothing",
+                || Ok(()),
+                |log| {
+                    log.owe("the disk of the neighbour");
+                    Ok(())
+                },
+            ),
+            Scenario::new("good-long", "takes long", || Ok(()), |_| Ok(())).long(),
+            Scenario::new(
                 "unable",
                 "is ignored",
                 || Err("no such program".to_owned()),
@@ -271,13 +309,17 @@ mod tests {
             summary,
             Summary {
                 passed: 1,
-                failed: 2,
+                failed: 3,
                 ignored: 1
             }
         );
         let text = lines.lock().unwrap().join("\n");
         assert!(text.contains("PASS    good "), "{text}");
         assert!(text.contains("FAIL    good-too"), "{text}");
+        assert!(
+            text.contains("without this check: the disk of the neighbour"),
+            "{text}"
+        );
         assert!(text.contains("the reason"), "{text}");
         assert!(text.contains("IGNORED unable: no such program"), "{text}");
         assert!(
@@ -297,12 +339,15 @@ mod tests {
             let options = options(dir.path(), args);
             let all = all();
             all.iter()
-                .filter(|s| options.wants(&s.name, &all))
+                .filter(|s| options.wants(s, &all))
                 .map(|s| s.name.clone())
                 .collect::<Vec<_>>()
         };
         assert_eq!(names(&["good"]), ["good"]);
         assert_eq!(names(&["goo"]), ["good", "good-too"]);
-        assert_eq!(names(&[]).len(), 4);
+        assert_eq!(names(&[]).len(), 5);
+        assert_eq!(names(&["good-long"]), ["good-long"]);
+        assert_eq!(names(&["--all", "goo"]), ["good", "good-too", "good-long"]);
+        assert_eq!(names(&["--all"]).len(), 6);
     }
 }

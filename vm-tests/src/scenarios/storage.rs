@@ -1,30 +1,120 @@
 //! The storage floor's layout files, listed and run beside the machines that boot.
 
+use std::path::Path;
+
 use anyhow::Result;
 
+use crate::artefacts::Artefacts;
 use crate::product::profile_dir;
 use crate::runner::Scenario;
-use crate::uml::case::Case;
-use crate::uml::machine::{self, Floor};
+use crate::uml::case::{Case, Expect};
+use crate::uml::machine::{self, Floor, Task};
+use crate::uml::power;
 
-/// One scenario for each layout file; none when the directory cannot be read.
+/// Of the boundaries between steps, every so many-th is cut when not all are asked for.
+const CUTS: usize = 4;
+/// Of the calls to the machine, every so many-th fails when not all are asked for: no multiple of what repeats in a step.
+const ERRORS: usize = 11;
+/// Of the boundaries between steps, before every so many-th the power is cut when not all are asked for.
+const POWER: usize = 5;
+
+/// One scenario for each layout file, and those that cut it; none when the directory cannot be read.
 pub fn scenarios() -> Vec<Scenario> {
     let files = Case::all().unwrap_or_default();
-    files
-        .into_iter()
+    let mut all: Vec<Scenario> = files
+        .iter()
         .map(|file| {
-            let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-            let name = format!("storage-{stem}");
             let about = "User Mode Linux: this layout is applied onto dirty disks, captured again and compared";
-            Scenario::new(&name, about, needs, move |log| -> Result<()> {
-                let floor = Floor {
-                    program: profile_dir().join("uml-floor"),
-                };
-                machine::run(&file, &floor, log)?;
-                Ok(())
+            scenario("storage", file, about, |file, floor, log| {
+                machine::run(file, Task::Restore, floor, log)
             })
         })
-        .collect()
+        .collect();
+    for file in &files {
+        let Ok((case, _)) = Case::load(file) else {
+            continue;
+        };
+        if case.cuts {
+            all.extend(interrupted(file));
+        }
+        if case.expect == Expect::Restored {
+            let about = "User Mode Linux: this layout's machine is recorded, and the recording is captured as the machine is";
+            let recorded = scenario("record", file, about, |file, floor, log| {
+                machine::run(file, Task::Record, floor, log)
+            });
+            // The others differ in their disks only.
+            all.push(if case.layout_of.is_some() {
+                recorded.long()
+            } else {
+                recorded
+            });
+        }
+    }
+    all
+}
+
+/// A sample of the places, and as a long scenario all of them.
+fn interrupted(file: &Path) -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for every in [false, true] {
+        let of = if every { "each" } else { "a sample" };
+        let stride = move |n: usize| if every { 1 } else { n };
+        let mut add = |kind: &str, about: String, run: Body| {
+            let name = if every {
+                format!("every-{kind}")
+            } else {
+                kind.to_owned()
+            };
+            let scenario = scenario(&name, file, &about, run);
+            all.push(if every { scenario.long() } else { scenario });
+        };
+        add(
+            "cut",
+            format!(
+                "User Mode Linux: the restore is killed at {of} of its steps and within the file pass, and started again"
+            ),
+            Box::new(move |file, floor, log| {
+                let stride = stride(CUTS);
+                machine::run(file, Task::Cuts { stride }, floor, log)
+            }),
+        );
+        add(
+            "power-cut",
+            format!(
+                "User Mode Linux: the power is cut at {of} of the restore's steps and within the file pass"
+            ),
+            Box::new(move |file, floor, log| power::power_cuts(file, stride(POWER), floor, log)),
+        );
+        add(
+            "error",
+            format!(
+                "User Mode Linux: {of} of the restore's commands fails; no success is reported on partial data"
+            ),
+            Box::new(move |file, floor, log| {
+                let stride = stride(ERRORS);
+                machine::run(file, Task::Errors { stride }, floor, log)
+            }),
+        );
+    }
+    all
+}
+
+type Body = Box<dyn Fn(&Path, &Floor, &Artefacts) -> Result<()> + Send + Sync>;
+
+fn scenario(
+    kind: &str,
+    file: &Path,
+    about: &str,
+    run: impl Fn(&Path, &Floor, &Artefacts) -> Result<()> + Send + Sync + 'static,
+) -> Scenario {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let file = file.to_owned();
+    Scenario::new(&format!("{kind}-{stem}"), about, needs, move |log| {
+        let floor = Floor {
+            program: profile_dir().join("uml-floor"),
+        };
+        run(&file, &floor, log)
+    })
 }
 
 fn needs() -> Result<(), String> {

@@ -27,6 +27,9 @@ pub struct Case {
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,
+    /// Whether restores of it are also cut and made to fail at many places (minutes instead of seconds).
+    #[serde(default)]
+    pub cuts: bool,
     /// The saved layout...
     #[serde(default)]
     pub layout: Option<serde_json::Value>,

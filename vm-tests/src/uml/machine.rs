@@ -1,6 +1,5 @@
 //! Starts User Mode Linux on the machine's own root directory, read-only, with `uml-floor` as process 1.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -52,7 +51,7 @@ const SILENCE: Duration = Duration::from_secs(100);
 
 /// A machine was seen to spin for ever in the middle of a program (mkfs.xfs, once; the cause is not known, User Mode
 /// Linux itself is suspected). A machine that fell silent is started anew, once, and that is said; one that ended is never.
-const ATTEMPTS: u32 = 2;
+pub(super) const ATTEMPTS: u32 = 2;
 
 /// Kills a machine with the processes that it made for its own: stopped under ptrace, they would outlive it.
 fn kill_tree(id: u32) {
@@ -75,30 +74,108 @@ fn kill_tree(id: u32) {
     }
 }
 
+/// What is done with a layout file besides restoring it twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// It is restored, twice.
+    Restore,
+    /// The restore is killed before every `stride`-th step, and cut within every tree and image.
+    Cuts {
+        /// 1: before each.
+        stride: usize,
+    },
+    /// Every `stride`-th call of a restore through the door to the machine fails.
+    Errors {
+        /// 1: each.
+        stride: usize,
+    },
+    /// It is restored and recorded; the recording is kept as `host.json`.
+    Record,
+}
+
+impl Task {
+    fn environment(self, log: &Artefacts) -> Vec<(&'static str, String)> {
+        match self {
+            Task::Record => vec![
+                ("FLOOR_TASK", "record".to_owned()),
+                ("FLOOR_OUT", log.dir().display().to_string()),
+            ],
+            Task::Restore => Vec::new(),
+            Task::Cuts { stride } => vec![
+                ("FLOOR_TASK", "cuts".to_owned()),
+                ("FLOOR_STRIDE", stride.to_string()),
+            ],
+            Task::Errors { stride } => vec![
+                ("FLOOR_TASK", "errors".to_owned()),
+                ("FLOOR_STRIDE", stride.to_string()),
+            ],
+        }
+    }
+}
+
 /// Runs one layout file. The console's text is kept in the artefacts.
-pub fn run(file: &Path, floor: &Floor, log: &Artefacts) -> Result<()> {
+pub fn run(file: &Path, task: Task, floor: &Floor, log: &Artefacts) -> Result<()> {
     let (case, _) = Case::load(file)?;
     for attempt in 1..=ATTEMPTS {
-        let (ended, text) = start(file, &case, floor, log)?;
+        new_disks(&case, log)?;
+        let (ended, text) = start(file, &case, floor, log, "console", &task.environment(log))?;
+        drop_disks(&case, log);
         if ended {
+            for line in text
+                .lines()
+                .filter(|l| l.starts_with("floor: of ") || l.contains(" boundaries between "))
+            {
+                log.note(line);
+            }
             return verdict(&text, log);
         }
-        let last = process::tail(&text, 500);
-        let about = format!(
-            "attempt {attempt}: the machine was silent for {} s and was killed; its last words: {last}",
-            SILENCE.as_secs()
-        );
-        log.note(&about);
-        if attempt == ATTEMPTS {
-            bail!("{about}");
-        }
-        eprintln!("note: {}: {about}", log.dir().display());
+        silent(attempt, &text, log)?;
     }
     Ok(())
 }
 
-/// Runs a machine to its end, or until it falls silent (`false`), on new disks. Returns what it said.
-fn start(file: &Path, case: &Case, floor: &Floor, log: &Artefacts) -> Result<(bool, String)> {
+/// Says that a machine fell silent; at the last attempt that is an error.
+pub(super) fn silent(attempt: u32, text: &str, log: &Artefacts) -> Result<()> {
+    let last = process::tail(text, 500);
+    let about = format!(
+        "attempt {attempt}: the machine was silent for {} s and was killed; its last words: {last}",
+        SILENCE.as_secs()
+    );
+    log.note(&about);
+    if attempt == ATTEMPTS {
+        bail!("{about}");
+    }
+    eprintln!("note: {}: {about}", log.dir().display());
+    Ok(())
+}
+
+pub(super) fn disk_path(index: usize, log: &Artefacts) -> PathBuf {
+    log.path(&format!("disk{index}.raw"))
+}
+
+pub(super) fn new_disks(case: &Case, log: &Artefacts) -> Result<()> {
+    for (index, disk) in case.disks.iter().enumerate() {
+        crate::disk::blank(&disk_path(index, log), disk.mib << 20)?;
+    }
+    Ok(())
+}
+
+pub(super) fn drop_disks(case: &Case, log: &Artefacts) {
+    for index in 0..case.disks.len() {
+        // Sparse, but of no use once the case is judged.
+        let _ = std::fs::remove_file(disk_path(index, log));
+    }
+}
+
+/// Runs a machine to its end, or until it falls silent (`false`). Returns what it said.
+pub(super) fn start(
+    file: &Path,
+    case: &Case,
+    floor: &Floor,
+    log: &Artefacts,
+    name: &str,
+    environment: &[(&str, String)],
+) -> Result<(bool, String)> {
     let mut command = Cmd::new("linux.uml").args([
         "mem=768M",
         "rootfstype=hostfs",
@@ -106,11 +183,8 @@ fn start(file: &Path, case: &Case, floor: &Floor, log: &Artefacts) -> Result<(bo
         "ro",
         "quiet",
     ]);
-    for (index, disk) in case.disks.iter().enumerate() {
-        let path = log.dir().join(format!("disk{index}.raw"));
-        let image = File::create(&path).with_context(|| path.display().to_string())?;
-        image.set_len(disk.mib << 20)?;
-        command = command.arg(format!("ubd{index}={}", path.display()));
+    for index in 0..case.disks.len() {
+        command = command.arg(format!("ubd{index}={}", disk_path(index, log).display()));
     }
     let program = floor
         .program
@@ -120,10 +194,19 @@ fn start(file: &Path, case: &Case, floor: &Floor, log: &Artefacts) -> Result<(bo
         .arg(format!("init={}", program.display()))
         // The kernel hands what it does not know to process 1 as environment.
         .arg(format!("FLOOR_CASE={}", file.canonicalize()?.display()))
+        .args(
+            environment
+                .iter()
+                .map(|(key, value)| format!("{key}={value}")),
+        )
         .args(["con=null", "con0=null,fd:1"])
         .env("LD_PRELOAD", SHIM)
         .env("TMPDIR", "/dev/shm");
-    let console = log.dir().join("console.log");
+    let console = log.dir().join(format!("{name}.log"));
+    // What an earlier attempt said is kept, but not judged again.
+    if console.exists() {
+        std::fs::rename(&console, log.dir().join(format!("{name}.earlier.log")))?;
+    }
     let mut machine = process::spawn(&command.output_to(&console), log)?;
     let started = Instant::now();
     let (mut said, mut heard) = (0, Instant::now());
@@ -148,15 +231,11 @@ fn start(file: &Path, case: &Case, floor: &Floor, log: &Artefacts) -> Result<(bo
         started.elapsed().as_secs_f64()
     ));
     let text = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
-    for (index, _) in case.disks.iter().enumerate() {
-        // Sparse, but of no use once the case is judged.
-        let _ = std::fs::remove_file(log.dir().join(format!("disk{index}.raw")));
-    }
     Ok((ended, text))
 }
 
 /// The machine's exit status says nothing: its process 1 does.
-fn verdict(text: &str, log: &Artefacts) -> Result<()> {
+pub(super) fn verdict(text: &str, log: &Artefacts) -> Result<()> {
     if text.lines().any(|line| line.trim() == "floor: passed") {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! Disks with a past.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result};
 use vm_tests::uml::case::Dirt;
 
@@ -110,5 +112,24 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
             ])?;
         }
     }
+    settle()
+}
+
+/// Takes away what is on a disk, so that the same dirt can be made again. Nothing on it may be active.
+pub fn clear(device: &Path) -> Result<()> {
+    let name = device.file_name().unwrap_or_default().to_string_lossy();
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(format!("/sys/class/block/{name}"))? {
+        let entry = entry?.file_name().to_string_lossy().into_owned();
+        if entry.starts_with(&*name) {
+            parts.push(Path::new("/dev").join(entry));
+        }
+    }
+    for at in parts.iter().map(PathBuf::as_path).chain([device]) {
+        tool(&["wipefs", "-a", "-f", "-q", &at.to_string_lossy()])?;
+    }
+    // udev looks at what was changed, and has the disk meanwhile.
+    settle()?;
+    tool(&["blockdev", "--rereadpt", &device.to_string_lossy()])?;
     settle()
 }

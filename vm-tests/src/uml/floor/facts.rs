@@ -8,8 +8,8 @@ use layout::model::{Layout, Node, types};
 use layout::plan::{Plan, Step};
 use nix::mount::{MsFlags, mount, umount};
 
-use crate::content::PATTERN;
-use crate::machine::{text, tool};
+use crate::content;
+use crate::machine::{settle, text, tool};
 use crate::stack;
 use crate::volumes;
 
@@ -81,9 +81,9 @@ pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
             ensure!(count == partitions.len(), "{disk} has {count} partitions");
         }
         if let Step::RestoreImage { device, .. } = step {
-            let start = std::fs::read(device)?;
+            let found = std::fs::read(device)?;
             ensure!(
-                start.starts_with(PATTERN),
+                found.starts_with(&content::image()),
                 "{} does not hold its image",
                 device.display()
             );
@@ -256,6 +256,7 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
             )
             .with_context(|| format!("mounting {}", device.display()))?;
             let text = std::fs::read_to_string("/run/look/floor.txt");
+            let data = std::fs::read("/run/look/floor.data");
             umount("/run/look")?;
             let found = PathBuf::from(
                 text.with_context(|| format!("the file on {}", mount_point.display()))?,
@@ -265,6 +266,12 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
                 "{} has the files of {}",
                 mount_point.display(),
                 found.display()
+            );
+            ensure!(
+                data.with_context(|| format!("the data on {}", mount_point.display()))?
+                    == content::data(mount_point),
+                "the data on {} is not whole",
+                mount_point.display()
             );
         }
     }

@@ -116,6 +116,23 @@ pub fn settle() -> Result<()> {
     Ok(())
 }
 
+/// Has this process tell its progress on the console by itself, and not to the one that started it.
+pub fn speak() -> Result<()> {
+    let console = std::fs::File::options().write(true).open("/dev/console")?;
+    Ok(nix::unistd::dup2_stdout(&console)?)
+}
+
+/// Switches the machine off as a power cut does: nothing is written out, nothing taken down.
+pub fn power_off() {
+    use std::io::Write;
+    let mut console = std::io::stdout();
+    let _ = console.flush();
+    // The words themselves have to be out; the disks are of no interest.
+    let _ = nix::sys::termios::tcdrain(&console);
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    println!("floor: failed: the machine cannot be switched off: {error}");
+}
+
 /// Switches the machine off.
 pub fn stop() -> ExitCode {
     use std::io::Write;

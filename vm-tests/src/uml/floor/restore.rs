@@ -3,39 +3,25 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use layout::apply::{Events, Outcome, apply, recapture};
+use layout::apply::{ApplyError, apply, recapture};
 use layout::diff::diff;
 use layout::inventory::inventory;
 use layout::model::{Layout, NodeId};
-use layout::plan::{Choices, DiskChoice, Plan, PlanError, Step, plan};
+use layout::plan::{Choices, DiskChoice, Plan, PlanError, plan};
 use layout::system::Host;
 use sha2::{Digest, Sha256};
 use vm_tests::uml::case::{Case, Dirt, Expect};
 
 use crate::content::Files;
+use crate::dirt;
+use crate::facts;
+use crate::failpoint::{Console, Door, Trap};
 use crate::machine::{settle, tool};
-use crate::{dirt, facts};
 
 /// Where the restored filesystems are mounted.
-const TARGET: &str = "/run/target";
-
-/// Progress on the console, which is kept.
-struct Console;
-
-impl Events for Console {
-    fn step_started(&self, index: usize, total: usize, step: &Step) {
-        println!("floor: step {}/{total}: {step}", index + 1);
-    }
-    fn step_done(&self, _: usize, _: usize, _: &Step, outcome: Outcome, took: Duration) {
-        println!("floor:   {outcome:?} after {} ms", took.as_millis());
-    }
-    fn note(&self, text: &str) {
-        println!("floor: note: {text}");
-    }
-}
+pub const TARGET: &str = "/run/target";
 
 /// The content of a disk as the kernel has it on the medium, and how often it was written to.
 fn fingerprint(device: &Path) -> Result<(String, u64)> {
@@ -66,53 +52,181 @@ fn fingerprint(device: &Path) -> Result<(String, u64)> {
     Ok((hex::encode(hash.finalize()), writes))
 }
 
-/// Runs the case that the kernel's command line names.
-pub fn run() -> Result<()> {
-    let file =
-        std::env::var_os("FLOOR_CASE").context("no FLOOR_CASE on the kernel's command line")?;
-    let (case, saved) = Case::load(Path::new(&file))?;
-    println!("floor: {}", case.description);
-    let names: Vec<PathBuf> = (0..case.disks.len())
-        .map(|i| PathBuf::from(format!("/dev/ubd{}", (b'a' + i as u8) as char)))
-        .collect();
-    let mut dirty: Vec<_> = names
-        .iter()
-        .zip(&case.disks)
-        .filter_map(|(name, d)| Some((name, d.dirt?)))
-        .collect();
-    // Volumes of one name can be active once only: that disk comes last.
-    dirty.sort_by_key(|(_, dirt)| matches!(dirt, Dirt::ActivePve | Dirt::PveWithNext));
-    for (name, what) in dirty {
-        dirt::make(&name.to_string_lossy(), what)
-            .with_context(|| format!("making {} dirty", name.display()))?;
-    }
-    settle()?;
-    let others: Vec<&PathBuf> = names
-        .iter()
-        .filter(|n| !case.map.values().any(|target| target == *n))
-        .collect();
-    let watched: Vec<&PathBuf> = match case.expect {
-        Expect::Restored => others,
-        Expect::TooSmall { .. } => names.iter().collect(),
-    };
-    let before = watched
-        .iter()
-        .map(|d| fingerprint(d))
-        .collect::<Result<Vec<_>>>()?;
+/// Disks that nobody may write to, and what they were.
+pub struct Watch(Vec<(PathBuf, (String, u64))>);
 
-    let choices = Choices {
-        disks: case
-            .map
+impl Watch {
+    fn new(disks: &[PathBuf]) -> Result<Watch> {
+        let seen = disks.iter().map(|d| Ok((d.clone(), fingerprint(d)?)));
+        Ok(Watch(seen.collect::<Result<_>>()?))
+    }
+
+    /// They are what they were.
+    pub fn ensure_same(&self) -> Result<()> {
+        for (device, before) in &self.0 {
+            let after = fingerprint(device)?;
+            ensure!(
+                after == *before,
+                "{} is not what it was: {before:?}, now {after:?}",
+                device.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A case with the disks of this machine.
+pub struct Setup {
+    /// The case.
+    pub case: Case,
+    /// Its saved layout.
+    pub saved: Layout,
+    /// The machine's disks, in the order of the case.
+    disks: Vec<PathBuf>,
+}
+
+impl Setup {
+    /// The case that the kernel's command line names.
+    pub fn load() -> Result<Setup> {
+        let file =
+            std::env::var_os("FLOOR_CASE").context("no FLOOR_CASE on the kernel's command line")?;
+        let (case, saved) = Case::load(Path::new(&file))?;
+        println!("floor: {}", case.description);
+        let disks = (0..case.disks.len())
+            .map(|i| PathBuf::from(format!("/dev/ubd{}", (b'a' + i as u8) as char)))
+            .collect();
+        Ok(Setup { case, saved, disks })
+    }
+
+    fn is_target(&self, disk: &Path) -> bool {
+        self.case.map.values().any(|target| target == disk)
+    }
+
+    /// Gives all disks their past.
+    pub fn make_dirty(&self) -> Result<()> {
+        self.soil(|_| true)
+    }
+
+    /// Gives the targets their past once more. Nothing on them may be active.
+    pub fn make_dirty_again(&self) -> Result<()> {
+        for disk in self.disks.iter().filter(|d| self.is_target(d)) {
+            dirt::clear(disk).with_context(|| format!("clearing {}", disk.display()))?;
+        }
+        self.soil(|disk| self.is_target(disk))
+    }
+
+    fn soil(&self, wanted: impl Fn(&Path) -> bool) -> Result<()> {
+        let mut dirty: Vec<(&PathBuf, Dirt)> = self
+            .disks
             .iter()
-            .map(|(id, device)| (NodeId::new(id), DiskChoice::Device(device.clone())))
-            .collect(),
-        grow: case.grow,
-        leave_out: case.leave_out.clone(),
-        ..Choices::default()
-    };
-    let present = inventory(&Host)?;
-    println!("floor: inventory {}", serde_json::to_string(&present)?);
-    match (plan(&saved, &present, &choices), &case.expect) {
+            .zip(&self.case.disks)
+            .filter(|(disk, _)| wanted(disk))
+            .filter_map(|(disk, spec)| Some((disk, spec.dirt?)))
+            .collect();
+        // Volumes of one name can be active once only: that disk comes last.
+        dirty.sort_by_key(|(_, dirt)| matches!(dirt, Dirt::ActivePve | Dirt::PveWithNext));
+        for (disk, what) in dirty {
+            dirt::make(&disk.to_string_lossy(), what)
+                .with_context(|| format!("making {} dirty", disk.display()))?;
+        }
+        settle()
+    }
+
+    /// Watches the disks that are not restored onto; all of them when the case is to be refused.
+    pub fn watch(&self) -> Result<Watch> {
+        let refused = matches!(self.case.expect, Expect::TooSmall { .. });
+        let disks: Vec<PathBuf> = self
+            .disks
+            .iter()
+            .filter(|d| refused || !self.is_target(d))
+            .cloned()
+            .collect();
+        Watch::new(&disks)
+    }
+
+    /// Makes a plan for the machine as it is now.
+    pub fn plan(&self) -> Result<Result<Plan, PlanError>> {
+        let disks = self.case.map.iter();
+        let choices = Choices {
+            disks: disks
+                .map(|(id, device)| (NodeId::new(id), DiskChoice::Device(device.clone())))
+                .collect(),
+            grow: self.case.grow,
+            leave_out: self.case.leave_out.clone(),
+            ..Choices::default()
+        };
+        let present = inventory(&Host)?;
+        println!("floor: inventory {}", serde_json::to_string(&present)?);
+        Ok(plan(&self.saved, &present, &choices))
+    }
+
+    /// One restore from the plan to the comparison.
+    pub fn restore(&self) -> Result<()> {
+        let plan = self.plan()?.context("the plan")?;
+        print!("{}", plan.render());
+        self.attempt(&plan, &Trap::default())??;
+        self.ensure_restored(&plan)
+    }
+
+    /// Applies a plan, with a trap in its way.
+    pub fn attempt(&self, plan: &Plan, trap: &Trap) -> Result<Result<(), ApplyError>> {
+        let mut content = Files {
+            saved: &self.saved,
+            trees: 0,
+            trap,
+        };
+        let mut journal = Vec::new();
+        let done = apply(
+            &Door(trap),
+            plan,
+            &self.saved,
+            Path::new(TARGET),
+            &mut content,
+            &Console(trap),
+            &mut journal,
+        );
+        if done.is_ok() {
+            ensure!(
+                content.trees == self.saved.filesystems_to_save().len(),
+                "{} trees were restored",
+                content.trees
+            );
+            let lines = String::from_utf8(journal)?.lines().count();
+            ensure!(
+                lines == 2 * plan.steps.len(),
+                "the journal has {lines} lines"
+            );
+        }
+        Ok(done)
+    }
+
+    /// Captures again, compares with what was saved, and asks other tools.
+    pub fn ensure_restored(&self, plan: &Plan) -> Result<()> {
+        let trap = Trap::default();
+        let mut content = Files {
+            saved: &self.saved,
+            trees: 0,
+            trap: &trap,
+        };
+        let now = recapture(&Host, plan, &self.saved, Path::new(TARGET), &mut content)?;
+        println!("floor: now {}", now.to_json()?);
+        let mut bad = Vec::new();
+        for difference in diff(&self.saved, &now, plan) {
+            println!("floor: {difference}");
+            if !difference.accepted {
+                bad.push(difference.to_string());
+            }
+        }
+        ensure!(bad.is_empty(), "differences: {}", bad.join("; "));
+        facts::check(&self.saved, plan)
+    }
+}
+
+/// Runs the case.
+pub fn run(setup: &Setup) -> Result<()> {
+    setup.make_dirty()?;
+    let watch = setup.watch()?;
+    match (setup.plan()?, &setup.case.expect) {
         (Err(PlanError::TooSmall { missing, .. }), Expect::TooSmall { missing: expected }) => {
             ensure!(
                 missing.0 == *expected,
@@ -120,61 +234,12 @@ pub fn run() -> Result<()> {
                 missing.0
             );
         }
-        (Ok(first), Expect::Restored) => {
-            restore(&saved, &first).context("the first time")?;
-            let present = inventory(&Host)?;
-            let second = plan(&saved, &present, &choices).context("the second plan")?;
-            restore(&saved, &second).context("the second time")?;
+        (Ok(_), Expect::Restored) => {
+            setup.restore().context("the first time")?;
+            setup.restore().context("the second time")?;
         }
         (Ok(_), other) => bail!("there is a plan, and {other:?} was expected"),
         (Err(error), other) => bail!("{error}, and {other:?} was expected"),
     }
-    for (device, before) in watched.iter().zip(before) {
-        let after = fingerprint(device)?;
-        ensure!(
-            after == before,
-            "{} is not what it was: {before:?}, now {after:?}",
-            device.display()
-        );
-    }
-    Ok(())
-}
-
-fn restore(saved: &Layout, plan: &Plan) -> Result<()> {
-    print!("{}", plan.render());
-    let root = Path::new(TARGET);
-    let mut content = Files { saved, trees: 0 };
-    let mut journal = Vec::new();
-    apply(
-        &Host,
-        plan,
-        saved,
-        root,
-        &mut content,
-        &Console,
-        &mut journal,
-    )?;
-    ensure!(
-        content.trees == saved.filesystems_to_save().len(),
-        "{} trees were restored",
-        content.trees
-    );
-    let lines = String::from_utf8(journal)?;
-    ensure!(
-        lines.lines().count() == 2 * plan.steps.len(),
-        "the journal has {} lines",
-        lines.lines().count()
-    );
-
-    let now = recapture(&Host, plan, saved, root, &mut content)?;
-    println!("floor: now {}", now.to_json()?);
-    let mut bad = Vec::new();
-    for difference in diff(saved, &now, plan) {
-        println!("floor: {difference}");
-        if !difference.accepted {
-            bad.push(difference.to_string());
-        }
-    }
-    ensure!(bad.is_empty(), "differences: {}", bad.join("; "));
-    facts::check(saved, plan)
+    watch.ensure_same()
 }
