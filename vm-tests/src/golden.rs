@@ -2,7 +2,7 @@
 //!
 //! `golden/build-tree` makes the file tree natively, `golden/make-disk` puts it on a disk inside User Mode Linux (which
 //! has the device-mapper that the machine at hand may lack), `golden/make-dirty` leaves on another disk what an earlier
-//! installation leaves.
+//! installation leaves, `golden/make-foreign` makes a disk of another machine.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ use crate::process::{self, Cmd};
 
 /// Size of the golden host's disk, in bytes.
 pub const DISK_BYTES: u64 = 6 * GIB;
+
+/// Size of the foreign disk, in bytes: a physical volume may lie on a disk that is larger.
+pub const FOREIGN_BYTES: u64 = GIB;
 
 /// The image files of the golden host; not to be written to.
 #[derive(Debug, Clone)]
@@ -32,6 +35,11 @@ impl Golden {
     /// A disk of the same size with an old volume group `pve` and old filesystems on it.
     pub fn dirty_disk(&self) -> PathBuf {
         self.dir.join("dirty.raw")
+    }
+
+    /// A disk of [`FOREIGN_BYTES`] that another machine's volume group `pve` is on.
+    pub fn foreign_disk(&self) -> PathBuf {
+        self.dir.join("foreign.raw")
     }
 
     /// Names the recipe that the images were made by.
@@ -93,12 +101,16 @@ impl Golden {
         }
         let scripts = tree.join("golden-uml");
         fs::create_dir(&scripts)?;
-        for script in ["uml-common.sh", "make-disk", "make-dirty"] {
+        for script in ["uml-common.sh", "make-disk", "make-dirty", "make-foreign"] {
             fs::copy(recipe_dir().join(script), scripts.join(script))?;
         }
-        for (disk, script) in [("golden.raw", "make-disk"), ("dirty.raw", "make-dirty")] {
+        for (disk, script, bytes) in [
+            ("golden.raw", "make-disk", DISK_BYTES),
+            ("dirty.raw", "make-dirty", DISK_BYTES),
+            ("foreign.raw", "make-foreign", FOREIGN_BYTES),
+        ] {
             let disk = work.join(disk);
-            disk::blank(&disk, DISK_BYTES)?;
+            disk::blank(&disk, bytes)?;
             run_in_uml(&tree, &disk, script, &work, log)?;
         }
         fs::remove_dir_all(&tree)?;

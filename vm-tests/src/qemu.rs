@@ -59,6 +59,8 @@ pub struct Drive {
     pub bus: Bus,
     /// Serial number; also names it in messages. At most 20 characters.
     pub serial: String,
+    /// Logical sector in bytes: 512 or 4096 (virtio and NVMe only).
+    pub sector: u32,
 }
 
 impl Drive {
@@ -68,7 +70,15 @@ impl Drive {
             image: image.into(),
             bus,
             serial: serial.into(),
+            sector: 512,
         }
+    }
+
+    /// Sets the size of its sectors, in bytes.
+    #[must_use]
+    pub fn sector(mut self, bytes: u32) -> Self {
+        self.sector = bytes;
+        self
     }
 }
 
@@ -132,6 +142,18 @@ impl Machine {
     #[must_use]
     pub fn drive(mut self, drive: Drive) -> Self {
         self.drives.push(drive);
+        self
+    }
+
+    /// Its disks.
+    pub fn drives(&self) -> &[Drive] {
+        &self.drives
+    }
+
+    /// Adds a disk before the others but for the first one, from which the machine boots.
+    #[must_use]
+    pub fn second_drive(mut self, drive: Drive) -> Self {
+        self.drives.insert(self.drives.len().min(1), drive);
         self
     }
 
@@ -281,8 +303,12 @@ impl Machine {
                 Bus::Nvme => "nvme".to_owned(),
                 Bus::Usb => "usb-storage,bus=xhci.0,removable=on".to_owned(),
             };
+            let sector = match drive.sector {
+                512 => String::new(),
+                n => format!(",logical_block_size={n},physical_block_size={n}"),
+            };
             let device = format!(
-                "{device},drive=disk{index},serial={},bootindex={index}",
+                "{device},drive=disk{index},serial={},bootindex={index}{sector}",
                 drive.serial
             );
             cmd = cmd.args(["-device", &device]);
@@ -341,6 +367,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// The name of its logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Waits until the guest has powered itself off.
     pub fn wait_powered_off(&mut self, timeout: Duration) -> Result<()> {
         if self.qmp.wait_event("SHUTDOWN", timeout)? {

@@ -1,7 +1,7 @@
 //! Judges a restored host from outside, by evidence that Lifeboat had no hand in.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -247,25 +247,26 @@ pub fn ensure_same_bytes(saved: &Path, restored: &Path, number: u32) -> Result<(
 
 /// A disk that nothing may have written to: watched by its content and by QEMU's counters.
 #[derive(Debug)]
-pub struct Untouched<'a> {
-    image: &'a Path,
-    serial: &'a str,
+pub struct Untouched {
+    image: PathBuf,
+    serial: String,
     hash: String,
 }
 
-impl<'a> Untouched<'a> {
+impl Untouched {
     /// Remembers the content, before the machine starts.
-    pub fn watch(image: &'a Path, serial: &'a str) -> Result<Self> {
+    pub fn watch(image: impl Into<PathBuf>, serial: impl Into<String>) -> Result<Self> {
+        let image = image.into();
         Ok(Self {
+            hash: disk::content_hash(&image)?,
             image,
-            serial,
-            hash: disk::content_hash(image)?,
+            serial: serial.into(),
         })
     }
 
     /// Asks QEMU, while the machine is still there (it may be powered off).
     pub fn ensure_no_writes(&self, machine: &mut Running) -> Result<()> {
-        let counters = machine.counters(self.serial)?;
+        let counters = machine.counters(&self.serial)?;
         ensure!(
             counters.writes == 0 && counters.discards == 0,
             "disk {} was written to: {counters:?}",
@@ -277,7 +278,7 @@ impl<'a> Untouched<'a> {
     /// Reads the image again, after the machine ended.
     pub fn ensure_same_content(&self) -> Result<()> {
         ensure!(
-            disk::content_hash(self.image)? == self.hash,
+            disk::content_hash(&self.image)? == self.hash,
             "the content of disk {} changed",
             self.serial
         );

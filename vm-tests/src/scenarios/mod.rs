@@ -1,5 +1,6 @@
 //! The scenarios: one file each.
 
+mod big_sectors;
 mod bios_bigger_blank;
 mod flipped_byte;
 mod golden_boots;
@@ -24,6 +25,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         uefi_dirty_same_size::scenario(artefacts),
         wizard_serial::scenario(artefacts),
         too_small::scenario(artefacts),
+        big_sectors::scenario(artefacts),
         flipped_byte::scenario(artefacts),
         stick_boots::scenario(artefacts),
         golden_boots::scenario(Firmware::Bios, artefacts),

@@ -7,16 +7,20 @@ use anyhow::{Context, Result, ensure};
 
 use crate::artefacts::Artefacts;
 use crate::disk;
+use crate::golden::{DISK_BYTES, FOREIGN_BYTES, Golden, cache_dir};
 use crate::process::{Cmd, run};
 use crate::qemu::{Bus, Drive, Firmware, Machine, Running};
 use crate::saved::{STICK_SERIAL, Saved};
 use crate::serial::Serial;
-use crate::verdict::{HostFacts, ensure_same_bytes, ensure_same_partitions};
+use crate::verdict::{HostFacts, Untouched, ensure_same_bytes, ensure_same_partitions};
 
 /// Serial number of the disk that is restored onto.
 pub const TARGET_SERIAL: &str = "TARGET";
 /// Serial number of the disk that must stay as it is.
 pub const DATA_SERIAL: &str = "DATA";
+
+/// Serial numbers of the disks that are attached to every machine with the stick.
+const BYSTANDERS: [&str; 2] = ["BYSTANDER-1", "BYSTANDER-2"];
 
 /// An event line of the rescue system: `lifeboat: <event> key=value ...`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,12 +138,125 @@ pub fn on_data_partition<T>(
     result
 }
 
-/// A machine with the stick, and the disks of the scenario behind it.
-pub fn machine(firmware: Firmware, stick: &Path) -> Machine {
+/// A machine that boots from the stick, with the disks of the scenario behind it.
+///
+/// Two more are attached that nobody asked for, of the size and model of the disk that is restored onto (or of the first
+/// one): a blank one, and one of another machine with a volume group of the name `pve`. Nothing may be written to them:
+/// [`Attempt::quit`] sees to that, and a scenario that does not call it fails.
+pub struct Rescue(Machine);
+
+/// A machine with the stick.
+pub fn machine(firmware: Firmware, stick: &Path) -> Rescue {
     // 1536 MiB: the initramfs, and what the restore keeps in memory.
-    Machine::new("rescue", firmware)
-        .memory(1536)
-        .drive(Drive::new(stick, Bus::Usb, STICK_SERIAL))
+    Rescue(
+        Machine::new("rescue", firmware)
+            .memory(1536)
+            .drive(Drive::new(stick, Bus::Usb, STICK_SERIAL)),
+    )
+}
+
+impl Rescue {
+    /// Changes the name.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self(self.0.named(name))
+    }
+
+    /// Adds a disk.
+    #[must_use]
+    pub fn drive(self, drive: Drive) -> Self {
+        Self(self.0.drive(drive))
+    }
+
+    /// Starts it, with the bystanders.
+    pub fn start(self, log: &Artefacts) -> Result<Attempt<'_>> {
+        let golden = Golden::get(&cache_dir(), log.dir())?;
+        self.start_beside(&golden.foreign_disk(), log)
+    }
+
+    /// Starts it; one of the bystanders begins as the image `foreign` does.
+    fn start_beside<'a>(self, foreign: &Path, log: &'a Artefacts) -> Result<Attempt<'a>> {
+        let drives = self.0.drives();
+        let model = drives
+            .iter()
+            .find(|d| d.serial == TARGET_SERIAL)
+            .or_else(|| drives.get(1));
+        let (bus, sector, bytes) = match model {
+            Some(drive) => (
+                drive.bus,
+                drive.sector,
+                std::fs::metadata(&drive.image)?.len(),
+            ),
+            None => (Bus::Virtio, 512, DISK_BYTES),
+        };
+        // The physical volume stays whole on a disk that is larger.
+        ensure!(
+            bytes >= FOREIGN_BYTES,
+            "disks of scenarios have at least {FOREIGN_BYTES} bytes"
+        );
+        let (blank, other) = (log.path("bystander-1.raw"), log.path("bystander-2.raw"));
+        disk::blank(&blank, bytes)?;
+        disk::copy(foreign, &other, log)?;
+        std::fs::File::options()
+            .write(true)
+            .open(&other)?
+            .set_len(bytes)?;
+        let bystanders = vec![
+            Untouched::watch(&blank, BYSTANDERS[0])?,
+            Untouched::watch(&other, BYSTANDERS[1])?,
+        ];
+        // One in front of the disk that is meant and one behind it: no kernel name leads to the right one by chance.
+        let running = self
+            .0
+            .second_drive(Drive::new(blank, bus, BYSTANDERS[0]).sector(sector))
+            .drive(Drive::new(other, bus, BYSTANDERS[1]).sector(sector))
+            .start(log)?;
+        let owed = format!("the bystanders of {}", running.name());
+        log.owe(&owed);
+        Ok(Attempt {
+            running,
+            bystanders,
+            owed,
+            log,
+        })
+    }
+}
+
+/// A machine that runs from the stick.
+pub struct Attempt<'a> {
+    running: Running,
+    bystanders: Vec<Untouched>,
+    owed: String,
+    log: &'a Artefacts,
+}
+
+impl Attempt<'_> {
+    /// Ends QEMU, and sees that nothing was written to the bystanders.
+    pub fn quit(mut self) -> Result<()> {
+        for bystander in &self.bystanders {
+            bystander.ensure_no_writes(&mut self.running)?;
+        }
+        self.running.quit()?;
+        for bystander in &self.bystanders {
+            bystander.ensure_same_content()?;
+        }
+        self.log.paid(&self.owed);
+        self.log.note(&format!("{} are untouched", self.owed));
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Attempt<'_> {
+    type Target = Running;
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl std::ops::DerefMut for Attempt<'_> {
+    fn deref_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
 }
 
 /// Waits until an unattended restore is over and the machine is off, and sees that it reports no difference.
@@ -207,6 +324,47 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_to_a_bystander_is_noticed() {
+        if let Some(reason) = crate::qemu::missing(Firmware::Bios) {
+            eprintln!("ignored: {reason}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let log = Artefacts::new(dir.path().join("t")).unwrap();
+        let (stick, target, foreign) = (log.path("s.raw"), log.path("t.raw"), log.path("f.raw"));
+        disk::blank(&stick, 1 << 20).unwrap();
+        disk::blank(&target, FOREIGN_BYTES + 512).unwrap();
+        disk::blank(&foreign, FOREIGN_BYTES).unwrap();
+        disk::flip_byte(&foreign, 1000).unwrap();
+        // Nothing boots here.
+        let start = |name: &str| {
+            machine(Firmware::Bios, &stick)
+                .named(name)
+                .drive(Drive::new(&target, Bus::Sata, TARGET_SERIAL))
+                .start_beside(&foreign, &log)
+                .unwrap()
+        };
+        let attempt = start("first");
+        assert_eq!(log.owed().len(), 1);
+        attempt.quit().unwrap();
+        assert_eq!(log.owed(), [""; 0]);
+        for (disk, serial) in [("disk1", BYSTANDERS[0]), ("disk3", BYSTANDERS[1])] {
+            let mut attempt = start(disk);
+            let write = format!("qemu-io {disk} \"write -P 7 4096 512\"");
+            attempt
+                .qmp
+                .command(
+                    "human-monitor-command",
+                    serde_json::json!({ "command-line": write }),
+                )
+                .unwrap();
+            let error = attempt.quit().unwrap_err().to_string();
+            assert!(error.contains(serial), "{error}");
+            assert!(log.owed().contains(&format!("the bystanders of {disk}")));
+        }
+    }
 
     #[test]
     fn fields_of_an_event() {
