@@ -55,6 +55,14 @@ pub const DEFAULTS: &[Rule] = &[
         "disks of containers: guests are saved by vzdump",
     ),
     rule("/var/lib/vz/dump/*", "dumps of guests: backups themselves"),
+    rule(
+        "/var/lib/pve/local-btrfs/images/*",
+        "disks of guests: guests are saved by vzdump",
+    ),
+    rule(
+        "/var/lib/pve/local-btrfs/dump/*",
+        "dumps of guests: backups themselves",
+    ),
     rule("/var/lib/libvirt/images/*", "disks of virtual machines"),
     rule("/var/lib/lifeboat/*", "state of this program"),
 ];

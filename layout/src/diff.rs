@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Layout, Node, NodeId};
+use crate::model::{Layout, Mount, Node, NodeId};
 use crate::plan::Plan;
 
 /// One difference.
@@ -65,11 +65,17 @@ const BY_NATURE: &[(&str, &str, &str)] = &[
         "volumes are activated at the next start",
     ),
     ("swap", "active", "the restored host is not running yet"),
+    (
+        "swap_file",
+        "active",
+        "the restored host is not running yet",
+    ),
     ("ext4", "used", "allocation differs"),
     ("xfs", "used", "allocation differs"),
     ("vfat", "used", "allocation differs"),
     ("ext4", "inodes_used", "allocation differs"),
     ("thin_pool", "used", "guests come back later"),
+    ("btrfs", "used", "allocation differs"),
     ("unsupported", "device", "kernel names change"),
     ("unsupported", "size", "nothing is made for it"),
 ];
@@ -189,7 +195,9 @@ fn renamed(now: &Layout, plan: &Plan) -> Layout {
                 Node::Ext4(n) => rename(&mut n.on),
                 Node::Xfs(n) => rename(&mut n.on),
                 Node::Vfat(n) => rename(&mut n.on),
+                Node::Btrfs(n) => n.on.iter_mut().for_each(rename),
                 Node::Swap(n) => rename(&mut n.on),
+                Node::SwapFile(_) => {}
                 Node::Unsupported(n) => n.on.iter_mut().for_each(rename),
             }
             (id, node)
@@ -250,7 +258,7 @@ fn compare(
     for name in names {
         let (saved, now) = (before.get(name), after.get(name));
         // fstab and crypttab follow the files, which are compared with the mounts.
-        let skip = kind == "swap" && name.starts_with("fstab")
+        let skip = matches!(kind, "swap" | "swap_file") && name.starts_with("fstab")
             || kind == "luks" && name.starts_with("crypttab");
         if saved != now && !skip {
             found.push(Difference {
@@ -270,10 +278,10 @@ fn mounts(found: &mut Vec<Difference>, saved: &Layout, now: &Layout, assigned: &
         if !mount.mounted || saved.disks_below(&mount.node).is_disjoint(assigned) {
             continue;
         }
-        let there = now
-            .mounts
-            .iter()
-            .find(|m| m.node == mount.node && m.mounted);
+        // Of a btrfs with several mounts, each has its own place.
+        let same =
+            |m: &&Mount| m.node == mount.node && m.mounted && m.subvolume() == mount.subvolume();
+        let there = now.mounts.iter().find(same);
         let place = there.map(|m| m.mount_point.display().to_string());
         let was = mount.mount_point.display().to_string();
         if place.as_deref() != Some(&was) {

@@ -107,10 +107,10 @@ impl Look<'_> {
         let parts: Vec<&BlockDevice> = self.devices.partitions(&device.name).collect();
         let probe = self.devices.probe(device);
         if let Some(table) = &probe.table {
-            let name = if table == "gpt" {
-                "GPT".to_owned()
-            } else {
-                format!("{table} partition table")
+            let name = match table.as_str() {
+                "gpt" => "GPT".to_owned(),
+                "dos" => "MBR".to_owned(),
+                _ => format!("{table} partition table"),
             };
             let plural = if parts.len() == 1 { "" } else { "s" };
             contents.push(format!("{name}, {} partition{plural}", parts.len()));

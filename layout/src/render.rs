@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Layout, Node, NodeId, Segments, types};
+use crate::model::{Layout, Node, NodeId, Segments, Table, mbr_types, types};
 
 /// Draws the layout: disks, what is on them, where it is mounted, how the machine boots.
 pub fn tree(layout: &Layout) -> String {
@@ -103,11 +103,16 @@ fn draw(
 }
 
 fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
-    let mounted = layout.mounts.iter().find(|m| m.node == *id).map(|m| {
+    let mounts = layout.mounts.iter().filter(|m| m.node == *id).map(|m| {
         let not = if m.mounted { "" } else { " (not mounted)" };
-        format!(" on {}{not}", m.mount_point.display())
+        format!("{}{not}", m.mount_point.display())
     });
-    let mounted = mounted.unwrap_or_default();
+    let mounts: Vec<String> = mounts.collect();
+    let mounted = if mounts.is_empty() {
+        String::new()
+    } else {
+        format!(" on {}", mounts.join(", "))
+    };
     if let Some(fs) = node.filesystem() {
         let label = fs.label.map(|l| format!(" '{l}'")).unwrap_or_default();
         let used = fs.used.map(|u| format!(", {u} used")).unwrap_or_default();
@@ -121,7 +126,11 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
                 .as_deref()
                 .map(|s| format!(", serial {s}"))
                 .unwrap_or_default();
-            let table = if disk.table.is_some() { ", GPT" } else { "" };
+            let table = match &disk.table {
+                Some(Table::Gpt(_)) => ", GPT",
+                Some(Table::Mbr(_)) => ", MBR",
+                None => "",
+            };
             format!(
                 "{} {model}{serial}, {}{table}",
                 disk.device.display(),
@@ -130,13 +139,16 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
         }
         Node::Partition(part) => {
             let kind = match part.type_guid.as_str() {
-                types::ESP => "EFI system partition",
+                types::ESP | mbr_types::ESP => "EFI system partition",
                 types::BIOS_BOOT => "BIOS boot",
-                types::LVM => "Linux LVM",
-                types::RAID => "Linux RAID",
-                types::LINUX => "Linux filesystem",
-                types::SWAP => "Linux swap",
+                types::LVM | mbr_types::LVM => "Linux LVM",
+                types::RAID | mbr_types::RAID => "Linux RAID",
+                types::LINUX | mbr_types::LINUX => "Linux filesystem",
+                types::SWAP | mbr_types::SWAP => "Linux swap",
                 types::ZFS => "ZFS",
+                mbr_types::NTFS => "NTFS or exFAT",
+                mbr_types::FAT32 => "FAT32",
+                _ if part.is_extended() => "extended",
                 other => other,
             };
             let name = if part.name.is_empty() {
@@ -191,9 +203,12 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
             swap.uuid,
             if swap.active { ", in use" } else { "" }
         ),
+        Node::SwapFile(swap) => {
+            format!("swap file {}, {}", swap.path.display(), swap.size)
+        }
         Node::Unsupported(what) => {
             format!("{} {} (NOT SUPPORTED)", what.device.display(), what.what)
         }
-        Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_) => id.to_string(),
+        Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_) | Node::Btrfs(_) => id.to_string(),
     }
 }

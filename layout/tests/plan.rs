@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use layout::inventory::{Inventory, InventoryDisk};
-use layout::model::{Disk, Firmware, GrubBios, GrubEfi, Layout, ModelError, Node, NodeId};
+use layout::model::{Disk, Firmware, GrubBios, GrubEfi, Layout, ModelError, Node, NodeId, Table};
 use layout::plan::{Choices, DiskChoice, Grow, PlanError, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
 use proptest::prelude::*;
@@ -181,7 +181,11 @@ fn a_table_that_cannot_be_written_is_refused_and_a_small_one_grows() {
     let with = |entries: u32, first: u64| {
         let mut layout = pve();
         for node in layout.nodes.values_mut() {
-            if let Node::Disk(Disk { table: Some(t), .. }) = node {
+            if let Node::Disk(Disk {
+                table: Some(Table::Gpt(t)),
+                ..
+            }) = node
+            {
                 t.entries = entries;
                 t.first_usable = Lba(first);
             }
@@ -280,7 +284,7 @@ fn disks_that_must_not_be_written_to_are_passed_over() {
         (|d| d.read_only = true) as fn(&mut InventoryDisk),
         |d| d.in_use = true,
         |d| d.removable = true,
-        |d| d.sector_size = SectorSize::S4096,
+        |d| d.sector_size = SectorSize(520),
     ] {
         let mut bad = disk("/dev/sda", "A", 4096);
         spoil(&mut bad);
@@ -303,8 +307,9 @@ fn disks_that_must_not_be_written_to_are_passed_over() {
     ));
     let mut other = disk("/dev/sda", "A", 4096);
     other.sector_size = SectorSize::S4096;
+    let small_blocks = saved("gpt-gaps-and-names");
     assert!(matches!(
-        plan(&pve(), &machine(vec![other]), &Choices::default()).unwrap_err(),
+        plan(&small_blocks, &machine(vec![other]), &Choices::default()).unwrap_err(),
         PlanError::SectorSize { .. }
     ));
 }

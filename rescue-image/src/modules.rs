@@ -215,6 +215,7 @@ const SLIM_NAMES: &[&str] = &[
     "algif_skcipher",
     "ext4",
     "xfs",
+    "btrfs",
     "vfat",
     "nls_cp437",
     "nls_ascii",

@@ -22,6 +22,9 @@ fn ext4_args(fs: &Ext4, fill: bool) -> Vec<String> {
     }
     if fs.block_size > Bytes(0) {
         add("-b", fs.block_size.0.to_string());
+        if let Some(cluster) = fs.cluster_size {
+            add("-C", cluster.0.to_string());
+        }
         add("-I", fs.inode_size.0.to_string());
         // "none" clears what mke2fs.conf of the rescue system would add.
         add("-O", format!("none,{}", fs.features.join(",")));
@@ -90,7 +93,12 @@ fn xfs_args(fs: &Xfs, fill: bool) -> Vec<String> {
 
 impl Executor<'_> {
     /// Reads the signature back.
-    fn verify(&self, device: &Path, fstype: &str, uuid: &str) -> Result<Outcome, StepError> {
+    pub(super) fn verify(
+        &self,
+        device: &Path,
+        fstype: &str,
+        uuid: &str,
+    ) -> Result<Outcome, StepError> {
         self.settle()?;
         let probe = Devices::new(self.sys)?.probe_now(device);
         let same = probe.fstype.as_deref() == Some(fstype)

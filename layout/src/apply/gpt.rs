@@ -1,9 +1,8 @@
 //! Writing GUID partition tables: rehearsed in memory, then written the same way to the disk.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
 
 use gpt::DiskDevice;
 use gpt::header::HeaderBuilder;
@@ -12,12 +11,11 @@ use gpt::partition::Partition;
 use gpt::partition_types::{OperatingSystem, Type};
 use uuid::Uuid;
 
-use super::disk::{drop_cache, reread_partitions, zero_edges};
-use super::{Executor, Outcome, StepError, io_error};
+use super::table::DiskTable;
 use crate::capture::gpt as reader;
 use crate::model::GptTable;
 use crate::plan::PlannedPartition;
-use crate::system::Cmd;
+use crate::system::ReadSeek;
 use crate::units::SectorSize;
 
 /// A table to be written.
@@ -101,7 +99,7 @@ impl Table<'_> {
     }
 
     /// Compares what is on the device with what is planned.
-    fn check(&self, device: &mut dyn crate::system::ReadSeek) -> Result<(), String> {
+    fn check(&self, device: &mut dyn ReadSeek) -> Result<(), String> {
         let found = reader::read(device, self.sector)?;
         if !found.both_headers {
             return Err("one of the two headers cannot be read back".to_owned());
@@ -137,61 +135,31 @@ impl Table<'_> {
     }
 }
 
-impl Executor<'_> {
-    pub(super) fn write_gpt(
-        &mut self,
-        device: &Path,
-        table: &Table<'_>,
-    ) -> Result<Outcome, StepError> {
-        let bad = |reason: String| {
-            StepError::Verify(format!("partition table of {}: {reason}", device.display()))
-        };
-        table.rehearse().map_err(bad)?;
-
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(device)
-            .map_err(io_error("cannot open for writing", device))?;
-        let written = table.write(&mut file).map_err(bad).and_then(|()| {
-            file.sync_all().map_err(io_error("cannot write", device))?;
-            drop(file);
-            drop_cache(device)?;
-            table.check(self.sys.open(device)?.as_mut()).map_err(bad)
-        });
-        if let Err(error) = written {
-            // Plainly unusable rather than half right.
-            if let Err(second) = zero_edges(device) {
-                self.events.note(&format!("after a failed write: {second}"));
-            }
-            return Err(error);
-        }
-        reread_partitions(device)?;
-        for part in table.partitions {
-            self.wait_for(&part.device)?;
-            // What an earlier use of the disk left at these places must not come back to life.
-            self.sys.run(
-                &Cmd::new("wipefs")
-                    .args(["-a", "-f", "-q"])
-                    .path(&part.device),
-            )?;
-            zero_edges(&part.device)?;
-        }
-        self.settle()?;
-        Ok(Outcome::Done)
+impl DiskTable for Table<'_> {
+    fn rehearse(&self) -> Result<(), String> {
+        Table::rehearse(self)
+    }
+    fn write_to(&self, disk: &mut File) -> Result<(), String> {
+        self.write(disk)
+    }
+    fn check(&self, disk: &mut dyn ReadSeek) -> Result<(), String> {
+        Table::check(self, disk)
+    }
+    fn with_contents(&self) -> Vec<&PlannedPartition> {
+        self.partitions.iter().collect()
     }
 }
 
 /// A device in memory that keeps written blocks only.
 #[derive(Debug)]
-struct Sparse {
+pub(super) struct Sparse {
     size: u64,
     at: u64,
     blocks: BTreeMap<u64, [u8; 512]>,
 }
 
 impl Sparse {
-    fn new(size: u64) -> Sparse {
+    pub(super) fn new(size: u64) -> Sparse {
         Sparse {
             size,
             at: 0,

@@ -1,6 +1,7 @@
 //! Carries a plan out: check, do, verify, journal.
 
 mod boot;
+mod btrfs;
 mod chroot;
 mod disk;
 mod fs;
@@ -8,8 +9,11 @@ pub(crate) mod gpt;
 mod journal;
 pub mod luks;
 mod lvm;
+pub(crate) mod mbr;
 mod mount;
 mod raid;
+mod swap_file;
+mod table;
 mod thin;
 
 pub use mount::unmount_below;
@@ -266,7 +270,7 @@ impl Executor<'_> {
                 sector_size,
                 sectors,
                 partitions,
-            } => self.write_gpt(
+            } => self.write_table(
                 device,
                 &gpt::Table {
                     table,
@@ -289,6 +293,21 @@ impl Executor<'_> {
                 devices,
                 array,
             } => self.raid_create(device, devices, array),
+            Step::WriteMbr {
+                device,
+                table,
+                sector_size,
+                sectors,
+                partitions,
+            } => self.write_table(
+                device,
+                &mbr::Table {
+                    table,
+                    sector: *sector_size,
+                    sectors: *sectors,
+                    partitions,
+                },
+            ),
             Step::PvCreate {
                 device,
                 uuid,
@@ -312,6 +331,20 @@ impl Executor<'_> {
             Step::MakeExt4 { device, fs, fill } => self.make_ext4(device, fs, *fill),
             Step::MakeXfs { device, fs, fill } => self.make_xfs(device, fs, *fill),
             Step::MakeVfat { device, fs } => self.make_vfat(device, fs),
+            Step::MakeBtrfs { devices, fs } => self.make_btrfs(devices, fs),
+            Step::MakeSubvolumes {
+                devices,
+                subvolumes,
+                default,
+            } => self.make_subvolumes(devices, subvolumes, default),
+            Step::MountSubvolume {
+                devices,
+                subvolume,
+                options,
+                mount_point,
+            } => self.mount_subvolume(devices, subvolume, options, mount_point, false),
+            Step::SealSubvolumes { mount_points } => self.seal_subvolumes(mount_points),
+            Step::NameSubvolumes { replace } => self.name_subvolumes(replace),
             Step::MakeSwap {
                 device,
                 uuid,
@@ -331,6 +364,17 @@ impl Executor<'_> {
                 let into = self.inside(mount_point);
                 self.content.restore_tree(mount_point, &into)?;
                 Ok(Outcome::Done)
+            }
+            Step::MakeSwapFile {
+                path,
+                size,
+                uuid,
+                label,
+                page_size,
+                no_cow,
+            } => {
+                let wanted = swap_file::header(uuid.as_ref(), label.as_ref(), *page_size, *size);
+                self.make_swap_file(path, &wanted, *no_cow)
             }
             Step::UpdateFstab {
                 replace,
@@ -395,6 +439,15 @@ impl Executor<'_> {
             } = step
             {
                 self.mount(device, fstype, mount_point, true)?;
+            }
+            if let Step::MountSubvolume {
+                devices,
+                subvolume,
+                mount_point,
+                ..
+            } = step
+            {
+                self.mount_subvolume(devices, subvolume, &[], mount_point, true)?;
             }
         }
         let disks: Vec<PathBuf> = self.plan.disks.iter().map(|d| d.device.clone()).collect();

@@ -10,7 +10,7 @@ use crate::system::System;
 
 impl Executor<'_> {
     /// What is mounted at or below the restore root, in the order in which it was mounted.
-    fn below(&self) -> Result<Vec<Mounted>, StepError> {
+    pub(super) fn below(&self) -> Result<Vec<Mounted>, StepError> {
         Ok(mounted(self.sys, self.root)?)
     }
 

@@ -154,7 +154,8 @@ pub(crate) fn parse_efibootmgr(text: &str) -> Vec<EfiEntry> {
         let partuuid = path
             .split_once("GPT,")
             .and_then(|(_, r)| r.split(',').next())
-            .map(str::to_lowercase);
+            .map(str::to_lowercase)
+            .or_else(|| mbr_partuuid(path));
         let loader = match path.split_once("File(") {
             Some((_, rest)) => rest.split(')').next().map(str::to_owned),
             None => path.split_once(")/\\").map(|(_, rest)| {
@@ -182,10 +183,26 @@ pub(crate) fn parse_efibootmgr(text: &str) -> Vec<EfiEntry> {
     entries
 }
 
+/// PARTUUID out of `HD(1,MBR,0x5e0f5a3c,0x800,0x100000)`.
+fn mbr_partuuid(path: &str) -> Option<String> {
+    let (before, after) = path.split_once(",MBR,0x")?;
+    let number: u32 = before.rsplit('(').next()?.parse().ok()?;
+    let signature = u32::from_str_radix(after.split([',', ')']).next()?, 16).ok()?;
+    Some(format!("{signature:08x}-{number:02x}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::system::Recorded;
+
+    #[test]
+    fn efibootmgr_names_partitions_of_mbr_disks() {
+        let text = "Boot0001* debian\tHD(1,MBR,0xa0f5a3c,0x800,0x100000)/File(\\EFI\\debian\\grubx64.efi)\n";
+        let entries = parse_efibootmgr(text);
+        assert_eq!(entries[0].partuuid.as_deref(), Some("0a0f5a3c-01"));
+        assert_eq!(mbr_partuuid("HD(x,MBR,0xzz)"), None);
+    }
 
     #[test]
     fn efibootmgr_is_understood() {

@@ -54,23 +54,22 @@ impl<'a> Devices<'a> {
         })
     }
 
-    /// Whole disks, without device-mapper and md, without empty card readers.
+    /// Whole disks, without what is made of others, without empty card readers.
     pub fn disks(&self) -> impl Iterator<Item = &BlockDevice> {
         self.list.iter().filter(|d| {
             d.parent.is_none()
-                && !d.name.starts_with("dm-")
-                && !is_md(&d.name)
+                && !is_virtual(&d.name)
                 && !self.is_multipath_component(d)
                 && self.size(d).0 > 0
                 && self.only.as_ref().is_none_or(|only| only.contains(&d.node))
         })
     }
 
-    /// Arrays and device-mapper devices.
+    /// Arrays, device-mapper and bcache devices.
     pub fn virtuals(&self) -> impl Iterator<Item = &BlockDevice> {
         self.list
             .iter()
-            .filter(|d| d.parent.is_none() && (d.name.starts_with("dm-") || is_md(&d.name)))
+            .filter(|d| d.parent.is_none() && is_virtual(&d.name))
     }
 
     fn is_multipath_component(&self, device: &BlockDevice) -> bool {
@@ -264,6 +263,14 @@ pub(crate) fn sector_size_of(sys: &dyn System, node: &Path) -> Result<SectorSize
     .sector_size(&disk))
 }
 
+/// What the kernel makes of other devices.
+fn is_virtual(name: &str) -> bool {
+    let bcache = name
+        .strip_prefix("bcache")
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    name.starts_with("dm-") || is_md(name) || bcache
+}
+
 fn is_md(name: &str) -> bool {
     name.strip_prefix("md")
         .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '_'))
@@ -325,7 +332,10 @@ mod tests {
             assert!(is_ignored(name), "{name}");
         }
         for name in ["sda", "nvme0n1", "vda", "ubda", "sram"] {
-            assert!(!is_ignored(name), "{name}");
+            assert!(!is_ignored(name) && !is_virtual(name), "{name}");
+        }
+        for name in ["dm-0", "md127", "md_d0", "bcache0"] {
+            assert!(is_virtual(name), "{name}");
         }
     }
 

@@ -1,10 +1,13 @@
 //! Disks and partitions.
 
 use super::devices::Probe;
-use super::{Capture, CaptureError, gpt};
-use crate::model::{Disk, Ext4, Node, NodeId, Partition, Swap};
+use super::{Capture, CaptureError, gpt, mbr};
+use crate::model::{Disk, Ext4, Node, NodeId, Partition, Swap, Table};
 use crate::system::BlockDevice;
-use crate::units::Bytes;
+use crate::units::{Bytes, SectorSize};
+
+/// What identifies a disk, its table, its partitions.
+type Found = (String, Table, Vec<gpt::Entry>);
 
 impl Capture<'_> {
     /// Adds a disk and everything on it up to LVM.
@@ -30,56 +33,51 @@ impl Capture<'_> {
         let key = serial.unwrap_or_else(|| device.name.clone());
         // A mirror of whole disks shows the table that is on the array on each of them.
         let member = probe.fstype.as_deref() == Some("linux_raid_member");
-        if probe.table.as_deref() == Some("gpt") && !member {
-            let table = self
-                .sys
-                .open(&device.node)
-                .map_err(|e| e.to_string())
-                .and_then(|mut file| gpt::read(file.as_mut(), disk.sector_size));
-            match table {
-                Ok(table) => {
-                    if !table.both_headers {
-                        self.layout.warnings.push(format!(
-                            "{}: one of the two copies of the partition table is damaged or in the wrong place",
-                            device.node.display()
-                        ));
-                    }
-                    let id = NodeId::disk(&table.disk_guid);
-                    disk.table = Some(table.header());
-                    let sector_size = disk.sector_size;
-                    if self.layout.nodes.contains_key(&id) {
-                        let on = NodeId::disk(&key);
-                        self.layout.nodes.insert(
-                            on.clone(),
-                            Node::Disk(Disk {
-                                table: None,
-                                ..disk
-                            }),
-                        );
-                        self.unsupported(device, vec![on], "copied partition table", "the disk has the GUID of another disk, as after cloning: it is not restored");
-                        return Ok(());
-                    }
-                    self.layout.nodes.insert(id.clone(), Node::Disk(disk));
-                    return self.partitions(device, &id, table.partitions, sector_size);
-                }
-                Err(reason) => {
-                    let id = NodeId::disk(&key);
-                    self.layout.nodes.insert(id.clone(), Node::Disk(disk));
-                    let meaning = format!(
-                        "the partition table cannot be read ({reason}): the disk is not restored"
-                    );
-                    self.unsupported(device, vec![id], "GUID partition table", &meaning);
+        // Some FAT boot sectors look like an MBR; with partitions it is one.
+        let is_table =
+            probe.fstype.is_none() || self.devices.partitions(&device.name).next().is_some();
+        let is_mbr = is_table && probe.table.as_deref() == Some("dos");
+        let sector = disk.sector_size;
+        let read = match probe.table.as_deref().filter(|_| !member) {
+            Some("gpt") => Some(self.gpt_table(device, sector)),
+            Some("dos") if is_mbr => Some(self.mbr_table(device, sector)),
+            _ => None,
+        };
+        match read {
+            Some(Ok((name, table, entries))) => {
+                let id = NodeId::disk(&name);
+                if self.layout.nodes.contains_key(&id) {
+                    let on = NodeId::disk(&key);
+                    self.layout.nodes.insert(on.clone(), Node::Disk(disk));
+                    self.unsupported(device, vec![on], "copied partition table", "the disk has the GUID or signature of another disk, as after cloning: it is not restored");
                     return Ok(());
                 }
+                disk.table = Some(table);
+                self.layout.nodes.insert(id.clone(), Node::Disk(disk));
+                return self.partitions(device, &id, entries, sector);
             }
+            Some(Err(reason)) => {
+                let id = NodeId::disk(&key);
+                self.layout.nodes.insert(id.clone(), Node::Disk(disk));
+                let meaning = format!(
+                    "the partition table cannot be read ({reason}): the disk is not restored"
+                );
+                let what = if is_mbr {
+                    "MBR"
+                } else {
+                    "GUID partition table"
+                };
+                self.unsupported(device, vec![id], what, &meaning);
+                return Ok(());
+            }
+            None => {}
         }
         let id = NodeId::disk(&key);
         self.layout.nodes.insert(id.clone(), Node::Disk(disk));
         if let Some(table) = probe.table.as_ref().filter(|_| !member) {
-            // Some FAT boot sectors look like an MBR; with partitions it is one.
-            if probe.fstype.is_none() || self.devices.partitions(&device.name).next().is_some() {
+            if is_table {
                 let what = format!("{table} partition table");
-                let meaning = "only GUID partition tables are supported yet: the disk's partitions are not restored";
+                let meaning = "only GUID and MBR partition tables are supported: the disk's partitions are not restored";
                 self.unsupported(device, vec![id], &what, meaning);
                 return Ok(());
             }
@@ -88,13 +86,36 @@ impl Capture<'_> {
         Ok(())
     }
 
+    /// The GPT of a disk: its GUID, the header, the partitions.
+    fn gpt_table(&mut self, device: &BlockDevice, sector: SectorSize) -> Result<Found, String> {
+        let mut file = self.sys.open(&device.node).map_err(|e| e.to_string())?;
+        let table = gpt::read(file.as_mut(), sector)?;
+        if !table.both_headers {
+            self.layout.warnings.push(format!(
+                "{}: one of the two copies of the partition table is damaged or in the wrong place",
+                device.node.display()
+            ));
+        }
+        let header = Table::Gpt(table.header());
+        Ok((table.disk_guid, header, table.partitions))
+    }
+
+    /// The MBR of a disk: its signature, the header, the partitions.
+    fn mbr_table(&mut self, device: &BlockDevice, sector: SectorSize) -> Result<Found, String> {
+        let mut file = self.sys.open(&device.node).map_err(|e| e.to_string())?;
+        let table = mbr::read(file.as_mut(), sector)?;
+        let header = Table::Mbr(table.header());
+        Ok((table.signature, header, table.partitions))
+    }
+
     fn partitions(
         &mut self,
         disk: &BlockDevice,
         on: &NodeId,
         entries: Vec<gpt::Entry>,
-        sector_size: crate::units::SectorSize,
+        sector_size: SectorSize,
     ) -> Result<(), CaptureError> {
+        self.nested(disk, &entries);
         for entry in entries {
             let device = self
                 .devices
@@ -115,22 +136,23 @@ impl Capture<'_> {
                 ));
                 continue;
             }
-            self.layout.nodes.insert(
-                id.clone(),
-                Node::Partition(Partition {
-                    on: on.clone(),
-                    device: node.clone(),
-                    number: entry.number,
-                    type_guid: entry.type_guid,
-                    partuuid: entry.partuuid,
-                    name: entry.name,
-                    attributes: entry.attributes,
-                    start: entry.start,
-                    end: entry.end,
-                    sector_size,
-                }),
-            );
+            let part = Partition {
+                on: on.clone(),
+                device: node.clone(),
+                number: entry.number,
+                type_guid: entry.type_guid,
+                partuuid: entry.partuuid,
+                name: entry.name,
+                attributes: entry.attributes,
+                start: entry.start,
+                end: entry.end,
+                sector_size,
+            };
+            let extended = part.is_extended();
+            self.layout.nodes.insert(id.clone(), Node::Partition(part));
             match &device {
+                // It holds the logical partitions, which are entries of their own.
+                _ if extended => {}
                 Some(device) => {
                     self.content(device, &id)?;
                 }
@@ -142,6 +164,24 @@ impl Capture<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Names the partitions that the kernel found inside of others: slices of BSD, Solaris, Minix.
+    fn nested(&mut self, disk: &BlockDevice, entries: &[gpt::Entry]) {
+        for device in self.devices.partitions(&disk.name) {
+            let number = self.devices.sysfs(device, "partition");
+            if entries
+                .iter()
+                .any(|e| number.as_deref() == Some(&e.number.to_string()))
+            {
+                continue;
+            }
+            self.layout.warnings.push(format!(
+                "{} comes from a partition table inside of another partition, which is not supported: what is on it is \
+                 kept with the image of that partition at best",
+                device.node.display()
+            ));
+        }
     }
 
     /// What is known of a device that cannot be opened: as much as the kernel tells about a mounted filesystem.
@@ -195,6 +235,7 @@ impl Capture<'_> {
                 uuid,
                 label: None,
                 block_size: Bytes(0),
+                cluster_size: None,
                 inode_size: Bytes(0),
                 inodes: 0,
                 features: Vec::new(),

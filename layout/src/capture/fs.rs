@@ -58,6 +58,8 @@ pub(crate) fn parse_dumpe2fs(text: &str, on: NodeId, fstype: &str) -> Result<Ext
             .filter(|l| !l.is_empty() && *l != "<none>")
             .map(str::to_owned),
         block_size: Bytes(block_size),
+        // Only with the feature bigalloc is there such a line.
+        cluster_size: number("Cluster size").ok().map(Bytes),
         inode_size: Bytes(number("Inode size")?),
         inodes: number("Inode count")?,
         features: words("Filesystem features")?,

@@ -1,16 +1,20 @@
 //! From the live machine to a [`Layout`].
 
 pub(crate) mod boot;
+pub(crate) mod btrfs;
+mod controller;
 pub(crate) mod devices;
 pub(crate) mod disk;
 pub(crate) mod fs;
 pub(crate) mod gpt;
 pub mod luks;
 pub(crate) mod lvm;
+pub(crate) mod mbr;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod raid;
 pub(crate) mod segments;
+pub(crate) mod swap_file;
 mod volume;
 pub(crate) mod volumes;
 
@@ -75,17 +79,22 @@ pub fn capture_at(
         devices: &devices,
         raid_members: Vec::new(),
         layout: Layout::new(boot::firmware(sys)),
+        members: Vec::new(),
     };
     for disk in devices.disks() {
         capture.disk(disk)?;
+        capture.controller(disk);
     }
     capture.arrays(only.is_none())?;
     capture.volume_groups()?;
     if only.is_none() {
         capture.other_virtuals();
     }
+    capture.btrfs()?;
     capture.mounts();
     capture.crypttab();
+    capture.subvolume_mounts();
+    capture.swap_files();
     let mut layout = capture.layout;
     layout.boot = boot::boot(sys, root, &layout);
     layout.check()?;
@@ -102,6 +111,8 @@ pub(crate) struct Capture<'a> {
     /// Devices signed as members of arrays, until the arrays are added.
     raid_members: Vec<raid::SignedMember>,
     layout: Layout,
+    /// Devices of btrfs filesystems, until all of them are known.
+    members: Vec<btrfs::Member>,
 }
 
 impl Capture<'_> {
@@ -112,6 +123,13 @@ impl Capture<'_> {
             return Ok(self.content_unreadable(device, on, reason));
         }
         let Some(fstype) = probe.fstype.clone() else {
+            if let Some(table) = &probe.table {
+                self.layout.warnings.push(format!(
+                    "{} holds a partition table of its own ({table}), as disks of guests do: what is in it is kept as a block \
+                     image at best, not as files",
+                    device.node.display()
+                ));
+            }
             return Ok(false);
         };
         let node = match fstype.as_str() {
@@ -137,6 +155,7 @@ impl Capture<'_> {
                 self.raid_member(device, on, &probe);
                 return Ok(true);
             }
+            "btrfs" => return self.btrfs_member(device, on),
             other => match meaning(other) {
                 Some(meaning) => {
                     self.unsupported(device, vec![on.clone()], other, meaning);
@@ -196,7 +215,6 @@ fn meaning(fstype: &str) -> Option<&'static str> {
             "RAID with the metadata of firmware is not supported: the array and what is on it are not restored"
         }
         "zfs_member" => "ZFS is not supported yet: the pool and its datasets are not restored",
-        "btrfs" => "btrfs is not supported yet: the filesystem is not restored",
         "bcache" | "drbd" | "LVM1_member" | "LVM2_thinpool" | "DM_snapshot_cow"
         | "mpath_member" | "ceph_bluestore" | "VMFS_volume_member" | "stratis" | "bcachefs"
         | "ambiguous" => {
@@ -205,3 +223,6 @@ fn meaning(fstype: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ pub(crate) fn mounted(sys: &dyn System, root: &Path) -> Result<Vec<Mounted>, Cap
             .iter()
             .chain(&info.super_options)
             .map(|(name, value)| match value {
-                Some(value) => format!("{name}={value}"),
+                Some(value) => unescape(&format!("{name}={value}")),
                 None => name.clone(),
             })
             .collect();

@@ -17,10 +17,7 @@ impl Capture<'_> {
         let mut mounts: Vec<Mount> = Vec::new();
         for mounted in &self.mounted {
             // Another directory than the root of the filesystem: a bind mount, as containers have them.
-            let Some(node) = self
-                .filesystem_on(&mounted.major_minor)
-                .filter(|_| mounted.subtree == "/")
-            else {
+            let Some(node) = self.mounted_filesystem(mounted) else {
                 continue;
             };
             let line = fstab
@@ -35,7 +32,8 @@ impl Capture<'_> {
                 mounted: true,
                 fstab: line,
             };
-            match mounts.iter_mut().find(|m| m.node == node) {
+            let same = |m: &&mut Mount| m.node == node && m.subvolume() == this.subvolume();
+            match mounts.iter_mut().find(same) {
                 // Mounted twice: the place that fstab names is the real one, else the first.
                 Some(other) if other.fstab.is_none() && this.fstab.is_some() => *other = this,
                 Some(_) => {}
@@ -48,7 +46,12 @@ impl Capture<'_> {
             };
             if let Some(Node::Swap(swap)) = self.layout.nodes.get_mut(&node) {
                 swap.fstab = Some(entry.clone());
-            } else if entry.file.starts_with('/') && !mounts.iter().any(|m| m.node == node) {
+            } else if entry.file.starts_with('/')
+                && !mounts.iter().any(|m| {
+                    let btrfs = m.subvolume().is_some();
+                    m.node == node && (!btrfs || m.mount_point == Path::new(&entry.file))
+                })
+            {
                 mounts.push(Mount {
                     node,
                     mount_point: PathBuf::from(&entry.file),
@@ -85,18 +88,19 @@ impl Capture<'_> {
             }
             Some(Node::Xfs(fs)) => fs.used = Some(used),
             Some(Node::Vfat(fs)) => fs.used = Some(used),
+            Some(Node::Btrfs(fs)) => fs.used = Some(used),
             _ => {}
         }
     }
 
     /// The filesystem on the device with this number.
-    fn filesystem_on(&self, major_minor: &str) -> Option<NodeId> {
+    pub(super) fn filesystem_on(&self, major_minor: &str) -> Option<NodeId> {
         let device = self.devices.by_number(major_minor)?;
         self.content_of(&device.node)
     }
 
     /// The filesystem or swap area on the block device with this node.
-    fn content_of(&self, device: &Path) -> Option<NodeId> {
+    pub(super) fn content_of(&self, device: &Path) -> Option<NodeId> {
         let below = self.layout.nodes.iter().find(|(_, node)| {
             node.device().is_some_and(|d| {
                 d == device

@@ -8,7 +8,7 @@ use gpt::header::HeaderBuilder;
 use gpt::partition::Partition;
 
 use super::table as input;
-use crate::capture::{devices, fs, gpt as tables};
+use crate::capture::{devices, fs, gpt as tables, mbr};
 use crate::model::NodeId;
 use crate::units::SectorSize;
 
@@ -76,6 +76,10 @@ pub(super) fn table(data: &[u8]) {
     for length in [disk.len(), disk.len() / 2, 5 * sector.0 as usize] {
         disk.truncate(length);
         if let Ok(table) = tables::read(&mut Cursor::new(&disk), sector) {
+            assert!(table.partitions.iter().all(|p| p.start <= p.end));
+            table.header();
+        }
+        if let Ok(table) = mbr::read(&mut Cursor::new(&disk), sector) {
             assert!(table.partitions.iter().all(|p| p.start <= p.end));
             table.header();
         }

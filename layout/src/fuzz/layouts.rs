@@ -98,6 +98,14 @@ fn check(plan: &Plan) {
             Step::Mount { mount_point, .. } | Step::RestoreTree { mount_point } => {
                 inside(mount_point);
             }
+            Step::MountSubvolume { mount_point, .. } => inside(mount_point),
+            Step::MakeSwapFile { path, .. } => inside(path),
+            Step::MakeSubvolumes { subvolumes, .. } => {
+                for subvolume in subvolumes {
+                    inside(&Path::new("/").join(&subvolume.path));
+                    assert!(!subvolume.path.starts_with('/'));
+                }
+            }
             Step::GrubEfi {
                 esp, bootloader_id, ..
             } => {

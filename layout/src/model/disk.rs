@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GptTable, NodeId};
+use super::{NodeId, Table};
 use crate::units::{Bytes, SectorSize};
 
 /// A whole disk.
@@ -27,8 +27,8 @@ pub struct Disk {
     pub transport: Option<String>,
     /// Whether the medium can be taken out.
     pub removable: bool,
-    /// The GPT; `None` when the disk has none (a filesystem directly on the disk, or empty).
-    pub table: Option<GptTable>,
+    /// The partition table; `None` when the disk has none (a filesystem directly on the disk, or empty).
+    pub table: Option<Table>,
 }
 
 /// Something that this version cannot rebuild.

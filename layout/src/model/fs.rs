@@ -36,6 +36,9 @@ pub struct Ext4 {
     pub label: Option<String>,
     /// Block size.
     pub block_size: Bytes,
+    /// How much is allocated at once, where that is more than a block (feature `bigalloc`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_size: Option<Bytes>,
     /// Inode size.
     pub inode_size: Bytes,
     /// Number of inodes.

@@ -39,7 +39,7 @@ pub struct GptTable {
     pub entries: u32,
 }
 
-/// A partition of a GPT disk.
+/// A partition of a GPT or MBR disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
@@ -47,15 +47,15 @@ pub struct Partition {
     pub on: NodeId,
     /// Device node at capture time.
     pub device: PathBuf,
-    /// Number, from 1; gaps are kept.
+    /// Number, from 1; gaps are kept. On an MBR disk the logical partitions begin with 5.
     pub number: u32,
-    /// Type GUID, lower case.
+    /// Type: the GUID, lower case; on an MBR disk the number, as `0x83`.
     pub type_guid: String,
-    /// Unique GUID, lower case.
+    /// Unique GUID, lower case; on an MBR disk `signature-NN`.
     pub partuuid: String,
-    /// Name, up to 36 UTF-16 units.
+    /// Name, up to 36 UTF-16 units; empty on an MBR disk.
     pub name: String,
-    /// Attribute bits.
+    /// Attribute bits; on an MBR disk only [`super::ACTIVE`] is met.
     pub attributes: u64,
     /// First block.
     pub start: Lba,

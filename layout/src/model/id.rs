@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A stable name: `disk:<gpt guid, else serial>`, `part:<partuuid>`, `raid:<uuid>`, `luks:<uuid>`, `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`,
-/// `fs:<uuid>`, `swap:<uuid>`, `other:<device>`.
+/// A stable name: `disk:<gpt guid or mbr signature, else serial>`, `part:<partuuid>`, `raid:<uuid>`, `luks:<uuid>`,
+/// `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`, `fs:<uuid>`, `swap:<uuid>`, `swapfile:<path>`, `other:<device>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(String);
@@ -15,7 +15,7 @@ impl NodeId {
     pub fn new(text: impl Into<String>) -> NodeId {
         NodeId(text.into())
     }
-    /// A disk by its GPT GUID, or by serial (or kernel name) when it has none.
+    /// A disk by its GPT GUID or MBR signature, or by serial (or kernel name) when it has none.
     pub fn disk(key: &str) -> NodeId {
         NodeId(format!("disk:{key}"))
     }
@@ -50,6 +50,10 @@ impl NodeId {
     /// A swap area by UUID.
     pub fn swap(uuid: &str) -> NodeId {
         NodeId(format!("swap:{uuid}"))
+    }
+    /// A swap file by its place in the host.
+    pub fn swap_file(path: &std::path::Path) -> NodeId {
+        NodeId(format!("swapfile:{}", path.display()))
     }
     /// Something not supported, by kernel name.
     pub fn other(name: &str) -> NodeId {

@@ -1,18 +1,22 @@
 //! The layout: a typed graph of everything between a disk and a mounted filesystem, and how the machine boots.
 
 mod boot;
+mod btrfs;
 mod disk;
 mod fs;
 mod gpt;
 mod id;
 mod luks;
 mod lvm;
+mod mbr;
 mod mount;
 mod raid;
 mod roles;
 mod swap;
+mod swap_file;
 
 pub use boot::{Boot, EfiEntry, Firmware, GrubBios, GrubEfi};
+pub use btrfs::{Btrfs, Subvolume, is_guest_subvolume};
 pub use disk::{Disk, Unsupported};
 pub use fs::{Ext4, Filesystem, Vfat, Xfs};
 pub use gpt::{GptTable, Partition, types};
@@ -22,11 +26,13 @@ pub use lvm::{
     Cache, GroupSettings, LogicalVolume, PhysicalVolume, Segments, ThinPool, ThinVolume,
     VolumeGroup, VolumeSettings,
 };
+pub use mbr::{ACTIVE, MbrTable, Table, mbr_types};
 pub use mount::{FstabEntry, Mount};
 pub(crate) use raid::RAID_LEVELS;
 pub use raid::{RaidArray, RaidMember};
 pub use roles::UnknownPartition;
 pub use swap::Swap;
+pub use swap_file::SwapFile;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,7 +66,7 @@ pub struct Layout {
 pub enum Node {
     /// A whole disk, with its partition table where it has one.
     Disk(Disk),
-    /// A partition of a GPT disk.
+    /// A partition of a GPT or MBR disk.
     Partition(Partition),
     /// A software RAID array.
     RaidArray(RaidArray),
@@ -82,8 +88,12 @@ pub enum Node {
     Xfs(Xfs),
     /// FAT12, FAT16 or FAT32.
     Vfat(Vfat),
+    /// btrfs.
+    Btrfs(Btrfs),
     /// A swap area.
     Swap(Swap),
+    /// A swap file.
+    SwapFile(SwapFile),
     /// Something that this version cannot rebuild.
     Unsupported(Unsupported),
 }
@@ -232,7 +242,9 @@ impl Node {
             Node::Ext4(n) => vec![n.on.clone()],
             Node::Xfs(n) => vec![n.on.clone()],
             Node::Vfat(n) => vec![n.on.clone()],
+            Node::Btrfs(n) => n.on.clone(),
             Node::Swap(n) => vec![n.on.clone()],
+            Node::SwapFile(n) => vec![n.on.clone()],
             Node::Unsupported(n) => n.on.clone(),
         }
     }
@@ -243,6 +255,7 @@ impl Node {
             Node::Ext4(n) => Some(n.view()),
             Node::Xfs(n) => Some(n.view()),
             Node::Vfat(n) => Some(n.view()),
+            Node::Btrfs(n) => n.view(),
             _ => None,
         }
     }

@@ -98,7 +98,7 @@ impl Layout {
     }
 
     /// The partitions of system disks that hold nothing known and become block images. The BIOS boot partition is
-    /// not among them: grub-install writes it.
+    /// not among them: grub-install writes it; nor is the extended partition of an MBR disk.
     pub fn unknown_partitions(&self) -> Vec<UnknownPartition> {
         let system = self.system_disks();
         self.nodes
@@ -107,6 +107,7 @@ impl Layout {
                 Node::Partition(part)
                     if system.contains(&part.on)
                         && part.type_guid != types::BIOS_BOOT
+                        && !part.is_extended()
                         && self.children(id).next().is_none() =>
                 {
                     Some(UnknownPartition {

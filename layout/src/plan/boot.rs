@@ -166,7 +166,7 @@ impl Builder<'_> {
         let boot = ["/boot", "/"]
             .iter()
             .find_map(|at| self.saved.mount_at(Path::new(at)));
-        let mut modules = vec!["part_gpt".to_owned()];
+        let mut modules = self.table_modules(boot.map(|m| &m.node));
         if let Some((id, node)) = boot.and_then(|m| self.saved.nodes.get_key_value(&m.node)) {
             for below in self.below(id) {
                 // GRUB's own recovery of parity (grub: grub-core/disk/raid{5,6}_recover.c).
@@ -193,10 +193,10 @@ impl Builder<'_> {
                 }
             }
             modules.push(
-                if matches!(node, Node::Xfs(_)) {
-                    "xfs"
-                } else {
-                    "ext2"
+                match node {
+                    Node::Xfs(_) => "xfs",
+                    Node::Btrfs(_) => "btrfs",
+                    _ => "ext2",
                 }
                 .to_owned(),
             );

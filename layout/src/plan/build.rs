@@ -95,7 +95,10 @@ impl<'a> Builder<'a> {
         }
         self.left_out();
         self.mounts();
+        self.swap_files();
+        self.subvolume_options();
         self.boot();
+        self.seal_subvolumes();
         self.steps.push(Step::Unmount);
         self.finish_groups()?;
         self.take_down();
@@ -172,8 +175,8 @@ impl<'a> Builder<'a> {
             Some(Node::ThinPool(_)) => (5, 0),
             Some(Node::ThinVolume(_)) => (6, 0),
             Some(Node::Swap(_)) => (7, 0),
-            Some(Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_)) => (8, 0),
-            Some(Node::Unsupported(_)) | None => (9, 0),
+            Some(Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_) | Node::Btrfs(_)) => (8, 0),
+            Some(Node::Unsupported(_) | Node::SwapFile(_)) | None => (9, 0),
         };
         (rank, number, id.clone())
     }
@@ -195,7 +198,10 @@ impl<'a> Builder<'a> {
             Some(Node::Ext4(fs)) => self.ext4(id, fs),
             Some(Node::Xfs(fs)) => self.xfs(id, fs),
             Some(Node::Vfat(fs)) => self.vfat(id, fs),
+            Some(Node::Btrfs(fs)) => self.btrfs(id, fs),
             Some(Node::Swap(swap)) => self.swap(id, swap),
+            // Made when the files are there.
+            Some(Node::SwapFile(_)) => Ok(()),
             // Told in the notes.
             Some(Node::ThinVolume(_) | Node::Unsupported(_)) | None => Ok(()),
         }
@@ -360,6 +366,10 @@ impl<'a> Builder<'a> {
     /// Mounts and file trees, each filesystem before what is mounted in it.
     fn mounts(&mut self) {
         for mount in self.saved.filesystems_to_save() {
+            if let Some(Node::Btrfs(fs)) = self.saved.nodes.get(&mount.node) {
+                self.mount_subvolume(fs, mount);
+                continue;
+            }
             let on = self
                 .saved
                 .nodes

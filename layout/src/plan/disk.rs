@@ -435,14 +435,24 @@ fn fits(
     present: &InventoryDisk,
     choices: &Choices,
 ) -> Result<(), PlanError> {
-    if disk.sector_size != present.sector_size {
-        return Err(PlanError::SectorSize {
+    let converted;
+    let (saved, disk) = if disk.sector_size == present.sector_size {
+        (saved, disk)
+    } else {
+        let (to, size) = (present.sector_size, present.size);
+        let made = super::sectors::convert(saved, id, disk, to, size);
+        converted = made.map_err(|reason| PlanError::SectorSize {
             disk: id.clone(),
             device: present.device.clone(),
             saved: disk.sector_size,
-            now: present.sector_size,
-        });
-    }
+            now: to,
+            reason,
+        })?;
+        match converted.layout.nodes.get(id) {
+            Some(Node::Disk(disk)) => (&converted.layout, disk),
+            _ => (saved, disk),
+        }
+    };
     let needed = needed(saved, id, disk, choices, Squeeze::All);
     if present.size < needed {
         return Err(PlanError::TooSmall {

@@ -62,10 +62,10 @@ pub enum PlanError {
         /// Why.
         reason: String,
     },
-    /// The sectors differ: a partition table cannot be carried over.
+    /// The sectors differ, and what was saved cannot be laid out in others.
     #[error(
-        "{device} has sectors of {now}, the saved disk {disk} had sectors of {saved}: a disk with the same sector size is \
-         needed", device = device.display()
+        "{device} has sectors of {now}, the saved disk {disk} had sectors of {saved}, and {reason}: a disk with the same \
+         sector size is needed", device = device.display()
     )]
     SectorSize {
         /// The saved disk.
@@ -76,6 +76,8 @@ pub enum PlanError {
         saved: SectorSize,
         /// Present sector size.
         now: SectorSize,
+        /// What does not fit.
+        reason: String,
     },
     /// The system lies on something that this version cannot rebuild.
     #[error("{node} cannot be rebuilt by this version: {reason}")]

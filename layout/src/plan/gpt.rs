@@ -1,9 +1,11 @@
 //! Partition tables fitted to the present disk.
 
+use std::path::Path;
+
 use super::build::Builder;
 use super::disk::{LEAST_ENTRIES, gpt_tail};
-use super::{PlanError, PlannedPartition, Step, partition_path};
-use crate::model::{Disk, GptTable, NodeId, Partition, types};
+use super::{DiskAssignment, PlanError, PlannedPartition, Step, partition_path};
+use crate::model::{Disk, GptTable, NodeId, Partition, Table, types};
 use crate::units::Lba;
 
 impl Builder<'_> {
@@ -14,9 +16,20 @@ impl Builder<'_> {
         self.devices.insert(id.clone(), assigned.device.clone());
         let size = assigned.identity.size;
         self.resized(id, "disk".to_owned(), disk.size, size, &["size"]);
-        let Some(table) = &disk.table else {
-            return Ok(());
-        };
+        match &disk.table {
+            Some(Table::Gpt(table)) => self.gpt_disk(id, disk, &assigned, table),
+            Some(Table::Mbr(table)) => self.mbr_disk(id, disk, &assigned, table),
+            None => Ok(()),
+        }
+    }
+
+    fn gpt_disk(
+        &mut self,
+        id: &NodeId,
+        disk: &Disk,
+        assigned: &DiskAssignment,
+        table: &GptTable,
+    ) -> Result<(), PlanError> {
         let sector = disk.sector_size;
         let sectors = assigned.identity.size.sectors(sector);
         let tail = gpt_tail(table.entries, sector);
@@ -41,38 +54,9 @@ impl Builder<'_> {
         }
         let mut partitions = Vec::new();
         for (part_id, part) in self.saved.partitions(id) {
-            // What is left out has no place.
-            let Some((start, end)) = self.fit.extent(part_id) else {
-                continue;
-            };
-            let device = partition_path(&assigned.device, part.number);
-            let planned = Partition {
-                start,
-                end,
-                ..part.clone()
-            };
-            let what = format!("partition {}", part.number);
-            self.resized(part_id, what, part.size(), planned.size(), &["end"]);
-            if start != part.start {
-                for property in ["start", "end"] {
-                    let reason = "it lies elsewhere, because one before it is smaller";
-                    self.accept(part_id, property, reason);
-                }
-            }
-            self.devices.insert(part_id.clone(), device.clone());
-            partitions.push(PlannedPartition {
-                node: part_id.clone(),
-                device,
-                number: part.number,
-                type_guid: part.type_guid.clone(),
-                partuuid: part.partuuid.clone(),
-                name: part.name.clone(),
-                attributes: part.attributes,
-                start,
-                end,
-            });
+            partitions.extend(self.planned(part_id, part, &assigned.device));
         }
-        let device = assigned.device;
+        let device = assigned.device.clone();
         // In memory, before anything is erased: what cannot be written must not be found out on an empty disk.
         let rehearsal = crate::apply::gpt::Table {
             table: &new_table,
@@ -96,6 +80,42 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// A partition as it will be, on the disk `disk`; `None`: it is left out.
+    pub(super) fn planned(
+        &mut self,
+        id: &NodeId,
+        part: &Partition,
+        disk: &Path,
+    ) -> Option<PlannedPartition> {
+        let (start, end) = self.fit.extent(id)?;
+        let device = partition_path(disk, part.number);
+        let planned = Partition {
+            start,
+            end,
+            ..part.clone()
+        };
+        let what = format!("partition {}", part.number);
+        self.resized(id, what, part.size(), planned.size(), &["end"]);
+        if start != part.start {
+            for property in ["start", "end"] {
+                let reason = "it lies elsewhere, because one before it is smaller";
+                self.accept(id, property, reason);
+            }
+        }
+        self.devices.insert(id.clone(), device.clone());
+        Some(PlannedPartition {
+            node: id.clone(),
+            device,
+            number: part.number,
+            type_guid: part.type_guid.clone(),
+            partuuid: part.partuuid.clone(),
+            name: part.name.clone(),
+            attributes: part.attributes,
+            start,
+            end,
+        })
+    }
+
     /// A partition that holds nothing known is written from its image.
     pub(super) fn partition_contents(&mut self, id: &NodeId, part: &Partition) {
         let unknown = self.saved.unknown_partitions();
@@ -107,7 +127,10 @@ impl Builder<'_> {
                 device: device.clone(),
                 size: found.size,
             });
-        } else if part.type_guid != types::BIOS_BOOT && self.saved.children(id).next().is_none() {
+        } else if part.type_guid != types::BIOS_BOOT
+            && !part.is_extended()
+            && self.saved.children(id).next().is_none()
+        {
             self.notes.push(format!(
                 "Partition {} of a data disk is made again and stays empty.",
                 part.number

@@ -2,6 +2,7 @@
 
 mod allocation;
 mod boot;
+mod btrfs;
 mod build;
 mod choices;
 mod disk;
@@ -11,15 +12,18 @@ mod fs;
 mod gpt;
 pub(crate) mod luks;
 mod lvm;
+mod mbr;
 pub(crate) mod raid;
 mod render;
 mod safety;
+mod sectors;
 mod step;
+mod swap_file;
 mod ties;
 
 pub use choices::{Choices, DiskChoice, Grow, LeaveOut};
 pub use error::PlanError;
-pub use step::{PlannedPartition, PlannedPv, Step};
+pub use step::{FstabOption, PlannedPartition, PlannedPv, PlannedSubvolume, Step};
 
 use std::path::{Path, PathBuf};
 
@@ -152,6 +156,15 @@ pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
 /// Computes what a restore of `saved` onto the machine `inventory` does.
 pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
     let disks = disk::assign(saved, inventory, choices)?;
-    let fit = fit::fit(saved, &disks, choices)?;
-    build::Builder::new(saved, inventory, choices, disks, fit)?.build()
+    let converted = sectors::fit(saved, &disks)?;
+    let layout = converted.as_ref().map_or(saved, |c| &c.layout);
+    let fit = fit::fit(layout, &disks, choices)?;
+    let mut builder = build::Builder::new(layout, inventory, choices, disks, fit)?;
+    if let Some(converted) = &converted {
+        builder
+            .substitutions
+            .extend(converted.substitutions.iter().cloned());
+        builder.notes.extend(converted.notes.iter().cloned());
+    }
+    builder.build()
 }

@@ -45,6 +45,9 @@ impl Plan {
             match step {
                 Step::WriteGpt {
                     device, partitions, ..
+                }
+                | Step::WriteMbr {
+                    device, partitions, ..
                 } => {
                     for part in partitions {
                         if part.device != super::partition_path(device, part.number) {
@@ -148,6 +151,40 @@ impl Plan {
                         return Some(format!("array {:?}: {reason}", array.name));
                     }
                 }
+                Step::MakeSwapFile { path, .. } if !stays_inside(path) => {
+                    return forged("swap file", path);
+                }
+                Step::MountSubvolume { mount_point, .. } if !stays_inside(mount_point) => {
+                    return forged("mount point", mount_point);
+                }
+                Step::MountSubvolume { subvolume, .. }
+                    if !subvolume.is_empty() && !is_subvolume(subvolume) =>
+                {
+                    return forged("subvolume", subvolume);
+                }
+                Step::MountSubvolume { options, .. } => {
+                    if let Some(option) = options.iter().find(|o| o.contains([',', '\0'])) {
+                        return forged("mount option", option);
+                    }
+                }
+                Step::MakeSubvolumes {
+                    subvolumes,
+                    default,
+                    ..
+                } => {
+                    let mut paths = subvolumes.iter().map(|s| &s.path);
+                    if let Some(path) = paths.find(|path| !is_subvolume(path)) {
+                        return forged("subvolume", path);
+                    }
+                    if !default.is_empty() && !is_subvolume(default) {
+                        return forged("default subvolume", default);
+                    }
+                }
+                Step::SealSubvolumes { mount_points } => {
+                    if let Some(place) = mount_points.iter().find(|p| !stays_inside(p)) {
+                        return forged("mount point", place);
+                    }
+                }
                 Step::VgCreate { name, .. } if !is_lvm_name(name) => {
                     return forged("volume group", name);
                 }
@@ -184,6 +221,12 @@ fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
 }
 
+/// Is it a path down from the top of a filesystem? A comma would end the mount option that has it.
+fn is_subvolume(path: &str) -> bool {
+    let down = |c: Component<'_>| matches!(c, Component::Normal(_));
+    !path.is_empty() && !path.contains([',', '\0', '\n']) && Path::new(path).components().all(down)
+}
+
 /// What lvm(8) allows under "valid names".
 fn is_lvm_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
@@ -196,6 +239,7 @@ impl Step {
         match self {
             Step::Wipe { device, .. }
             | Step::WriteGpt { device, .. }
+            | Step::WriteMbr { device, .. }
             | Step::PvCreate { device, .. }
             | Step::MakeExt4 { device, .. }
             | Step::MakeXfs { device, .. }
@@ -207,6 +251,9 @@ impl Step {
             | Step::Mount { device, .. }
             | Step::GrubBios { device, .. }
             | Step::EfiBootEntry { device, .. } => vec![device.clone()],
+            Step::MakeBtrfs { devices, .. }
+            | Step::MakeSubvolumes { devices, .. }
+            | Step::MountSubvolume { devices, .. } => devices.clone(),
             Step::VgCreate { devices, .. } | Step::RaidCreate { devices, .. } => devices.clone(),
             Step::RaidStop { device } => vec![device.clone()],
             Step::LvCreate { pvs, .. } | Step::CacheCreate { pvs, .. } => pvs.clone(),
@@ -220,6 +267,9 @@ impl Step {
             | Step::LuksClose { .. }
             | Step::UpdateCrypttab { .. }
             | Step::RestoreTree { .. }
+            | Step::MakeSwapFile { .. }
+            | Step::SealSubvolumes { .. }
+            | Step::NameSubvolumes { .. }
             | Step::UpdateFstab { .. }
             | Step::UpdateInitramfs { .. }
             | Step::GrubEfi { .. }
@@ -233,7 +283,7 @@ impl Step {
     pub fn tools(&self) -> &'static [&'static str] {
         match self {
             Step::Wipe { .. } => &["wipefs", "blkid", "udevadm"],
-            Step::WriteGpt { .. } => &["wipefs", "udevadm"],
+            Step::WriteGpt { .. } | Step::WriteMbr { .. } => &["wipefs", "udevadm"],
             Step::PvCreate { .. }
             | Step::VgCreate { .. }
             | Step::LvCreate { .. }
@@ -252,6 +302,10 @@ impl Step {
             Step::MakeXfs { .. } => &["mkfs.xfs"],
             Step::MakeVfat { .. } => &["mkfs.vfat"],
             Step::MakeSwap { .. } => &["mkswap"],
+            Step::MakeSwapFile { no_cow: true, .. } => &["chattr", "mkswap"],
+            Step::MakeSwapFile { .. } => &["mkswap"],
+            Step::MakeBtrfs { .. } => &["btrfs", "mkfs.btrfs"],
+            Step::MakeSubvolumes { .. } | Step::SealSubvolumes { .. } => &["btrfs"],
             _ => &[],
         }
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Cache, Ext4, GptTable, GroupSettings, Luks, NodeId, RaidArray, Segments, Vfat, VolumeSettings,
-    Xfs,
+    Btrfs, Cache, Ext4, GptTable, GroupSettings, Luks, MbrTable, NodeId, RaidArray, Segments, Vfat,
+    VolumeSettings, Xfs,
 };
 use crate::units::{Bytes, Lba, SectorSize};
 
@@ -79,6 +79,19 @@ pub enum Step {
         devices: Vec<PathBuf>,
         /// What; `device` in it is as saved.
         array: RaidArray,
+    },
+    /// Writes a master boot record and the records of logical partitions.
+    WriteMbr {
+        /// The disk.
+        device: PathBuf,
+        /// Disk signature and places of the records.
+        table: MbrTable,
+        /// The unit of all addresses.
+        sector_size: SectorSize,
+        /// Capacity in sectors.
+        sectors: u64,
+        /// The partitions, the extended one among them.
+        partitions: Vec<PlannedPartition>,
     },
     /// Makes a physical volume.
     PvCreate {
@@ -206,6 +219,22 @@ pub enum Step {
         /// What.
         fs: Vfat,
     },
+    /// Makes a btrfs on one or several devices.
+    MakeBtrfs {
+        /// Where.
+        devices: Vec<PathBuf>,
+        /// What; sizes and `on` are as saved.
+        fs: Btrfs,
+    },
+    /// Makes the subvolumes of a btrfs.
+    MakeSubvolumes {
+        /// Devices of the filesystem.
+        devices: Vec<PathBuf>,
+        /// The subvolumes, each after the one that it lies in.
+        subvolumes: Vec<PlannedSubvolume>,
+        /// Path of the one that is mounted when none is named; empty: the top of the filesystem.
+        default: String,
+    },
     /// Makes a swap area.
     MakeSwap {
         /// Where.
@@ -235,10 +264,46 @@ pub enum Step {
         /// Where, as the restored host sees it.
         mount_point: PathBuf,
     },
+    /// Mounts a subvolume of a btrfs below the restore root.
+    MountSubvolume {
+        /// Devices of the filesystem.
+        devices: Vec<PathBuf>,
+        /// Path from the top of the filesystem; empty: the top itself.
+        subvolume: String,
+        /// Options that decide how files are stored: `compress=zstd:1`.
+        options: Vec<String>,
+        /// Where, as the restored host sees it.
+        mount_point: PathBuf,
+    },
+    /// Makes subvolumes read-only, once their files are there.
+    SealSubvolumes {
+        /// Where they are mounted, as the restored host sees it.
+        mount_points: Vec<PathBuf>,
+    },
+    /// Replaces numbers of subvolumes in fstab, which are not the same any more.
+    NameSubvolumes {
+        /// The options.
+        replace: Vec<FstabOption>,
+    },
     /// Restores the files of a filesystem.
     RestoreTree {
         /// Where it is mounted, as the restored host sees it.
         mount_point: PathBuf,
+    },
+    /// Makes a swap file, which is not among the saved files.
+    MakeSwapFile {
+        /// Where, as the restored host sees it.
+        path: PathBuf,
+        /// Length of the file.
+        size: Bytes,
+        /// UUID.
+        uuid: Option<String>,
+        /// Label.
+        label: Option<String>,
+        /// Page size.
+        page_size: Bytes,
+        /// Whether it has to be written in place, as on btrfs.
+        no_cow: bool,
     },
     /// Replaces device names in fstab that may not be the same on this machine.
     UpdateFstab {
@@ -332,9 +397,9 @@ pub struct PlannedPartition {
     pub device: PathBuf,
     /// Number.
     pub number: u32,
-    /// Type GUID.
+    /// Type as [`crate::model::Partition`] has it.
     pub type_guid: String,
-    /// Unique GUID.
+    /// Unique GUID, or `signature-NN`.
     pub partuuid: String,
     /// Name.
     pub name: String,
@@ -344,6 +409,28 @@ pub struct PlannedPartition {
     pub start: Lba,
     /// Last block, inclusive.
     pub end: Lba,
+}
+
+/// A subvolume to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedSubvolume {
+    /// Path from the top of the filesystem.
+    pub path: String,
+    /// Whether it is made read-only at once, as it stays empty.
+    pub read_only: bool,
+}
+
+/// An option of a line of fstab(5) that is replaced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FstabOption {
+    /// Second field of the line.
+    pub file: String,
+    /// The option as it is.
+    pub old: String,
+    /// The option as it becomes.
+    pub new: String,
 }
 
 fn list(paths: &[PathBuf]) -> String {
@@ -381,6 +468,9 @@ impl fmt::Display for Step {
             }
             Step::Wipe { device, .. } => write!(f, "Erase {}", device.display()),
             Step::WriteGpt {
+                device, partitions, ..
+            }
+            | Step::WriteMbr {
                 device, partitions, ..
             } => {
                 write!(
@@ -476,6 +566,41 @@ impl fmt::Display for Step {
                 fs.uuid,
                 device.display()
             ),
+            Step::MakeBtrfs { devices, fs } => {
+                write!(f, "Make btrfs filesystem {} on {}", fs.uuid, list(devices))
+            }
+            Step::MakeSubvolumes {
+                devices,
+                subvolumes,
+                ..
+            } => {
+                let paths: Vec<&str> = subvolumes.iter().map(|s| s.path.as_str()).collect();
+                write!(
+                    f,
+                    "Make subvolumes {} on {}",
+                    paths.join(", "),
+                    list(devices)
+                )
+            }
+            Step::MountSubvolume {
+                devices,
+                subvolume,
+                mount_point,
+                ..
+            } => {
+                write!(
+                    f,
+                    "Mount subvolume /{subvolume} of {} as {}",
+                    list(devices),
+                    mount_point.display()
+                )
+            }
+            Step::SealSubvolumes { mount_points } => {
+                write!(f, "Make the subvolumes at {} read-only", list(mount_points))
+            }
+            Step::NameSubvolumes { .. } => {
+                f.write_str("Replace numbers of subvolumes in /etc/fstab")
+            }
             Step::MakeSwap { device, uuid, .. } => {
                 write!(f, "Make swap area {uuid} on {}", device.display())
             }
@@ -488,6 +613,9 @@ impl fmt::Display for Step {
                 ..
             } => {
                 write!(f, "Mount {} as {}", device.display(), mount_point.display())
+            }
+            Step::MakeSwapFile { path, size, .. } => {
+                write!(f, "Make swap file {} of {size}", path.display())
             }
             Step::RestoreTree { mount_point } => {
                 write!(f, "Restore the files of {}", mount_point.display())

@@ -5,7 +5,7 @@ use std::mem::{Discriminant, discriminant};
 
 use super::disk::same;
 use crate::inventory::{Inventory, InventoryDisk};
-use crate::model::{Disk, Layout, Node, NodeId};
+use crate::model::{Disk, Layout, Node, NodeId, Table};
 
 /// Whether a saved disk and one at hand have something in common.
 type Test<'t> = &'t dyn Fn(&Disk, &InventoryDisk) -> bool;
@@ -58,7 +58,14 @@ pub(super) fn interchangeable(
             .map(|(_, p)| (p.number, p.type_guid.clone(), p.start, p.end));
         shape.collect()
     };
-    let entries = |disk: &Disk| disk.table.as_ref().map(|t| t.entries);
+    // Nothing of a GPT but its number of entries differs in what a restore makes of it; the signature of an MBR does not
+    // count, and the places of its records follow from the partitions.
+    let entries = |disk: &Disk| {
+        disk.table.as_ref().map(|table| match table {
+            Table::Gpt(table) => Some(table.entries),
+            Table::Mbr(_) => None,
+        })
+    };
     if one.size != other.size
         || one.sector_size != other.sector_size
         || one.transport != other.transport

@@ -5,7 +5,7 @@
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{
     Disk, Ext4, Firmware, FstabEntry, GptTable, GroupSettings, Layout, LogicalVolume, Mount, Node,
-    NodeId, Partition, PhysicalVolume, Segments, Swap, ThinPool, ThinVolume, Vfat, VolumeGroup,
+    NodeId, Partition, PhysicalVolume, Segments, Swap, Table, ThinPool, ThinVolume, Vfat, VolumeGroup,
     VolumeSettings, Xfs, types,
 };
 use layout::units::{Bytes, Lba, SectorSize};
@@ -83,6 +83,7 @@ fn ext4(on: NodeId, n: u32, mib: u64, used: Option<u64>) -> Ext4 {
         uuid: uuid(n),
         label: None,
         block_size: Bytes(4096),
+        cluster_size: None,
         inode_size: Bytes(256),
         inodes: mib * 64,
         features: vec!["extent".into(), "has_journal".into()],
@@ -138,12 +139,12 @@ fn disk(guid: &str, size: u64, serial: &str) -> Disk {
         sector_size: SectorSize::S512,
         transport: Some("nvme".into()),
         removable: false,
-        table: Some(GptTable {
+        table: Some(Table::Gpt(GptTable {
             disk_guid: guid.into(),
             first_usable: Lba(34),
             last_usable: Lba(size / 512 - 34),
             entries: 128,
-        }),
+        })),
     }
 }
 

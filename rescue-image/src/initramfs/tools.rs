@@ -180,8 +180,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     optional(&["xfs_db"], "xfsprogs"),
     optional(&["xfs_io"], "xfsprogs"),
     optional(&["fsck.xfs"], "xfsprogs"),
-    comfort(&["mkfs.btrfs"], "btrfs-progs"),
-    comfort(&["btrfs"], "btrfs-progs"),
+    optional(&["mkfs.btrfs"], "btrfs-progs"),
+    optional(&["btrfs"], "btrfs-progs"),
     comfort(&["btrfstune"], "btrfs-progs"),
     // Boot.
     optional(&["efibootmgr"], "efibootmgr"),

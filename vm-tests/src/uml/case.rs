@@ -47,6 +47,19 @@ pub struct DiskSpec {
     /// What an earlier life left on it.
     #[serde(default)]
     pub dirt: Option<Dirt>,
+    /// Bytes of a sector, if not 512: the kernel's own imitation of a SCSI disk, one at most, `/dev/sda`.
+    #[serde(default)]
+    pub sector_size: Option<u32>,
+}
+
+impl DiskSpec {
+    /// The device of the disk of this index.
+    pub fn device(&self, index: usize) -> PathBuf {
+        match self.sector_size {
+            Some(_) => PathBuf::from("/dev/sda"),
+            None => PathBuf::from(format!("/dev/ubd{}", (b'a' + index as u8) as char)),
+        }
+    }
 }
 
 /// What an earlier life left on a disk.

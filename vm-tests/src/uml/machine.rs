@@ -32,6 +32,8 @@ pub fn missing() -> Option<String> {
         "mkfs.vfat",
         "mke2fs",
         "sgdisk",
+        "sfdisk",
+        "mkfs.btrfs",
         "mkswap",
         "mdadm",
         "cryptsetup",
@@ -176,14 +178,20 @@ pub(super) fn start(
     name: &str,
     environment: &[(&str, String)],
 ) -> Result<(bool, String)> {
-    let mut command = Cmd::new("linux.uml").args([
-        "mem=768M",
-        "rootfstype=hostfs",
-        "rootflags=/",
-        "ro",
-        "quiet",
-    ]);
-    for index in 0..case.disks.len() {
+    // Disks with other sectors are made of memory.
+    let memory: u64 = case
+        .disks
+        .iter()
+        .filter(|d| d.sector_size.is_some())
+        .map(|d| d.mib)
+        .sum();
+    let mut command = Cmd::new("linux.uml")
+        .arg(format!("mem={}M", 768 + memory))
+        .args(["rootfstype=hostfs", "rootflags=/", "ro", "quiet"]);
+    for (index, disk) in case.disks.iter().enumerate() {
+        if disk.sector_size.is_some() {
+            continue;
+        }
         command = command.arg(format!("ubd{index}={}", disk_path(index, log).display()));
     }
     let program = floor

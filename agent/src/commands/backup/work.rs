@@ -113,7 +113,12 @@ fn filesystem_of(layout: &Layout, mount_point: &Path) -> Option<String> {
         .iter()
         .find(|m| m.mounted && m.mount_point == mount_point)?;
     let uuid = mount.node.as_str().strip_prefix("fs:")?;
-    crate::filesystem::as_this_user(uuid.to_owned())
+    // Each subvolume of a btrfs has inode numbers of its own.
+    let name = match mount.subvolume() {
+        Some(path) if !path.is_empty() => format!("{uuid}/{path}"),
+        _ => uuid.to_owned(),
+    };
+    crate::filesystem::as_this_user(name)
 }
 
 impl Work {

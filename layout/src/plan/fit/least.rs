@@ -4,7 +4,7 @@
 //! use and a tenth more (plus 32 MiB: a host that comes back full is not much of a host), and its own metadata. Where the
 //! use is not known (it was not mounted when the backup was made) it keeps its size.
 
-use crate::model::{Ext4, Node, ThinPool, Vfat, Xfs};
+use crate::model::{Btrfs, Ext4, Node, ThinPool, Vfat, Xfs};
 use crate::units::Bytes;
 
 /// Added to what is in use, apart from the tenth.
@@ -49,6 +49,7 @@ pub(super) fn filesystem(node: &Node) -> Option<Bytes> {
         Node::Ext4(fs) => ext4(fs),
         Node::Xfs(fs) => xfs(fs),
         Node::Vfat(fs) => vfat(fs),
+        Node::Btrfs(fs) => btrfs(fs),
         _ => None,
     }
 }
@@ -122,6 +123,21 @@ fn xfs(fs: &Xfs) -> Option<Bytes> {
     let log = u128::from(Bytes::mib(64).0.max(fs.size.0 / 2048));
     let least = gross(with_margin(fs.used?) + log, METADATA)?;
     smaller(least.max(u128::from(XFS_LEAST.0)), fs.size)
+}
+
+/// What btrfs keeps back at most for its metadata (linux: fs/btrfs/block-rsv.c, `btrfs_update_global_block_rsv`).
+const BTRFS_RESERVE: u64 = 512 << 20;
+
+/// On one device. What is in use counts data only once it is allocated in chunks of up to a tenth of the filesystem, of data
+/// and of metadata: two of each stay free.
+fn btrfs(fs: &Btrfs) -> Option<Bytes> {
+    if fs.on.len() != 1 {
+        return None;
+    }
+    let used = with_margin(fs.used?);
+    // Metadata is there twice (DUP), and takes up to a tenth of the data.
+    let data = used + used.div_ceil(5) + u128::from(BTRFS_RESERVE);
+    smaller(gross(data, 200_000)?, fs.size)
 }
 
 fn vfat(fs: &Vfat) -> Option<Bytes> {

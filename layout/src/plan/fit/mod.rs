@@ -16,13 +16,14 @@ mod slack;
 mod table;
 
 pub(super) use least::ext4_inodes;
+pub(super) use table::last_usable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{Choices, DiskAssignment, Grow, LeaveOut, PlanError};
 use crate::capture::lvm::is_guest_volume;
-use crate::model::{Disk, Layout, Luks, Node, NodeId};
+use crate::model::{Btrfs, Disk, Layout, Luks, Node, NodeId};
 use crate::units::{Bytes, Lba};
 
 /// Partitions that move or change size are aligned to this, as partitioning tools align.
@@ -132,6 +133,7 @@ pub(super) fn fit(
                 fit.sizes.insert(id.clone(), array.size);
             }
             Some(Node::Luks(luks)) => sizing.container(&mut fit, id, luks),
+            Some(Node::Btrfs(fs)) => sizing.btrfs(&mut fit, id, fs)?,
             Some(Node::PhysicalVolume(pv)) => sizing.physical_volume(&mut fit, id, pv),
             Some(Node::VolumeGroup(vg)) => sizing.group(&mut fit, id, vg)?,
             Some(node) => sizing.content(&mut fit, id, node)?,
@@ -212,6 +214,28 @@ impl<'a> Sizing<'a> {
             _ => luks.size,
         };
         fit.sizes.insert(id.clone(), size);
+    }
+
+    /// btrfs takes all of its devices. Over several of them nothing shrinks: that each has room for its copies is certain only
+    /// with the saved sizes.
+    fn btrfs(&self, fit: &mut Fit, id: &NodeId, fs: &Btrfs) -> Result<(), PlanError> {
+        let mut all = Bytes(0);
+        for on in &fs.on {
+            let (saved, before) = (fs.size_on(on), saved_size(self.saved, on));
+            let now = fit.size(on).or(before).unwrap_or(saved);
+            let shrinks = fs.on.len() == 1 && before.is_some_and(|before| now < before);
+            if now < saved && !shrinks {
+                return Err(PlanError::Unsupported {
+                    node: id.clone(),
+                    reason: format!(
+                        "it needs {saved}, and {on} has {now}: the saved layout is damaged"
+                    ),
+                });
+            }
+            all = all.plus(now.round_down(fs.sector_size));
+        }
+        fit.sizes.insert(id.clone(), all);
+        Ok(())
     }
 
     /// The only thing on a device.

@@ -2,7 +2,7 @@
 
 use super::slack::{exactly, total};
 use super::{ALIGNMENT, Fit, STAGES, Sizing, Slack, Squeeze, Stage};
-use crate::model::{Disk, GptTable, Node, NodeId, Partition};
+use crate::model::{Disk, GptTable, Node, NodeId, Partition, Table};
 use crate::plan::disk::{LEAST_ENTRIES, gpt_tail};
 use crate::plan::{Grow, PlanError};
 use crate::units::{Bytes, Lba, SectorSize};
@@ -14,12 +14,26 @@ struct Slot<'a> {
     slack: Slack,
 }
 
-/// The partitions of a disk in the order of their place.
+/// The partitions of a disk in the order of their place. The container of logical partitions is not among them.
 struct Slots<'a> {
     list: Vec<Slot<'a>>,
+    /// The container of logical partitions.
+    extended: Option<(&'a NodeId, &'a Partition)>,
     first_usable: u64,
     /// [`ALIGNMENT`] in sectors.
     unit: u64,
+}
+
+/// How many sectors an MBR reaches: addresses and lengths have 32 bits.
+const MBR_REACH: u64 = u32::MAX as u64;
+
+/// The last sector that a partition may use on a disk of `size`.
+pub(in crate::plan) fn last_usable(table: &Table, size: Bytes, sector: SectorSize) -> u64 {
+    let sectors = size.sectors(sector);
+    match table {
+        Table::Gpt(table) => sectors.saturating_sub(gpt_tail(table.entries, sector) + 1),
+        Table::Mbr(_) => sectors.min(MBR_REACH).saturating_sub(1),
+    }
 }
 
 /// The first block that a partition may use, in the table that is made.
@@ -45,11 +59,16 @@ fn round_up(value: u64, unit: u64) -> u64 {
 impl Slots<'_> {
     /// Places the partitions one after the other, each `taken` shorter than saved, without the gaps between them. None
     /// starts later than it did: the first ones stay where they were.
+    ///
+    /// Beside logical partitions all stay where they were: records lie between them.
     fn place(&self, taken: &[u64]) -> Vec<(u64, u64)> {
         let mut next = self.first_usable;
         let mut places = Vec::with_capacity(self.list.len());
         for (slot, taken) in self.list.iter().zip(taken) {
-            let start = round_up(next, self.unit).min(slot.part.start.0);
+            let start = match self.extended {
+                Some(_) => slot.part.start.0,
+                None => round_up(next, self.unit).min(slot.part.start.0),
+            };
             let length = length(slot.part).saturating_sub(*taken).max(1);
             next = start.saturating_add(length);
             places.push((start, next - 1));
@@ -107,18 +126,40 @@ impl Slots<'_> {
         }
         self.place(&self.share(enough))
     }
+
+    /// Where the container of logical partitions ends, when the partitions lie at `places`. Behind its last one it keeps
+    /// what was free, unless that is wanted (`tight`).
+    fn extended_end(&self, places: &[(u64, u64)], tight: bool) -> Option<u64> {
+        let (_, extended) = self.extended?;
+        let logical = self.list.iter().zip(places);
+        let logical = logical.filter(|(slot, _)| slot.part.is_logical());
+        let (before, now) = logical
+            .map(|(slot, (_, end))| (slot.part.end.0, *end))
+            .max()?;
+        let free = extended.end.0.saturating_sub(before);
+        Some(if tight || now < before {
+            now
+        } else {
+            now.saturating_add(free)
+        })
+    }
 }
 
 impl<'a> Sizing<'a> {
     /// The partitions of a disk that are made, by place.
-    fn slots(&self, disk: &NodeId, table: &GptTable, sector: SectorSize) -> Slots<'a> {
+    fn slots(&self, disk: &NodeId, table: &Table, sector: SectorSize) -> Slots<'a> {
         let unit = ALIGNMENT.sectors(sector).max(1);
         let mut list: Vec<Slot<'a>> = Vec::new();
+        let mut extended = None;
         for (id, node) in &self.saved.nodes {
             let Node::Partition(part) = node else {
                 continue;
             };
             if part.on != *disk || self.left_out.contains(id) {
+                continue;
+            }
+            if part.is_extended() {
+                extended = Some((id, part));
                 continue;
             }
             let slack = self.device_slack(id, part.size());
@@ -129,9 +170,22 @@ impl<'a> Sizing<'a> {
             list.push(Slot { id, part, slack });
         }
         list.sort_by_key(|slot| (slot.part.start, slot.part.end));
+        if extended.is_some() {
+            // Only what lies last can give way to a disk's end.
+            let count = list.len();
+            for slot in list.iter_mut().take(count.saturating_sub(1)) {
+                slot.slack = [0; STAGES];
+            }
+        }
+        let first = list.first().map_or(0, |slot| slot.part.start.0);
         Slots {
             list,
-            first_usable: first_usable(table, sector),
+            extended,
+            first_usable: match table {
+                Table::Gpt(table) => first_usable(table, sector),
+                // What lies before the first partition belongs to boot loaders.
+                Table::Mbr(_) => first,
+            },
             unit,
         }
     }
@@ -144,7 +198,9 @@ impl<'a> Sizing<'a> {
         let sector = disk.sector_size;
         let slots = self.slots(id, table, sector);
         let saved = slots.list.iter().map(|slot| slot.part.end.0).max();
-        let mut last = saved.unwrap_or(table.first_usable.0);
+        // An extended partition without a logical one takes what it took.
+        let container = slots.extended.map(|(_, part)| part.end.0);
+        let mut last = saved.max(container).unwrap_or(slots.first_usable);
         let taken: Vec<u64> = match squeeze {
             Squeeze::Nothing => Vec::new(),
             Squeeze::Free => slots
@@ -155,9 +211,18 @@ impl<'a> Sizing<'a> {
             Squeeze::All => slots.list.iter().map(|s| total(&s.slack)).collect(),
         };
         if squeeze != Squeeze::Nothing && saved.is_some() {
-            last = last.min(slots.end(&taken));
+            let places = slots.place(&taken);
+            let container = match slots.extended_end(&places, true) {
+                Some(end) => end,
+                None => container.unwrap_or(0),
+            };
+            last = last.min(slots.end(&taken).max(container));
         }
-        Lba(last.saturating_add(1 + gpt_tail(table.entries, sector))).offset(sector)
+        let behind = match table {
+            Table::Gpt(table) => gpt_tail(table.entries, sector),
+            Table::Mbr(_) => 0,
+        };
+        Lba(last.saturating_add(1 + behind)).offset(sector)
     }
 
     fn needed_without_table(&self, id: &NodeId, disk: &Disk, squeeze: Squeeze) -> Bytes {
@@ -175,6 +240,7 @@ impl<'a> Sizing<'a> {
                     .map(|m| array.needed(m).min(disk.size))
                     .max()
                     .unwrap_or(Bytes(0)),
+                Node::Btrfs(fs) => fs.size_on(id),
                 other => other.filesystem().map_or(Bytes(0), |fs| fs.size),
             })
             .max()
@@ -199,20 +265,27 @@ impl<'a> Sizing<'a> {
             return Ok(());
         };
         let sector = disk.sector_size;
-        let tail = gpt_tail(table.entries, sector);
-        let last_usable = size.sectors(sector).saturating_sub(tail + 1);
+        let before = match table {
+            Table::Gpt(table) => table.last_usable.0,
+            Table::Mbr(_) => last_usable(table, disk.size, sector),
+        };
+        let now = last_usable(table, size, sector);
         let slots = self.slots(id, table, sector);
         let saved_end = slots.list.iter().map(|slot| slot.part.end.0).max();
-        let places = if saved_end.is_some_and(|end| end > last_usable) {
-            slots.squeeze(last_usable)
+        let container = slots.extended.map(|(_, part)| part.end.0);
+        let squeezed = saved_end.max(container).is_some_and(|end| end > now);
+        let places = if squeezed {
+            slots.squeeze(now)
         } else {
             slots
                 .list
                 .iter()
                 .map(|slot| {
                     let last = Some(slot.part.end.0) == saved_end;
-                    let end = if last && self.may_grow(slot.id) {
-                        grown_end(slot.part, table, last_usable, sector)
+                    // An extended partition that ends behind the last one, without one of its own there, is in the way.
+                    let free = slot.part.is_logical() || container < saved_end;
+                    let end = if last && free && self.may_grow(slot.id) {
+                        grown_end(slot.part, before, now, sector)
                     } else {
                         slot.part.end.0
                     };
@@ -220,6 +293,13 @@ impl<'a> Sizing<'a> {
                 })
                 .collect()
         };
+        if let Some((id, part)) = slots.extended {
+            let end = slots.extended_end(&places, squeezed);
+            let end = end.unwrap_or(part.end.0);
+            fit.extents.insert(id.clone(), (part.start, Lba(end)));
+            let length = end.saturating_add(1).saturating_sub(part.start.0);
+            fit.sizes.insert(id.clone(), Lba(length).offset(sector));
+        }
         for pair in places.windows(2) {
             if let [(_, end), (start, _)] = pair {
                 if start <= end {
@@ -269,14 +349,14 @@ impl<'a> Sizing<'a> {
     }
 }
 
-/// Where the last partition ends on a disk whose last usable block is `last_usable`.
-fn grown_end(part: &Partition, table: &GptTable, last_usable: u64, sector: SectorSize) -> u64 {
-    if last_usable <= table.last_usable.0 {
+/// Where the last partition ends on a disk that could be used up to the block `before`, and now can up to `now`.
+fn grown_end(part: &Partition, before: u64, now: u64, sector: SectorSize) -> u64 {
+    if now <= before {
         return part.end.0;
     }
     // Space left free behind the last partition was left on purpose: as much stays free.
-    let tail = table.last_usable.0.saturating_sub(part.end.0);
+    let tail = before.saturating_sub(part.end.0);
     let unit = ALIGNMENT.sectors(sector).max(1);
-    let end = (last_usable - tail.min(last_usable) + 1) / unit * unit;
+    let end = (now - tail.min(now) + 1) / unit * unit;
     end.saturating_sub(1).max(part.end.0)
 }

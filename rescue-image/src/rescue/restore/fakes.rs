@@ -7,7 +7,7 @@ use bundle::document::{HostIdentity, Image, SNAPSHOT_FORMAT, Stats, Summary, Tre
 use bundle::extract::ExtractReport;
 use layout::apply::{Content, StepError};
 use layout::inventory::InventoryDisk;
-use layout::model::{Disk, Ext4, Firmware, GptTable, Mount, Node, NodeId, Partition, types};
+use layout::model::{Disk, Ext4, Firmware, GptTable, Mount, Node, NodeId, Partition, Table, types};
 use layout::plan::Step;
 use layout::units::{Bytes, Lba, SectorSize};
 
@@ -33,12 +33,12 @@ pub fn saved() -> Layout {
             sector_size: SectorSize::S512,
             transport: Some("ata".to_owned()),
             removable: false,
-            table: Some(GptTable {
+            table: Some(Table::Gpt(GptTable {
                 disk_guid: "5e0f5a3c-1111-4000-8000-000000000000".to_owned(),
                 first_usable: Lba(34),
                 last_usable: Lba(END),
                 entries: 128,
-            }),
+            })),
         }),
     );
     layout.nodes.insert(
@@ -64,6 +64,7 @@ pub fn saved() -> Layout {
             uuid: "f1".to_owned(),
             label: None,
             block_size: Bytes(4096),
+            cluster_size: None,
             inode_size: Bytes(256),
             inodes: 65_536,
             features: Vec::new(),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use layout::apply::{Content, ContentError};
 use layout::model::{Layout, Node, NodeId};
 
-use crate::luks;
 use crate::failpoint::{How, Trap};
+use crate::luks;
 use crate::machine::text;
 
 /// What an image is made of.
@@ -118,6 +118,7 @@ impl Files<'_> {
         let mut fstab = String::from("# fstab of the floor\n");
         let swaps = self.saved.nodes.values().filter_map(|node| match node {
             Node::Swap(swap) => swap.fstab.as_ref(),
+            Node::SwapFile(swap) => swap.fstab.as_ref(),
             _ => None,
         });
         for entry in self
@@ -130,7 +131,11 @@ impl Files<'_> {
             let options = entry.options.join(",");
             fstab.push_str(&format!(
                 "{} {} {} {options} {} {}\n",
-                entry.spec, entry.file, entry.fstype, entry.freq, entry.passno
+                entry.spec.replace(' ', "\\040"),
+                entry.file,
+                entry.fstype,
+                entry.freq,
+                entry.passno
             ));
         }
         fs::create_dir_all(into.join("etc"))?;

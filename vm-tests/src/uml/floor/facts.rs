@@ -30,7 +30,7 @@ fn tags(device: &Path) -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-fn signed(device: &Path, kind: &str, uuid: &str, label: Option<&str>) -> Result<()> {
+pub fn signed(device: &Path, kind: &str, uuid: &str, label: Option<&str>) -> Result<()> {
     let tags = tags(device)?;
     let get = |key: &str| tags.get(key).map(String::as_str);
     let what = device.display();
@@ -79,6 +79,15 @@ pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
                 .filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit()))
                 .count();
             ensure!(count == partitions.len(), "{disk} has {count} partitions");
+        }
+        if let Step::WriteMbr {
+            device,
+            table,
+            partitions,
+            ..
+        } = step
+        {
+            crate::mbr::check(device, table, partitions)?;
         }
         if let Step::RestoreImage { device, .. } = step {
             let found = std::fs::read(device)?;
@@ -195,6 +204,19 @@ fn contents(saved: &Layout, plan: &Plan, lvm: stack::Lvm) -> Result<()> {
                 tool(&["fsck.vfat", "-n", &device.to_string_lossy()])?;
             }
             Step::UpdateFstab { switch_off, .. } => active_lines(plan, switch_off)?,
+            Step::MakeBtrfs { devices, fs } => {
+                crate::btrfs::check(devices, fs)?;
+                let made = plan.steps.iter().find_map(|s| match s {
+                    Step::MakeSubvolumes {
+                        devices: of,
+                        subvolumes,
+                        default,
+                    } if of == devices => Some((subvolumes.as_slice(), default.as_str())),
+                    _ => None,
+                });
+                let (made, default) = made.unwrap_or_default();
+                crate::btrfs::subvolumes(devices, made, default, fs)?;
+            }
             Step::MakeSwap {
                 device,
                 uuid,
@@ -204,6 +226,7 @@ fn contents(saved: &Layout, plan: &Plan, lvm: stack::Lvm) -> Result<()> {
             _ => {}
         }
     }
+    crate::btrfs::swap_files(plan)?;
     files(saved, plan)
 }
 
@@ -241,6 +264,22 @@ fn active_lines(plan: &Plan, left_out: &[String]) -> Result<()> {
 
 fn files(saved: &Layout, plan: &Plan) -> Result<()> {
     for step in &plan.steps {
+        if let Step::MountSubvolume {
+            devices,
+            subvolume,
+            mount_point,
+            ..
+        } = step
+        {
+            let text = crate::btrfs::look(devices, Some(subvolume), MsFlags::MS_RDONLY, |dir| {
+                Ok(std::fs::read_to_string(dir.join("floor.txt"))?)
+            })
+            .with_context(|| format!("the file in subvolume {subvolume}"))?;
+            ensure!(
+                Path::new(&text) == mount_point,
+                "subvolume {subvolume} has the files of {text}"
+            );
+        }
         if let Step::Mount {
             device,
             fstype,
@@ -282,7 +321,7 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
         .filter(|s| matches!(s, Step::RestoreImage { .. }))
         .count();
     let expected = saved.nodes.iter().filter(|(id, node)| {
-        matches!(node, Node::Partition(p) if p.type_guid != types::BIOS_BOOT)
+        matches!(node, Node::Partition(p) if p.type_guid != types::BIOS_BOOT && !p.is_extended())
             && saved.children(id).next().is_none()
     });
     if images != expected.count() {

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use layout::system::{Cmd, Host, Output, System};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
+use vm_tests::uml::case::DiskSpec;
 
 const MODULES: &[&str] = &[
     "dm-mod",
@@ -108,6 +109,27 @@ pub fn start() -> Result<()> {
         "--action=add",
     ])?;
     settle()
+}
+
+/// Makes the disk with sectors of another size, where the case has one.
+pub fn other_sectors(disk: &DiskSpec) -> Result<()> {
+    let Some(sector) = disk.sector_size else {
+        return Ok(());
+    };
+    let modprobe = ["modprobe", "-d", "/run/modules"];
+    tool(&[&modprobe[..], &["sd_mod"]].concat())?;
+    let size = format!("dev_size_mb={}", disk.mib);
+    let sector = format!("sector_size={sector}");
+    tool(&[&modprobe[..], &["scsi_debug", &size, &sector, "delay=0"]].concat())?;
+    let name = disk.device(0);
+    // The kernel looks for disks in the background.
+    for _ in 0..200 {
+        if name.exists() {
+            return settle();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("{} did not appear", name.display())
 }
 
 /// Waits for udev.

@@ -1,5 +1,6 @@
 //! `uml-floor`: process 1 of the User Mode Linux machine of the storage floor. Its verdict is a line on the console.
 
+mod btrfs;
 mod content;
 mod cuts;
 mod dirt;
@@ -7,6 +8,7 @@ mod facts;
 mod failpoint;
 mod luks;
 mod machine;
+mod mbr;
 mod raid;
 mod record;
 mod restore;

@@ -18,7 +18,7 @@ use crate::content::Files;
 use crate::dirt;
 use crate::facts;
 use crate::failpoint::{Console, Door, Trap};
-use crate::machine::{settle, tool};
+use crate::machine::{other_sectors, settle, tool};
 
 /// Where the restored filesystems are mounted.
 pub const TARGET: &str = "/run/target";
@@ -92,9 +92,15 @@ impl Setup {
             std::env::var_os("FLOOR_CASE").context("no FLOOR_CASE on the kernel's command line")?;
         let (case, saved) = Case::load(Path::new(&file))?;
         println!("floor: {}", case.description);
-        let disks = (0..case.disks.len())
-            .map(|i| PathBuf::from(format!("/dev/ubd{}", (b'a' + i as u8) as char)))
+        let disks = case
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(i, disk)| disk.device(i))
             .collect();
+        for disk in &case.disks {
+            other_sectors(disk)?;
+        }
         Ok(Setup { case, saved, disks })
     }
 
