@@ -131,12 +131,12 @@ pub(crate) fn parse_subvolume(line: &str) -> Option<(u64, bool, &str)> {
     Some((id, snapshot, path))
 }
 
-/// A path that `btrfs subvolume list -a` gave for the subvolume `within`, from the top of the filesystem: the tool counts
-/// what lies in it from there, and marks the others.
+/// A path that `btrfs subvolume list -a` gave for the subvolume `within`, from the top of the filesystem. The tool marks what
+/// does not lie in it; what does is counted from the top as well (btrfs-progs 6.2), or from `within`.
 fn from_top(path: &str, within: &str) -> String {
     match path.strip_prefix("<FS_TREE>/") {
         Some(path) => path.to_owned(),
-        None if within.is_empty() => path.to_owned(),
+        None if within.is_empty() || Path::new(path).starts_with(within) => path.to_owned(),
         None => format!("{within}/{path}"),
     }
 }

@@ -48,6 +48,14 @@ fn lines_of_btrfs_are_understood() {
     let copy = "ID 300 gen 9 top level 256 parent_uuid 12345678-0000-4000-8000-000000000000 path @/.snapshots/1";
     assert_eq!(parse_subvolume(copy), Some((300, true, "@/.snapshots/1")));
     assert_eq!(parse_subvolume("ID 5 (FS_TREE)"), None);
+    for (path, within) in [
+        ("<FS_TREE>/@/srv", "@home"),
+        ("@/srv", "@"),
+        ("srv", "@"),
+        ("@/srv", ""),
+    ] {
+        assert_eq!(from_top(path, within), "@/srv");
+    }
 }
 
 /// The disk's first superblock, of device `number`.
@@ -69,15 +77,15 @@ fn machine(mounts: &str) -> Recorded {
             "btrfs subvolume list -a -q /",
             "ID 256 gen 9 top level 5 parent_uuid - path <FS_TREE>/@\n\
              ID 257 gen 9 top level 5 parent_uuid - path <FS_TREE>/@home\n\
-             ID 258 gen 9 top level 256 parent_uuid - path srv\n\
-             ID 259 gen 9 top level 256 parent_uuid - path opt/covered\n\
-             ID 260 gen 9 top level 256 parent_uuid 1 path .snapshots/1\n\
-             ID 261 gen 9 top level 256 parent_uuid - path images/100/vm-100-disk-0\n\
+             ID 258 gen 9 top level 256 parent_uuid - path @/srv\n\
+             ID 259 gen 9 top level 256 parent_uuid - path @/opt/covered\n\
+             ID 260 gen 9 top level 256 parent_uuid 1 path @/.snapshots/1\n\
+             ID 261 gen 9 top level 256 parent_uuid - path @/images/100/vm-100-disk-0\n\
              ID 262 gen 9 top level 5 parent_uuid - path <FS_TREE>/@data\n",
         )
         .command(
             "btrfs subvolume list -a -r /",
-            "ID 260 gen 9 top level 256 path .snapshots/1\n",
+            "ID 260 gen 9 top level 256 path @/.snapshots/1\n",
         )
         .command(
             "btrfs subvolume get-default /",
