@@ -100,17 +100,26 @@ fn an_mbr_ends_where_its_numbers_end() {
 
 #[test]
 fn an_mbr_disk_that_is_too_small_is_refused_with_the_missing_bytes() {
-    let error = on(&saved("mbr-lvm"), &[Bytes(Bytes::mib(2048).0 - 512)]).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            PlanError::TooSmall {
-                missing: Bytes(512),
-                ..
-            }
-        ),
-        "{error}"
+    let saved = saved("mbr-lvm");
+    let size = Bytes::mib(600);
+    let Err(PlanError::TooSmall { missing, .. }) = on(&saved, &[size]) else {
+        panic!("600 MiB are too small");
+    };
+    let least = size.plus(missing);
+    assert!(least < Bytes::mib(2048), "free space is given up: {least}");
+    assert!(on(&saved, &[Bytes(least.0 - 512)]).is_err());
+    let plan = on(&saved, &[least]).unwrap();
+    let ends = ends(&plan);
+    assert_eq!(
+        ends[1].1, ends[2].1,
+        "the extended partition ends with the logical one"
     );
+    assert_eq!(
+        Lba(ends[2].1 + 1).offset(SectorSize::S512),
+        least,
+        "nothing is left over"
+    );
+    assert_eq!(ends[0], (1, 411_647), "the first partition stays");
 }
 
 #[test]

@@ -222,7 +222,7 @@ impl Capture<'_> {
         );
     }
 
-    /// Warns about device-mapper devices that are no LVM.
+    /// Warns about devices made of others that are not known.
     pub(super) fn other_virtuals(&mut self) {
         for device in self.devices.virtuals().cloned().collect::<Vec<_>>() {
             let uuid = self.devices.sysfs(&device, "dm/uuid").unwrap_or_default();
@@ -230,10 +230,16 @@ impl Capture<'_> {
             let known = self.layout.nodes.values().any(|node| {
                 matches!(node, Node::Luks(luks) if self.devices.sysfs(&device, "dm/name").as_ref() == Some(&luks.name) && luks.open)
             });
-            if uuid.starts_with("LVM-") || !device.name.starts_with("dm-") || known {
+            let array = device.name.starts_with("md");
+            if uuid.starts_with("LVM-") || array || known {
                 continue;
             }
-            let (what, meaning) = if uuid.starts_with("CRYPT-") {
+            let (what, meaning) = if device.name.starts_with("bcache") {
+                (
+                    "bcache device",
+                    "bcache is not supported: what is on the device is not restored",
+                )
+            } else if uuid.starts_with("CRYPT-") {
                 (
                     "encrypted device",
                     "plain dm-crypt, detached LUKS headers and other kinds than LUKS are not supported: what is in it is \

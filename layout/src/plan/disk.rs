@@ -151,15 +151,16 @@ fn mirrors<'a>(
         let wanted_by_others = others
             .iter()
             .any(|o| roomy(o).iter().any(|d| places.contains(d)));
-        let same_size = places.windows(2).all(|pair| match pair {
-            [a, b] => a.size == b.size,
+        let kind = |d: &InventoryDisk| (d.size, d.sector_size, d.transport.clone());
+        let same_kind = places.windows(2).all(|pair| match pair {
+            [a, b] => kind(a) == kind(b),
             _ => true,
         });
         if set.len() < 2
             || places.len() != set.len()
             || !same_for_all
             || wanted_by_others
-            || !same_size
+            || !same_kind
         {
             first += 1;
             continue;

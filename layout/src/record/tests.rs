@@ -230,7 +230,7 @@ fn a_damaged_table_stays_damaged() {
 
 #[test]
 fn a_host_that_cannot_be_captured_is_recorded_all_the_same() {
-    let machine = machine().command("pvs --reportformat json --units b --nosuffix --config devices/scan_lvs=0 -o pv_name,pv_uuid,vg_name,vg_uuid,pe_start,pv_size,pv_free,dev_size", "no JSON");
+    let machine = machine().command(&crate::capture::lvm::line("pv"), "no JSON");
     let recording = record(&machine);
     assert!(
         recording.problems[0].contains("cannot be captured"),

@@ -5,8 +5,8 @@
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{
     Disk, Ext4, Firmware, FstabEntry, GptTable, GroupSettings, Layout, LogicalVolume, Mount, Node,
-    NodeId, Partition, PhysicalVolume, Segments, Swap, Table, ThinPool, ThinVolume, Vfat, VolumeGroup,
-    VolumeSettings, Xfs, types,
+    NodeId, Partition, PhysicalVolume, Segments, Swap, Table, ThinPool, ThinVolume, Vfat,
+    VolumeGroup, VolumeSettings, Xfs, types,
 };
 use layout::units::{Bytes, Lba, SectorSize};
 use proptest::sample::Index;

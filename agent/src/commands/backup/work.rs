@@ -27,7 +27,7 @@ pub struct Work {
     /// Partitions that hold nothing known, and headers of LUKS containers.
     pub images: Vec<ImageSource>,
     /// Where those headers are, for as long as the backup runs.
-    pub headers: Option<TempDir>,
+    pub _headers: Option<TempDir>,
     /// Every exclusion with the reason for it.
     pub reasons: Vec<(String, String)>,
 }
@@ -81,7 +81,7 @@ impl Work {
             layout: Some(layout),
             trees,
             images,
-            headers,
+            _headers: headers,
             reasons,
         })
     }
@@ -206,7 +206,7 @@ fn directories(
         layout: None,
         trees,
         images: Vec::new(),
-        headers: None,
+        _headers: None,
         reasons,
     })
 }
@@ -358,7 +358,7 @@ mod tests {
                 exclude: Exclusions::none(),
             }],
             images: Vec::new(),
-            headers: None,
+            _headers: None,
             reasons: Vec::new(),
         };
         let named = work.not_saved();

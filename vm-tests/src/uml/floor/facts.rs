@@ -9,7 +9,7 @@ use layout::plan::{Plan, Step};
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::content;
-use crate::machine::{settle, text, tool};
+use crate::machine::{text, tool};
 use crate::stack;
 use crate::volumes;
 
