@@ -182,7 +182,10 @@ impl<'a> Devices<'a> {
     /// What is on a device: udev's answer, else the probe of the device itself.
     pub fn probe(&self, device: &BlockDevice) -> Probe {
         let udev = &device.properties;
-        if udev.contains_key("ID_FS_TYPE") || udev.contains_key("ID_PART_TABLE_TYPE") {
+        // A partition inherits this from its disk (systemd: rules.d/60-persistent-storage.rules), so that it says nothing there.
+        let table = device.parent.is_none() && udev.contains_key("ID_PART_TABLE_TYPE");
+        // What was just made is looked at itself: udev may not have come to it yet.
+        if self.only.is_none() && (table || udev.contains_key("ID_FS_TYPE")) {
             return Probe {
                 fstype: udev.get("ID_FS_TYPE").cloned(),
                 // Outside the _ENC form udev replaces characters that are unsafe in file names.
@@ -195,7 +198,9 @@ impl<'a> Devices<'a> {
                     .map(|s| unescape(s))
                     .or_else(|| udev.get("ID_FS_LABEL").cloned()),
                 version: udev.get("ID_FS_VERSION").cloned(),
-                table: udev.get("ID_PART_TABLE_TYPE").cloned(),
+                table: table
+                    .then(|| udev.get("ID_PART_TABLE_TYPE").cloned())
+                    .flatten(),
                 unreadable: None,
             };
         }
