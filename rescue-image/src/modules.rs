@@ -214,6 +214,8 @@ const SLIM_NAMES: &[&str] = &[
     "cbc",
     "algif_skcipher",
     "ext4",
+    // Without it an ext4 with the feature quota cannot be mounted.
+    "quota_v2",
     "xfs",
     "btrfs",
     "vfat",

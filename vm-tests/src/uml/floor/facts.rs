@@ -26,7 +26,8 @@ fn tags(device: &Path) -> Result<BTreeMap<String, String>> {
     Ok(out
         .lines()
         .filter_map(|l| l.split_once('='))
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        // blkid writes a backslash before what a shell would take for more than text.
+        .map(|(k, v)| (k.to_owned(), v.replace('\\', "")))
         .collect())
 }
 

@@ -29,10 +29,8 @@ const MODULES: &[&str] = &[
     "nls_iso8859-1",
     "nls_ascii",
     "xfs",
-    "raid0",
-    "raid1",
-    "raid10",
-    "raid456",
+    // For ext4 with the feature quota.
+    "quota_v2",
     "dm-crypt",
     "xts",
     "cbc",
