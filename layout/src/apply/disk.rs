@@ -269,7 +269,7 @@ impl Executor<'_> {
     }
 
     /// Removes device-mapper devices and arrays, those that nothing lies on first. Writes to no disk.
-    fn take_stack_down(&self, stack: &mut Vec<BlockDevice>) -> Result<(), StepError> {
+    pub(super) fn take_stack_down(&self, stack: &mut Vec<BlockDevice>) -> Result<(), StepError> {
         while !stack.is_empty() {
             let devices = Devices::new(self.sys)?;
             let Some(at) = stack.iter().position(|d| devices.holders(d).is_empty()) else {
@@ -298,11 +298,12 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// The volumes and arrays that lie on a disk or its partitions.
-    fn stack_on(&self, device: &Path) -> Result<Vec<BlockDevice>, StepError> {
+    /// The volumes and arrays that lie on a disk (or another device) or its partitions.
+    pub(super) fn stack_on(&self, device: &Path) -> Result<Vec<BlockDevice>, StepError> {
         let devices = Devices::new(self.sys)?;
         let mut stack: Vec<BlockDevice> = Vec::new();
-        let Some(disk) = devices.by_node(device) else {
+        let real = self.sys.canonicalize(device)?;
+        let Some(disk) = devices.by_node(&real) else {
             return Ok(stack);
         };
         let mut todo: Vec<String> = devices

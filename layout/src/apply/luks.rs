@@ -150,6 +150,25 @@ impl Executor<'_> {
         Ok(Outcome::Done)
     }
 
+    /// Takes down what came to life in an open container, and erases both of its ends.
+    ///
+    /// The container was made of the header of an earlier life: where its data stayed on the disk, they are readable again.
+    pub(super) fn luks_erase(&mut self, name: &str) -> Result<Outcome, StepError> {
+        let mapped = mapping(name);
+        self.settle()?;
+        self.take_stack_down(&mut self.stack_on(&mapped)?)?;
+        super::disk::zero_edges(&mapped)?;
+        self.settle()?;
+        super::disk::drop_cache(&mapped)?;
+        let left = Devices::new(self.sys)?.probe_now(&mapped);
+        match left.unreadable.or(left.table).or(left.fstype) {
+            None => Ok(Outcome::Done),
+            Some(what) => Err(StepError::Verify(format!(
+                "LUKS container {name} should be empty, and its content reads as {what}"
+            ))),
+        }
+    }
+
     fn mapping_exists(&self, name: &str) -> Result<bool, StepError> {
         let devices = Devices::new(self.sys)?;
         let found = devices

@@ -286,6 +286,7 @@ impl Executor<'_> {
             } => self.luks_key(node, name, *data_offset),
             Step::LuksHeader { node, device, luks } => self.luks_header(node, device, luks),
             Step::LuksOpen { node, device, name } => self.luks_open(node, device, name),
+            Step::LuksErase { name } => self.luks_erase(name),
             Step::LuksClose { name } => self.luks_close(name),
             Step::UpdateCrypttab { replace } => self.update_crypttab(replace),
             Step::RaidCreate {

@@ -65,6 +65,9 @@ impl Builder<'_> {
                 device,
                 name: luks.name.clone(),
             });
+            self.steps.push(Step::LuksErase {
+                name: luks.name.clone(),
+            });
         } else {
             self.notes.push(format!(
                 "LUKS container {} gets its header back and stays empty: it was not open when the backup was made, or \

@@ -138,6 +138,7 @@ impl Plan {
                 }
                 Step::LuksKey { name, .. }
                 | Step::LuksOpen { name, .. }
+                | Step::LuksErase { name }
                 | Step::LuksClose { name }
                     if super::luks::unsound(name) =>
                 {
@@ -264,6 +265,7 @@ impl Step {
             Step::Fence { .. }
             | Step::CacheAttach { .. }
             | Step::LuksKey { .. }
+            | Step::LuksErase { .. }
             | Step::LuksClose { .. }
             | Step::UpdateCrypttab { .. }
             | Step::RestoreTree { .. }
@@ -296,6 +298,7 @@ impl Step {
             Step::LuksKey { .. }
             | Step::LuksHeader { .. }
             | Step::LuksOpen { .. }
+            | Step::LuksErase { .. }
             | Step::LuksClose { .. } => &["cryptsetup", "blkid", "udevadm"],
             Step::RaidCreate { .. } | Step::RaidStop { .. } => &["mdadm", "udevadm"],
             Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],

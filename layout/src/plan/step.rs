@@ -363,6 +363,11 @@ pub enum Step {
         /// Volumes that were read-only: `vg/lv`.
         read_only: Vec<String>,
     },
+    /// Erases both ends of an open LUKS container: under the saved key, what lay there before the restore would come back.
+    LuksErase {
+        /// Name of the mapping.
+        name: String,
+    },
     /// Closes a LUKS container.
     LuksClose {
         /// Name of the mapping.
@@ -489,6 +494,9 @@ impl fmt::Display for Step {
             ),
             Step::LuksOpen { device, name, .. } => {
                 write!(f, "Open LUKS container {name} on {}", device.display())
+            }
+            Step::LuksErase { name } => {
+                write!(f, "Erase both ends of LUKS container {name}")
             }
             Step::LuksClose { name } => write!(f, "Close LUKS container {name}"),
             Step::UpdateCrypttab { .. } => f.write_str("Check device names in /etc/crypttab"),

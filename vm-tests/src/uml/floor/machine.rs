@@ -31,9 +31,10 @@ const MODULES: &[&str] = &[
     "xfs",
     // For ext4 with the feature quota.
     "quota_v2",
+    // Its keys are encrypted with this, which the kernel would load from where it is not.
+    "cbc",
     "dm-crypt",
     "xts",
-    "cbc",
     "essiv",
     "algif_skcipher",
     "loop",
@@ -92,7 +93,9 @@ pub fn start() -> Result<()> {
     std::os::unix::fs::symlink("/usr/lib/uml/modules", "/run/modules/lib/modules")?;
     // As in the rescue system: nothing that is found on disks starts by itself.
     std::fs::create_dir_all("/run/udev/rules.d")?;
-    std::os::unix::fs::symlink("/dev/null", "/run/udev/rules.d/64-md-raid-assembly.rules")?;
+    for rules in ["64-md-raid-assembly.rules", "69-lvm.rules"] {
+        std::os::unix::fs::symlink("/dev/null", Path::new("/run/udev/rules.d").join(rules))?;
+    }
     for &module in MODULES {
         // Some are built in, by kernel version.
         if let Err(error) = tool(&["modprobe", "-d", "/run/modules", module]) {
