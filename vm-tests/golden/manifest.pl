@@ -3,7 +3,7 @@
 # Lifeboat on purpose: stat by find(1), hashes by sha256sum(1), xattrs (ACLs and capabilities are xattrs) and flags by
 # system calls. Deterministic: the same tree gives the same bytes.
 #
-# usage: golden-manifest [ROOT]           (default /)
+# usage: golden-manifest [ROOT [DIR...]]  (default /; DIRs are other filesystems mounted below ROOT, or subvolumes)
 #        golden-manifest --volatile      lists what is left out, and why
 #
 # Fields, separated by tabs: path, type, mode, uid, gid, mtime (ns), size, sha256, link target, device, hard link group
@@ -23,6 +23,7 @@ my @volatile = (
     [ '/var/log', 'grows all the time' ],
     [ '/root/.bash_history', 'grows all the time' ],
     [ '/lost+found', 'made by mkfs' ],
+    [ '/boot/lost+found', 'made by mkfs' ],
     [ '/boot/grub', 'names the new volume group; proven by the boot' ],
     [ '/boot/efi', 'written by grub-install; proven by the boot' ],
     [ '/boot/initrd.img-*', 'made again where names changed; proven by the boot' ],
@@ -66,7 +67,7 @@ sub escaped {
 
 # The volatile directories that hold most are not even walked.
 my @prune = map { ('-path', "$prefix$_", '-prune', '-o') } map { $_->[0] } grep { $_->[0] !~ /\*/ } @volatile;
-open my $find, '-|', 'find', $root, '-xdev', @prune, '-printf', '%y\0%m\0%U\0%G\0%T@\0%s\0%D:%i\0%n\0%b\0%l\0%p\0'
+open my $find, '-|', 'find', $root, @ARGV, '-xdev', @prune, '-printf', '%y\0%m\0%U\0%G\0%T@\0%s\0%D:%i\0%n\0%b\0%l\0%p\0'
   or die "find: $!";
 binmode $find;
 local $/ = "\0";

@@ -35,3 +35,34 @@ reread_partitions() {
     done
     return 1
 }
+
+# What the scripts that make hosts share. A host's filesystems are mounted at $target.
+target=/run/target
+
+# Puts the tree (tar on the hostfs directory $golden_work) into $target.
+unpack_tree() {
+    mkdir -p /run/work
+    mount -t hostfs -o "$golden_work" none /run/work
+    tar -C $target --numeric-owner --xattrs --xattrs-include='*' --acls -xpf /run/work/tree.tar
+    umount /run/work
+}
+
+enter_target() {
+    local dir
+    for dir in proc sys dev run; do mount --rbind /$dir $target/$dir; done
+}
+
+leave_target() {
+    local dir
+    for dir in run dev sys proc; do umount -R -l $target/$dir; done
+}
+
+in_target() { chroot $target "$@"; }
+
+# The initramfs with what the host's storage needs, from the tree's own modules and not from those of User Mode Linux.
+make_initramfs() {
+    in_target update-initramfs -u -k all
+}
+
+# UUID of what a device holds.
+uuid_of() { blkid -p -s UUID -o value "$1"; }

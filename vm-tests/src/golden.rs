@@ -1,8 +1,9 @@
-//! The golden host: a Debian with the disk layout of the Proxmox VE installer, built once per recipe and kept.
+//! The golden hosts: a Debian on several kinds of storage, each built once per recipe, when a scenario wants it, and kept.
 //!
-//! `golden/build-tree` makes the file tree natively, `golden/make-disk` puts it on a disk inside User Mode Linux (which
-//! has the device-mapper that the machine at hand may lack), `golden/make-dirty` leaves on another disk what an earlier
-//! installation leaves, `golden/make-foreign` makes a disk of another machine.
+//! `golden/build-tree` makes the file tree natively; the tree is the same on all hosts of a kind of tree and is kept by
+//! itself. A script of `golden/` puts it on disks inside User Mode Linux (which has the device-mapper, the RAID and the
+//! filesystems that the machine at hand may lack): [`Host::script`] for a host, `make-dirty` and its neighbours for disks
+//! that other machines left ([`Used`]).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,26 +14,83 @@ use sha2::{Digest, Sha256};
 use crate::artefacts::Artefacts;
 use crate::disk::{self, GIB};
 use crate::process::{self, Cmd};
+use crate::qemu::{Bus, Drive, Firmware, Machine};
+use crate::saved::{HOST_SERIAL, serial_of};
 
-/// Size of the golden host's disk, in bytes.
+mod host;
+
+pub use host::Host;
+
+/// Size of the disk of [`Host::PveExt4`], in bytes.
 pub const DISK_BYTES: u64 = 6 * GIB;
 
 /// Size of the foreign disk, in bytes: a physical volume may lie on a disk that is larger.
 pub const FOREIGN_BYTES: u64 = GIB;
 
-/// The image files of the golden host; not to be written to.
+/// The image files of a golden host; not to be written to.
 #[derive(Debug, Clone)]
 pub struct Golden {
+    /// What host it is.
+    pub host: Host,
     dir: PathBuf,
 }
 
 impl Golden {
-    /// The host's disk (raw, [`DISK_BYTES`]).
+    /// The host's disk; the first one when it has several.
     pub fn disk(&self) -> PathBuf {
-        self.dir.join("golden.raw")
+        self.dir.join(disk_name(0))
     }
 
-    /// A disk of the same size with an old volume group `pve` and old filesystems on it.
+    /// The host's disks (raw).
+    pub fn disks(&self) -> Vec<PathBuf> {
+        (0..self.host.disks().len())
+            .map(|n| self.dir.join(disk_name(n)))
+            .collect()
+    }
+
+    /// A machine with overlays on the disks.
+    pub fn machine(&self, name: &str, firmware: Firmware, log: &Artefacts) -> Result<Machine> {
+        let mut machine = Machine::new(name, firmware);
+        for (n, disk) in self.disks().iter().enumerate() {
+            let overlay = log.path(&format!("{name}-{}.qcow2", n + 1));
+            disk::overlay(disk, &overlay, log)?;
+            machine = machine.drive(Drive::new(overlay, Bus::Virtio, serial_of(HOST_SERIAL, n)));
+        }
+        Ok(machine)
+    }
+
+    /// Names the recipe that the images were made by.
+    pub fn key(&self) -> String {
+        name_of(&self.dir)
+    }
+
+    /// Returns the images of the present recipe; builds them when they are not in the cache (one to five minutes).
+    pub fn get(host: Host, cache: &Path, artefacts: &Path) -> Result<Self> {
+        let disks = host.disks().iter().enumerate();
+        let recipe = Recipe {
+            kind: host.name(),
+            scripts: vec![Script {
+                script: host.script(),
+                disks: disks.map(|(n, bytes)| (disk_name(n), *bytes)).collect(),
+            }],
+        };
+        let dir = recipe.get(cache, artefacts)?;
+        Ok(Self { host, dir })
+    }
+}
+
+fn disk_name(index: usize) -> String {
+    format!("disk-{}.raw", index + 1)
+}
+
+/// Disks that other machines, or other installations, left; not to be written to.
+#[derive(Debug, Clone)]
+pub struct Used {
+    dir: PathBuf,
+}
+
+impl Used {
+    /// A disk of [`DISK_BYTES`] with an old volume group `pve` and old filesystems on it.
     pub fn dirty_disk(&self) -> PathBuf {
         self.dir.join("dirty.raw")
     }
@@ -42,16 +100,55 @@ impl Golden {
         self.dir.join("foreign.raw")
     }
 
-    /// Names the recipe that the images were made by.
-    pub fn key(&self) -> String {
-        self.dir
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default()
+    /// A disk of the size of those of [`Host::Md1`]: a member of old arrays whose names, and whose volume group's name, are
+    /// that host's.
+    pub fn old_member(&self) -> PathBuf {
+        self.dir.join("old-member.raw")
     }
 
-    /// Returns the images of the present recipe; builds them when they are not in the cache (three to five minutes).
+    /// Returns the disks of the present recipe; builds them when they are not in the cache.
     pub fn get(cache: &Path, artefacts: &Path) -> Result<Self> {
+        let one = |script, disk: &str, bytes| Script {
+            script,
+            disks: vec![(disk.to_owned(), bytes)],
+        };
+        let recipe = Recipe {
+            kind: "used",
+            scripts: vec![
+                one("make-dirty", "dirty.raw", DISK_BYTES),
+                one("make-foreign", "foreign.raw", FOREIGN_BYTES),
+                one("make-old-member", "old-member.raw", Host::Md1.disks()[0]),
+            ],
+        };
+        let dir = recipe.get(cache, artefacts)?;
+        Ok(Self { dir })
+    }
+}
+
+/// Images that are made together, on the file tree, and kept together.
+struct Recipe {
+    kind: &'static str,
+    scripts: Vec<Script>,
+}
+
+/// A script of `golden/` that runs in User Mode Linux, and the disks that it fills: name and size.
+struct Script {
+    script: &'static str,
+    disks: Vec<(String, u64)>,
+}
+
+/// What the file tree is made of.
+const TREE_FILES: [&str; 6] = [
+    "build-tree",
+    "packages",
+    "channel.pl",
+    "root-channel.service",
+    "make-files",
+    "manifest.pl",
+];
+
+impl Recipe {
+    fn get(&self, cache: &Path, artefacts: &Path) -> Result<PathBuf> {
         fs::create_dir_all(cache).with_context(|| format!("{}", cache.display()))?;
         // Another test program may be building the same.
         let lock = File::create(cache.join("lock"))?;
@@ -59,88 +156,136 @@ impl Golden {
             .map_err(|(_, error)| error)
             .context("locking the cache of golden hosts")?;
         let suite = suite();
-        let name = format!("golden-{suite}-{}", &recipe_hash(&suite)?[..16]);
-        let golden = Self {
-            dir: cache.join(&name),
-        };
-        if !golden.dir.exists() {
-            golden.build(
-                cache,
-                &suite,
-                &Artefacts::new(artefacts.join("golden-host"))?,
-            )?;
+        let tree = hash_of(&TREE_FILES, &suite)?;
+        let mut files = vec!["uml-common.sh"];
+        let mut said = tree.clone();
+        for script in &self.scripts {
+            files.push(script.script);
+            said.push_str(&format!("{:?}", script.disks));
         }
-        Ok(golden)
+        let key = hash_of(&files, &said)?;
+        let dir = cache.join(format!("golden-{}-{suite}-{}", self.kind, &key[..16]));
+        if dir.exists() {
+            return Ok(dir);
+        }
+        let log = Artefacts::new(artefacts.join(format!("golden-{}", self.kind)))?;
+        // What builds that failed have left, and what earlier recipes have.
+        drop_entries(cache, |name| {
+            name.starts_with("golden-") && name.ends_with(".partial")
+                || name.starts_with(&format!("golden-{}-{suite}-", self.kind))
+        })?;
+        let tar = tree_tar(cache, &suite, &tree, &log)?;
+        self.build(&dir, &tar, &log)?;
+        Ok(dir)
     }
 
-    fn build(&self, cache: &Path, suite: &str, log: &Artefacts) -> Result<()> {
-        // What builds that failed have left, whatever their recipe was.
-        for entry in fs::read_dir(cache)? {
-            let path = entry?.path();
-            if is_partial(&path) {
-                fs::remove_dir_all(path)?;
-            }
-        }
-        let work = self.dir.with_extension("partial");
-        fs::create_dir_all(&work)?;
-        let (tree, tar) = (work.join("tree"), work.join("tree.tar"));
-        let build_log = log.path("build-tree.log");
-        let cmd = Cmd::new(recipe_dir().join("build-tree"))
-            .arg(&tree)
-            .arg(&tar)
-            .arg(cache.join("debs"))
-            .env("LIFEBOAT_GOLDEN_SUITE", suite)
-            .output_to(&build_log);
-        let status = process::spawn(&cmd, log)?.wait()?;
-        if !status.success() {
-            let said = fs::read_to_string(&build_log).unwrap_or_default();
-            bail!(
-                "building the golden host's tree failed ({status}): {}",
-                process::tail(&said, 2000)
-            );
-        }
+    fn build(&self, dir: &Path, tar: &Path, log: &Artefacts) -> Result<()> {
+        let work = dir.with_extension("partial");
+        let tree = work.join("tree");
         let scripts = tree.join("golden-uml");
+        fs::create_dir_all(&tree)?;
+        let unpack = Cmd::new("tar")
+            .args(["--numeric-owner", "-xpf"])
+            .arg(tar)
+            .arg("-C")
+            .arg(&tree);
+        process::run(&unpack, log, std::time::Duration::from_secs(300))?;
         fs::create_dir(&scripts)?;
-        for script in ["uml-common.sh", "make-disk", "make-dirty", "make-foreign"] {
-            fs::copy(recipe_dir().join(script), scripts.join(script))?;
+        fs::hard_link(tar, work.join("tree.tar"))
+            .or_else(|_| fs::copy(tar, work.join("tree.tar")).map(drop))?;
+        for file in ["uml-common.sh"]
+            .into_iter()
+            .chain(self.scripts.iter().map(|s| s.script))
+        {
+            fs::copy(recipe_dir().join(file), scripts.join(file))?;
         }
-        for (disk, script, bytes) in [
-            ("golden.raw", "make-disk", DISK_BYTES),
-            ("dirty.raw", "make-dirty", DISK_BYTES),
-            ("foreign.raw", "make-foreign", FOREIGN_BYTES),
-        ] {
-            let disk = work.join(disk);
-            disk::blank(&disk, bytes)?;
-            run_in_uml(&tree, &disk, script, &work, log)?;
+        for script in &self.scripts {
+            let mut disks = Vec::new();
+            for (name, bytes) in &script.disks {
+                let disk = work.join(name);
+                disk::blank(&disk, *bytes)?;
+                disks.push(disk);
+            }
+            run_in_uml(&tree, &disks, script.script, &work, log)?;
         }
         fs::remove_dir_all(&tree)?;
-        fs::remove_file(&tar)?;
-        fs::rename(&work, &self.dir)?;
+        fs::remove_file(work.join("tree.tar"))?;
+        fs::rename(&work, dir)?;
         Ok(())
     }
 }
 
-fn is_partial(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("golden-") && name.ends_with(".partial")
+/// The file tree of this recipe, as an archive; built when it is not in the cache.
+fn tree_tar(cache: &Path, suite: &str, key: &str, log: &Artefacts) -> Result<PathBuf> {
+    let prefix = format!("tree-{suite}-");
+    let dir = cache.join(format!("{prefix}{}", &key[..16]));
+    let tar = dir.join("tree.tar");
+    if dir.exists() {
+        return Ok(tar);
+    }
+    drop_entries(cache, |name| name.starts_with(&prefix))?;
+    let work = dir.with_extension("partial");
+    fs::create_dir_all(&work)?;
+    let tree = work.join("tree");
+    let build_log = log.path("build-tree.log");
+    let cmd = Cmd::new(recipe_dir().join("build-tree"))
+        .arg(&tree)
+        .arg(work.join("tree.tar"))
+        .arg(cache.join("debs"))
+        .env("LIFEBOAT_GOLDEN_SUITE", suite)
+        .output_to(&build_log);
+    let status = process::spawn(&cmd, log)?.wait()?;
+    if !status.success() {
+        let said = fs::read_to_string(&build_log).unwrap_or_default();
+        bail!(
+            "building the golden hosts' tree failed ({status}): {}",
+            process::tail(&said, 2000)
+        );
+    }
+    fs::remove_dir_all(&tree)?;
+    fs::rename(&work, &dir)?;
+    Ok(tar)
 }
 
-/// Runs one of the recipe's scripts as process 1 of a User Mode Linux with `disk` as `/dev/ubda`.
-fn run_in_uml(tree: &Path, disk: &Path, script: &str, work: &Path, log: &Artefacts) -> Result<()> {
+fn drop_entries(cache: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
+    for entry in fs::read_dir(cache)? {
+        let path = entry?.path();
+        if unwanted(&name_of(&path)) {
+            fs::remove_dir_all(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Runs one of the recipe's scripts as process 1 of a User Mode Linux with `disks` as `/dev/ubda`, `/dev/ubdb`...
+fn run_in_uml(
+    tree: &Path,
+    disks: &[PathBuf],
+    script: &str,
+    work: &Path,
+    log: &Artefacts,
+) -> Result<()> {
     let console = log.path(&format!("{script}.uml.log"));
     let option = |name: &str, path: &Path| format!("{name}={}", path.to_string_lossy());
-    let cmd = Cmd::new("timeout")
-        .args([
-            "--kill-after=5",
-            "900",
-            "linux.uml",
-            "mem=1G",
-            "rw",
-            "quiet",
-            "con=null",
-            "con0=null,fd:1",
-        ])
-        .arg(option("ubd0", disk))
+    let mut cmd = Cmd::new("timeout").args([
+        "--kill-after=5",
+        "900",
+        "linux.uml",
+        "mem=1G",
+        "rw",
+        "quiet",
+        "con=null",
+        "con0=null,fd:1",
+    ]);
+    for (number, disk) in disks.iter().enumerate() {
+        cmd = cmd.arg(option(&format!("ubd{number}"), disk));
+    }
+    let cmd = cmd
         .arg("rootfstype=hostfs")
         .arg(option("rootflags", tree))
         .arg(format!("init=/golden-uml/{script}"))
@@ -208,15 +353,32 @@ fn suite() -> String {
     }
 }
 
-fn recipe_hash(suite: &str) -> Result<String> {
-    let mut files: Vec<_> = fs::read_dir(recipe_dir())?.collect::<Result<_, _>>()?;
-    files.sort_by_key(fs::DirEntry::file_name);
+/// Names files of the recipe by their contents, and what else decides.
+fn hash_of(files: &[&str], more: &str) -> Result<String> {
     let mut hash = Sha256::new();
-    hash.update(suite);
-    hash.update(DISK_BYTES.to_le_bytes());
+    hash.update(more);
     for file in files {
-        hash.update(file.file_name().as_encoded_bytes());
-        hash.update(fs::read(file.path())?);
+        let path = recipe_dir().join(file);
+        let content = fs::read(&path).with_context(|| format!("{}", path.display()))?;
+        hash.update(file);
+        hash.update(content.len().to_le_bytes());
+        hash.update(content);
     }
     Ok(hex::encode(hash.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_named_by_all_that_it_is_made_of() {
+        let all = hash_of(&TREE_FILES, "bookworm").unwrap();
+        assert_ne!(all, hash_of(&TREE_FILES, "trixie").unwrap());
+        assert_ne!(all, hash_of(&TREE_FILES[1..], "bookworm").unwrap());
+        hash_of(&["no-such-file"], "").unwrap_err();
+        for host in Host::ALL {
+            hash_of(&[host.script()], "").unwrap();
+        }
+    }
 }

@@ -1,20 +1,20 @@
-//! The backup that scenarios share: a golden host saved onto a stick, once for each firmware and each build of the product.
+//! The backups that scenarios share: each golden host saved onto a stick, once for each firmware and build of the product.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::artefacts::Artefacts;
 use crate::disk::{self, GIB};
-use crate::golden::{Golden, cache_dir};
+use crate::golden::{Golden, Host, cache_dir};
 use crate::product::Product;
-use crate::qemu::{Bus, Drive, Firmware, Machine, Running};
+use crate::qemu::{Bus, Drive, Firmware, Running};
 use crate::verdict::HostFacts;
 
-/// Serial number of the golden host's disk.
+/// Serial number of the golden host's disk; with `-2` and so on behind it those of its others.
 pub const HOST_SERIAL: &str = "GOLDEN";
 /// Serial number of the stick.
 pub const STICK_SERIAL: &str = "STICK";
@@ -29,31 +29,48 @@ pub struct Saved {
     dir: PathBuf,
     /// The golden host it was made of.
     pub golden: Golden,
+    /// What that host was started by.
+    pub firmware: Firmware,
     /// The programs it was made by.
     pub product: Product,
 }
 
-/// One backup at a time for each firmware, so that the second scenario finds the first one's.
-static BIOS: Mutex<()> = Mutex::new(());
-static UEFI: Mutex<()> = Mutex::new(());
+/// One backup at a time of each kind, so that the second scenario finds the first one's.
+static MAKING: Mutex<Vec<(Host, Firmware, Arc<Mutex<()>>)>> = Mutex::new(Vec::new());
+
+fn making(host: Host, firmware: Firmware) -> Arc<Mutex<()>> {
+    let mut all = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, _, one)) = all.iter().find(|(h, f, _)| (*h, *f) == (host, firmware)) {
+        return Arc::clone(one);
+    }
+    let one = Arc::default();
+    all.push((host, firmware, Arc::clone(&one)));
+    one
+}
+
+/// Serial number of disk `index` (from 0) of several.
+pub fn serial_of(first: &str, index: usize) -> String {
+    match index {
+        0 => first.to_owned(),
+        n => format!("{first}-{}", n + 1),
+    }
+}
 
 impl Saved {
     /// Returns the stick of this build of the product; makes it when there is none (its log is below `artefacts`).
-    pub fn get(firmware: Firmware, artefacts: &Path) -> Result<Self> {
-        let _one = match firmware {
-            Firmware::Bios => &BIOS,
-            Firmware::Uefi => &UEFI,
-        }
-        .lock()
-        .unwrap_or_else(|e| e.into_inner());
+    pub fn get(host: Host, firmware: Firmware, artefacts: &Path) -> Result<Self> {
+        let one = making(host, firmware);
+        let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = cache_dir();
-        let golden = Golden::get(&cache, artefacts)?;
+        let golden = Golden::get(host, &cache, artefacts)?;
         let product = Product::find().map_err(anyhow::Error::msg)?;
-        let prefix = format!("saved-{}-", firmware.name());
+        let kind = format!("{}-{}", host.name(), firmware.name());
+        let prefix = format!("saved-{kind}-");
         let name = format!("{prefix}{}-{}", &product.key()?[..16], golden.key());
         let saved = Self {
             dir: cache.join(&name),
             golden,
+            firmware,
             product,
         };
         if saved.dir.exists() {
@@ -66,8 +83,8 @@ impl Saved {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        let log = Artefacts::new(artefacts.join(format!("backup-{}", firmware.name())))?;
-        saved.make(firmware, &log).with_context(|| {
+        let log = Artefacts::new(artefacts.join(format!("backup-{kind}")))?;
+        saved.make(&log).with_context(|| {
             format!(
                 "making the backup that scenarios share failed; all is kept in {}",
                 log.dir().display()
@@ -94,29 +111,26 @@ impl Saved {
         Ok(fs::read(self.dir.join("probe"))?)
     }
 
-    fn make(&self, firmware: Firmware, log: &Artefacts) -> Result<()> {
+    fn make(&self, log: &Artefacts) -> Result<()> {
         let work = self.dir.with_extension("partial");
         if work.exists() {
             fs::remove_dir_all(&work)?;
         }
         fs::create_dir_all(&work)?;
-        let (root, stick, share) = (
-            log.path("root.qcow2"),
-            log.path("stick.raw"),
-            log.path("share"),
-        );
-        disk::overlay(&self.golden.disk(), &root, log)?;
+        let (stick, share) = (log.path("stick.raw"), log.path("share"));
         disk::blank(&stick, 4 * GIB)?;
         self.product.copy_to(&share, log)?;
-        let mut host = Machine::new("host", firmware)
+        let mut host = self
+            .golden
+            .machine("host", self.firmware, log)?
             .memory(2048)
             .share(&share)
-            .drive(Drive::new(&root, Bus::Virtio, HOST_SERIAL))
             .drive(Drive::new(&stick, Bus::Usb, STICK_SERIAL))
             .start(log)?;
+        self.golden.host.unlock(&host)?;
         host.channel.ready(Duration::from_secs(240))?;
         log.note("root channel");
-        let facts = HostFacts::take(&mut host.channel)?;
+        let facts = HostFacts::take(self.golden.host, &mut host.channel)?;
         fs::write(work.join("facts.json"), serde_json::to_vec(&facts)?)?;
         log.note("facts taken");
         let probe = host.channel.run(

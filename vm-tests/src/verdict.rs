@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::artefacts::Artefacts;
 use crate::channel::Channel;
 use crate::disk;
+use crate::golden::Host;
 use crate::qemu::Running;
 
 /// The fields of a manifest's line after the path, in the order in which `golden/manifest.pl` prints them.
@@ -75,25 +76,9 @@ pub struct HostFacts {
     pub failed_units: String,
 }
 
-/// Prints what has to be the same after a restore, whatever the disk is called. Guests' volumes are left out: they come
-/// back with the guests' dumps, not with the host.
-const STORAGE_SCRIPT: &str = r#"
-set -e
-esp=$(findmnt -no SOURCE /boot/efi)
-for name in esp:$esp root:/dev/pve/root swap:/dev/pve/swap; do
-    device=${name#*:}
-    for tag in TYPE UUID LABEL; do echo "${name%%:*} $tag=$(blkid -p -s $tag -o value "$device")"; done
-done
-dumpe2fs -h /dev/pve/root 2>/dev/null | grep -E '^(Filesystem features|Block size|Inode size|Filesystem revision)' | tr -s ' '
-vgs --noheadings -o vg_name,vg_extent_size --units b | sed 's/^ */vg /'
-lvs --noheadings -S 'lv_name!~"^vm-"' -o vg_name,lv_name,segtype pve | sed 's/^ */lv /; s/  */ /g; s/ $//'
-findmnt -rno TARGET,FSTYPE / ; findmnt -rno TARGET,FSTYPE /boot/efi
-readlink -f "$(swapon --show=NAME --noheadings)" | sed "s|^$(readlink -f /dev/pve/swap)$|swap on pve/swap|"
-"#;
-
 impl HostFacts {
     /// Asks a golden host that answers on its root channel.
-    pub fn take(channel: &mut Channel) -> Result<Self> {
+    pub fn take(host: Host, channel: &mut Channel) -> Result<Self> {
         let mut text = |script: &str, seconds: u64| -> Result<String> {
             let output = channel.run(script, Duration::from_secs(seconds))?;
             String::from_utf8(output).context("the golden host sent no UTF-8")
@@ -106,8 +91,9 @@ impl HostFacts {
             "systemctl list-units --failed --plain --no-legend | awk '{print $1}'",
             60,
         )?;
-        let storage = text(STORAGE_SCRIPT, 120)?;
-        let manifest = text("golden-manifest", 600)?;
+        let storage = text(host.storage_script(), 120)?;
+        let others = host.filesystems().join(" ");
+        let manifest = text(&format!("golden-manifest / {others}"), 600)?;
         ensure!(
             manifest.lines().count() > 3000,
             "the manifest has only {} lines",

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::rescue;
 use crate::artefacts::Artefacts;
 use crate::disk::{self, GIB};
-use crate::golden::DISK_BYTES;
+use crate::golden::{DISK_BYTES, Host};
 use crate::qemu::{Bus, Drive, Firmware};
 use crate::runner::Scenario;
 use crate::saved::Saved;
@@ -26,7 +26,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
-    let saved = Saved::get(Firmware::Bios, artefacts)?;
+    let saved = Saved::get(Host::PveExt4, Firmware::Bios, artefacts)?;
     let stick = rescue::copy_stick(&saved, log)?;
     rescue::arm(&saved, &stick, log)?;
     let target = log.path("target.raw");
@@ -43,7 +43,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     machine.quit()?;
     logs_are_kept(&stick, log)?;
     token_is_used_up(&stick, &target, log)?;
-    rescue::judge(&saved, Firmware::Bios, &target, Bus::Virtio, log)
+    rescue::judge(&saved, &[&target], Bus::Virtio, log)
 }
 
 /// The restore leaves its logs on the stick.

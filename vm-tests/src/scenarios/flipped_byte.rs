@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::rescue;
 use crate::artefacts::Artefacts;
 use crate::disk;
-use crate::golden::DISK_BYTES;
+use crate::golden::{DISK_BYTES, Host};
 use crate::qemu::{Bus, Drive, Firmware};
 use crate::runner::Scenario;
 use crate::saved::{PROBE_FILE, Saved};
@@ -27,7 +27,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
-    let saved = Saved::get(Firmware::Bios, artefacts)?;
+    let saved = Saved::get(Host::PveExt4, Firmware::Bios, artefacts)?;
     let stick = rescue::copy_stick(&saved, log)?;
     rescue::arm(&saved, &stick, log)?;
     let pack = flip(&stick, &saved.probe()?, log)?;

@@ -7,22 +7,35 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::artefacts::Artefacts;
-use crate::disk;
-use crate::golden::{Golden, cache_dir};
-use crate::qemu::{Bus, Drive, Firmware, Machine};
+use crate::golden::{Golden, Host, cache_dir};
+use crate::qemu::Firmware;
 use crate::runner::Scenario;
 use crate::verdict::{HostFacts, manifest_differences};
 
-/// The scenario.
-pub fn scenario(firmware: Firmware, artefacts: &Path) -> Scenario {
+/// The scenario of the first host for each firmware, and of each other host, whose restore shows the same.
+pub fn scenarios(artefacts: &Path) -> Vec<Scenario> {
+    let both = [Firmware::Bios, Firmware::Uefi];
+    let first = both.map(|firmware| scenario(Host::PveExt4, firmware, artefacts));
+    let others = Host::ALL.into_iter().filter_map(|host| {
+        let firmware = host.only_with()?;
+        Some(scenario(host, firmware, artefacts).long())
+    });
+    first.into_iter().chain(others).collect()
+}
+
+fn scenario(host: Host, firmware: Firmware, artefacts: &Path) -> Scenario {
     let artefacts = artefacts.to_owned();
-    let (name, needs): (_, fn() -> _) = match firmware {
-        Firmware::Bios => ("golden-boots-bios", super::needs_bios_host),
-        Firmware::Uefi => ("golden-boots-uefi", super::needs_uefi_host),
+    let needs: fn() -> _ = match firmware {
+        Firmware::Bios => super::needs_bios_host,
+        Firmware::Uefi => super::needs_uefi_host,
+    };
+    let name = match host.only_with() {
+        Some(_) => host.name(),
+        None => firmware.name(),
     };
     let about = "the golden host boots, answers on its root channel, and its manifest notices every kind of change";
-    Scenario::new(name, about, needs, move |log| {
-        run(firmware, &artefacts, log)
+    Scenario::new(&format!("golden-boots-{name}"), about, needs, move |log| {
+        run(host, firmware, &artefacts, log)
     })
 }
 
@@ -75,19 +88,16 @@ const CHANGES: [(&str, &str, &str); 9] = [
     ),
 ];
 
-fn run(firmware: Firmware, artefacts: &Path, log: &Artefacts) -> Result<()> {
-    let golden = Golden::get(&cache_dir(), artefacts)?;
-    let root = log.path("root.qcow2");
-    disk::overlay(&golden.disk(), &root, log)?;
-    let mut host = Machine::new("golden", firmware)
-        .drive(Drive::new(&root, Bus::Virtio, "GOLDEN"))
-        .start(log)?;
+fn run(kind: Host, firmware: Firmware, artefacts: &Path, log: &Artefacts) -> Result<()> {
+    let golden = Golden::get(kind, &cache_dir(), artefacts)?;
+    let mut host = golden.machine("golden", firmware, log)?.start(log)?;
+    kind.unlock(&host)?;
     host.serial
         .expect("golden login:", Duration::from_secs(240))?;
     log.note("login prompt");
     host.channel.ready(Duration::from_secs(120))?;
     log.note("root channel");
-    let facts = HostFacts::take(&mut host.channel)?;
+    let facts = HostFacts::take(kind, &mut host.channel)?;
     log.note("facts taken");
     std::fs::write(log.path("manifest"), &facts.manifest)?;
     std::fs::write(log.path("storage"), &facts.storage)?;
@@ -106,7 +116,7 @@ fn run(firmware: Firmware, artefacts: &Path, log: &Artefacts) -> Result<()> {
         uefi == (firmware == Firmware::Uefi),
         "the golden host booted with the other firmware"
     );
-    if firmware == Firmware::Bios {
+    if (kind, firmware) == (Host::PveExt4, Firmware::Bios) {
         let script = format!("set -e; cd /srv/files\n{}", CHANGES.map(|c| c.0).join("\n"));
         host.channel.run(&script, Duration::from_secs(60))?;
         let after = String::from_utf8(

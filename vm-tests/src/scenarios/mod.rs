@@ -28,9 +28,8 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         big_sectors::scenario(artefacts),
         flipped_byte::scenario(artefacts),
         stick_boots::scenario(artefacts),
-        golden_boots::scenario(Firmware::Bios, artefacts),
-        golden_boots::scenario(Firmware::Uefi, artefacts),
     ];
+    all.extend(golden_boots::scenarios(artefacts));
     all.extend(storage::scenarios());
     all
 }

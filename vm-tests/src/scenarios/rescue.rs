@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::artefacts::Artefacts;
 use crate::disk;
-use crate::golden::{DISK_BYTES, FOREIGN_BYTES, Golden, cache_dir};
+use crate::golden::{DISK_BYTES, FOREIGN_BYTES, Used, cache_dir};
 use crate::process::{Cmd, run};
 use crate::qemu::{Bus, Drive, Firmware, Machine, Running};
-use crate::saved::{STICK_SERIAL, Saved};
+use crate::saved::{STICK_SERIAL, Saved, serial_of};
 use crate::serial::Serial;
 use crate::verdict::{HostFacts, Untouched, ensure_same_bytes, ensure_same_partitions};
 
@@ -97,18 +97,19 @@ pub fn copy_stick(saved: &Saved, log: &Artefacts) -> Result<std::path::PathBuf> 
     Ok(stick)
 }
 
-/// Arms a stick: the next boot restores onto the disk [`TARGET_SERIAL`] and powers off.
+/// Arms a stick: the next boot restores onto the disk [`TARGET_SERIAL`] (and those that follow, for a host with several) and
+/// powers off.
 pub fn arm(saved: &Saved, stick: &Path, log: &Artefacts) -> Result<()> {
-    // Layouts name a disk by the GUID of its partition table.
-    let disk = format!(
-        "disk:{}",
-        disk::guid_text(&disk::gpt(&saved.golden.disk())?.id)?
-    );
-    let cmd = Cmd::new(saved.product.lifeboat())
+    let mut cmd = Cmd::new(saved.product.lifeboat())
         .args(["arm", "--on"])
         .arg(stick)
-        .args(["--then", "poweroff", "--disk"])
-        .arg(format!("{disk}={TARGET_SERIAL}"));
+        .args(["--then", "poweroff"]);
+    for (n, image) in saved.golden.disks().iter().enumerate() {
+        // Layouts name a disk by the GUID of its partition table.
+        let disk = disk::guid_text(&disk::gpt(image)?.id)?;
+        let target = serial_of(TARGET_SERIAL, n);
+        cmd = cmd.args(["--disk".to_owned(), format!("disk:{disk}={target}")]);
+    }
     run(&cmd, log, Duration::from_secs(120))?;
     Ok(())
 }
@@ -170,8 +171,8 @@ impl Rescue {
 
     /// Starts it, with the bystanders.
     pub fn start(self, log: &Artefacts) -> Result<Attempt<'_>> {
-        let golden = Golden::get(&cache_dir(), log.dir())?;
-        self.start_beside(&golden.foreign_disk(), log)
+        let used = Used::get(&cache_dir(), log.dir())?;
+        self.start_beside(&used.foreign_disk(), log)
     }
 
     /// Starts it; one of the bystanders begins as the image `foreign` does.
@@ -293,31 +294,56 @@ pub fn wait_restored(machine: &mut Running, log: &Artefacts) -> Result<()> {
     machine.wait_powered_off(Duration::from_secs(120))
 }
 
-/// The verdict on a restored disk: its partition table, the partition that holds no filesystem, and the host that boots from
-/// it alone.
-pub fn judge(
+/// The verdict on restored disks: their partition tables, the partition that holds no filesystem, and the host that boots
+/// from them alone.
+pub fn judge(saved: &Saved, targets: &[&Path], bus: Bus, log: &Artefacts) -> Result<()> {
+    let golden = saved.golden.disks();
+    ensure!(
+        golden.len() == targets.len(),
+        "the host has {} disks, {} are judged",
+        golden.len(),
+        targets.len()
+    );
+    for (golden, target) in golden.iter().zip(targets) {
+        ensure_same_partitions(golden, target)?;
+        if let Some(number) = saved.golden.host.unknown_partition() {
+            ensure_same_bytes(golden, target, number)?;
+        }
+    }
+    let disks: Vec<(&Path, String)> = targets
+        .iter()
+        .enumerate()
+        .map(|(n, target)| (*target, serial_of(TARGET_SERIAL, n)))
+        .collect();
+    boots(saved, "restored", &disks, bus, log)
+}
+
+/// Boots the restored host from these disks (image and serial number) and nothing else, and compares it with the saved one.
+pub fn boots(
     saved: &Saved,
-    firmware: Firmware,
-    target: &Path,
+    name: &str,
+    disks: &[(&Path, String)],
     bus: Bus,
     log: &Artefacts,
 ) -> Result<()> {
-    let golden = saved.golden.disk();
-    ensure_same_partitions(&golden, target)?;
-    ensure_same_bytes(&golden, target, 4)?;
-    // The restored disk stays as the restore left it; the boot writes to an overlay.
-    let boot = log.path("boot.qcow2");
-    disk::overlay(target, &boot, log)?;
-    let mut host = Machine::new("restored", firmware)
-        .drive(Drive::new(&boot, bus, TARGET_SERIAL))
-        .start(log)?;
+    let mut machine = Machine::new(name, saved.firmware);
+    for (disk, serial) in disks {
+        // The restored disk stays as the restore left it; the boot writes to an overlay.
+        let boot = log.path(&format!("{name}-{serial}.qcow2"));
+        disk::overlay(disk, &boot, log)?;
+        machine = machine.drive(Drive::new(&boot, bus, serial));
+    }
+    let mut host = machine.start(log)?;
+    let host_kind = saved.golden.host;
+    host_kind.unlock(&host)?;
     host.serial
         .expect("golden login:", Duration::from_secs(300))
-        .context("the restored disk does not boot alone")?;
-    log.note("the restored host shows its login prompt");
+        .with_context(|| format!("{name}: the restored disks do not boot alone"))?;
+    log.note(&format!("{name} shows its login prompt"));
     host.channel.ready(Duration::from_secs(120))?;
-    let facts = HostFacts::take(&mut host.channel)?;
+    let facts = HostFacts::take(host_kind, &mut host.channel)?;
     saved.facts()?.ensure_equal(&facts, log)?;
+    log.note(&format!("{name} equals the saved host"));
     host.shut_down()
 }
 

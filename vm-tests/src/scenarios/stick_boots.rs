@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::rescue;
 use crate::artefacts::Artefacts;
+use crate::golden::Host;
 use crate::qemu::Firmware;
 use crate::runner::Scenario;
 use crate::saved::Saved;
@@ -23,7 +24,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
-    let saved = Saved::get(Firmware::Bios, artefacts)?;
+    let saved = Saved::get(Host::PveExt4, Firmware::Bios, artefacts)?;
     let stick = rescue::copy_stick(&saved, log)?;
     for firmware in [Firmware::Bios, Firmware::Uefi] {
         let mut machine = rescue::machine(firmware, &stick)

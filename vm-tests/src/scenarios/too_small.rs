@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::rescue;
 use crate::artefacts::Artefacts;
 use crate::disk::{self, GIB};
-use crate::golden::DISK_BYTES;
+use crate::golden::{DISK_BYTES, Host};
 use crate::qemu::{Bus, Drive, Firmware};
 use crate::runner::Scenario;
 use crate::saved::{STICK_SERIAL, Saved};
@@ -26,7 +26,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
-    let saved = Saved::get(Firmware::Bios, artefacts)?;
+    let saved = Saved::get(Host::PveExt4, Firmware::Bios, artefacts)?;
     let stick = rescue::copy_stick(&saved, log)?;
     rescue::arm(&saved, &stick, log)?;
     let (target, data) = (log.path("target.raw"), log.path("data.raw"));

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::rescue;
 use crate::artefacts::Artefacts;
 use crate::disk;
-use crate::golden::DISK_BYTES;
+use crate::golden::{DISK_BYTES, Host, Used, cache_dir};
 use crate::qemu::{Bus, Drive, Firmware};
 use crate::runner::Scenario;
 use crate::saved::Saved;
@@ -26,11 +26,15 @@ pub fn scenario(artefacts: &Path) -> Scenario {
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
-    let saved = Saved::get(Firmware::Uefi, artefacts)?;
+    let saved = Saved::get(Host::PveExt4, Firmware::Uefi, artefacts)?;
     let stick = rescue::copy_stick(&saved, log)?;
     rescue::arm(&saved, &stick, log)?;
     let (target, data) = (log.path("target.raw"), log.path("data.raw"));
-    disk::copy(&saved.golden.dirty_disk(), &target, log)?;
+    disk::copy(
+        &Used::get(&cache_dir(), artefacts)?.dirty_disk(),
+        &target,
+        log,
+    )?;
     disk::data_disk(&data, DISK_BYTES, log)?;
     let untouched = Untouched::watch(&data, rescue::DATA_SERIAL)?;
     // The data disk comes first, so that a restore which goes by kernel names takes the wrong one.
@@ -42,5 +46,5 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     untouched.ensure_no_writes(&mut machine)?;
     machine.quit()?;
     untouched.ensure_same_content()?;
-    rescue::judge(&saved, Firmware::Uefi, &target, Bus::Sata, log)
+    rescue::judge(&saved, &[&target], Bus::Sata, log)
 }

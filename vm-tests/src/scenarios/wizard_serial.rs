@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use super::rescue;
 use crate::artefacts::Artefacts;
 use crate::disk;
-use crate::golden::DISK_BYTES;
+use crate::golden::{DISK_BYTES, Host};
 use crate::qemu::{Bus, Drive, Firmware, Running};
 use crate::runner::Scenario;
 use crate::saved::Saved;
@@ -27,7 +27,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
-    let saved = Saved::get(Firmware::Bios, artefacts)?;
+    let saved = Saved::get(Host::PveExt4, Firmware::Bios, artefacts)?;
     let stick = rescue::copy_stick(&saved, log)?;
     let (target, data) = (log.path("target.raw"), log.path("data.raw"));
     disk::blank(&target, DISK_BYTES)?;
@@ -41,7 +41,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     untouched.ensure_no_writes(&mut machine)?;
     machine.quit()?;
     untouched.ensure_same_content()?;
-    rescue::judge(&saved, Firmware::Bios, &target, Bus::Nvme, log)
+    rescue::judge(&saved, &[&target], Bus::Nvme, log)
 }
 
 /// The questions; see the head of the wizard's code.
