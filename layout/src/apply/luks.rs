@@ -173,8 +173,19 @@ impl Executor<'_> {
         let devices = Devices::new(self.sys)?;
         let found = devices
             .virtuals()
-            .any(|d| devices.sysfs(d, "dm/name").as_deref() == Some(name));
-        Ok(found)
+            .find(|d| devices.sysfs(d, "dm/name").as_deref() == Some(name));
+        let Some(found) = found else {
+            return Ok(false);
+        };
+        // The name may be that of a volume; its prefix is given by cryptsetup (lib/libdevmapper.c).
+        let uuid = devices.sysfs(found, "dm/uuid").unwrap_or_default();
+        if uuid.starts_with("CRYPT-LUKS") {
+            Ok(true)
+        } else {
+            Err(StepError::Refused(format!(
+                "{name} should be a LUKS container, and a device of that name is something else ({uuid}): rename one of them"
+            )))
+        }
     }
 
     pub(super) fn luks_close(&mut self, name: &str) -> Result<Outcome, StepError> {
