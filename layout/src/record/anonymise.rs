@@ -45,7 +45,7 @@ pub(super) fn anonymise(real: Recorded, hosts: impl Iterator<Item = String>) -> 
     let mut names = Names::new();
     hosts.for_each(|host| names.host(&host));
     for image in real.images.values() {
-        disk::keep_types(image, &mut names);
+        disk::known_first(image, &mut names);
     }
     // Serial numbers first: then they are known wherever they are met.
     let devices: Vec<BlockDevice> = real.devices.into_iter().map(wanted).collect();

@@ -1,6 +1,8 @@
 //! What is kept of a disk: what capture understands, and of that no identifier.
 
+use crate::capture::mbr;
 use crate::system::Image;
+use crate::units::SectorSize;
 
 use super::names::Names;
 
@@ -109,7 +111,11 @@ pub(super) fn anonymous(image: &Image, names: &mut Names) -> Image {
         kept.set(0, &first);
         return kept;
     }
-    master_boot_record(&first, &mut kept);
+    if btrfs(image, names, &mut kept) {
+        return kept;
+    }
+    master_boot_record(&first, names, &mut kept);
+    logical_partitions(image, &mut kept);
     for sector in [512, 4096] {
         for at in [sector, (image.size / sector).saturating_sub(1) * sector] {
             table(image, at, sector, names, &mut kept);
@@ -119,8 +125,19 @@ pub(super) fn anonymous(image: &Image, names: &mut Names) -> Image {
     kept
 }
 
-/// Type GUIDs mean the same everywhere. They are known before any text is looked at.
-pub(super) fn keep_types(image: &Image, names: &mut Names) {
+/// The disk signature of an MBR as texts have it; `None`: it has none.
+fn signature(sector: &[u8]) -> Option<String> {
+    let number = word(sector, 440);
+    let is_mbr = sector.get(510..512) == Some(&[0x55, 0xaa]);
+    (is_mbr && number != 0).then(|| format!("{number:08x}"))
+}
+
+/// What has to be known before any text is looked at: type GUIDs mean the same everywhere, PARTUUIDs begin with the disk
+/// signature.
+pub(super) fn known_first(image: &Image, names: &mut Names) {
+    if let Some(signature) = signature(&image.get(0, 512)) {
+        names.disk_signature(&signature);
+    }
     for sector in [512, 4096] {
         for at in [sector, (image.size / sector).saturating_sub(1) * sector] {
             let Some(header) = Header::parse(&image.get(at, 92)) else {
@@ -173,13 +190,47 @@ fn fat(names: &mut Names, sector: &mut [u8]) -> bool {
     true
 }
 
-/// Of the boot code only whether it is GRUB's; the table of partitions.
-fn master_boot_record(sector: &[u8], kept: &mut Image) {
+/// The first superblock (btrfs on-disk format): the filesystem's UUID at 0x20, the number and sizes of the device until its
+/// UUID at 0x10b, the label from 0x12b to 0x22b. Behind that are the trees' places. Its checksum is nobody's business.
+fn btrfs(image: &Image, names: &mut Names, kept: &mut Image) -> bool {
+    let mut block = image.get(65_536, 4096);
+    if block.get(0x40..0x48) != Some(b"_BHRfS_M") || block.len() < 4096 {
+        return false;
+    }
+    for at in [0x20, 0x10b, 0x11b] {
+        uuid(names, &mut block[at..at + 16]);
+    }
+    label(names, &mut block[0x12b..0x22b], 0);
+    block[0x22b..].fill(0);
+    kept.set(65_536, &block);
+    true
+}
+
+/// The records of the logical partitions, as far as the chain was read.
+fn logical_partitions(image: &Image, kept: &mut Image) {
+    for sector in [SectorSize::S512, SectorSize(4096)] {
+        let Ok(table) = mbr::read(&mut image.reader(), sector) else {
+            continue;
+        };
+        for record in table.records {
+            let at = record.offset(sector).0.saturating_add(446);
+            kept.set(at, &image.get(at, 66));
+        }
+    }
+}
+
+/// Of the boot code only whether it is GRUB's; the disk signature at 440, which PARTUUIDs begin with; the table of
+/// partitions.
+fn master_boot_record(sector: &[u8], names: &mut Names, kept: &mut Image) {
     let code = sector.get(..440).unwrap_or_default();
     if let Some(at) = code.windows(4).position(|w| w == b"GRUB") {
         kept.set(at as u64, b"GRUB");
     }
     if sector.get(510..512) == Some(&[0x55, 0xaa]) {
+        let fake = signature(sector).map(|real| names.disk_signature(&real));
+        if let Some(fake) = fake.and_then(|fake| u32::from_str_radix(&fake, 16).ok()) {
+            kept.set(440, &fake.to_le_bytes());
+        }
         kept.set(446, &sector[446..512]);
     }
 }

@@ -145,6 +145,13 @@ impl Names {
         fake
     }
 
+    /// The signature of a disk with an MBR: replaced wherever it is met, with letters only as well.
+    pub fn disk_signature(&mut self, real: &str) -> String {
+        let fake = self.fake(real, |names| names.alike(real));
+        self.literal(real, &fake);
+        fake
+    }
+
     /// A world wide name; `0x5000c500...` and `naa.5000c500...` are the same one.
     pub fn wwn(&mut self, real: &str) -> String {
         let real = real.trim();

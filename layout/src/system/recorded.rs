@@ -93,6 +93,14 @@ pub struct Image {
 }
 
 impl Image {
+    /// Reads from its start.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader {
+            image: self.clone(),
+            at: 0,
+        }
+    }
+
     /// Sets bytes; what lies behind the end is left out.
     pub fn set(&mut self, offset: u64, bytes: &[u8]) {
         for (n, byte) in bytes.iter().enumerate() {
@@ -126,7 +134,7 @@ impl Image {
 }
 
 /// Reads an [`Image`].
-struct Reader {
+pub(crate) struct Reader {
     image: Image,
     at: u64,
 }
@@ -234,8 +242,7 @@ impl System for Recorded {
 
     fn open(&self, path: &Path) -> Result<Box<dyn ReadSeek>, SystemError> {
         if let Some(image) = self.images.get(path) {
-            let image = image.clone();
-            return Ok(Box::new(Reader { image, at: 0 }));
+            return Ok(Box::new(image.reader()));
         }
         Ok(Box::new(Cursor::new(self.read(path)?)))
     }

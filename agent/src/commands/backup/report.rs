@@ -333,7 +333,7 @@ mod tests {
             layout: None,
             trees: Vec::new(),
             images: Vec::new(),
-            headers: None,
+            _headers: None,
             reasons: Vec::new(),
         };
         let host = HostIdentity {

@@ -99,27 +99,24 @@ pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
             );
         }
     }
-    lvm(saved, plan)
+    active(saved, plan)
+}
+
+/// An LVM command that sees the plan's physical volumes.
+pub fn lvm(plan: &Plan, args: &[&str]) -> Result<String> {
+    let mut argv: Vec<String> = ["lvm", args[0]].map(str::to_owned).to_vec();
+    for step in &plan.steps {
+        if let Step::PvCreate { device, .. } = step {
+            argv.extend(["--devices".to_owned(), device.display().to_string()]);
+        }
+    }
+    argv.extend(args[1..].iter().map(|a| (*a).to_owned()));
+    text(&argv.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// With the volumes active: signatures, LVM's own view, files, a check of every filesystem.
-fn lvm(saved: &Layout, plan: &Plan) -> Result<()> {
-    let pvs: Vec<String> = plan
-        .steps
-        .iter()
-        .filter_map(|s| match s {
-            Step::PvCreate { device, .. } => Some(device.to_string_lossy().into_owned()),
-            _ => None,
-        })
-        .collect();
-    let lvm = |args: &[&str]| -> Result<String> {
-        let mut argv = vec!["lvm", args[0]];
-        for pv in &pvs {
-            argv.extend(["--devices", pv]);
-        }
-        argv.extend(&args[1..]);
-        text(&argv)
-    };
+fn active(saved: &Layout, plan: &Plan) -> Result<()> {
+    let lvm = |args: &[&str]| lvm(plan, args);
     stack::with(plan, &lvm, || {
         volumes(plan, &lvm)?;
         contents(saved, plan, &lvm)

@@ -12,8 +12,8 @@ use layout::record::{record, replay};
 use layout::system::{Cmd, Host, System};
 use nix::mount::{MsFlags, mount};
 
-use crate::machine::{settle, tool};
 use crate::restore::{Setup, TARGET};
+use crate::{facts, stack};
 
 /// Set for the process that records inside of the restored root.
 pub const RECORD: &str = "FLOOR_RECORD";
@@ -57,24 +57,7 @@ pub fn run(setup: &Setup) -> Result<()> {
 
 /// What process 1 of the restored machine would do.
 fn up(plan: &Plan) -> Result<()> {
-    let pvs: Vec<String> = plan
-        .steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::PvCreate { device, .. } => Some(device.to_string_lossy().into_owned()),
-            _ => None,
-        })
-        .collect();
-    for step in &plan.steps {
-        if let Step::VgCreate { name, .. } = step {
-            let mut argv = vec!["lvm", "vgchange", "-ay", name];
-            for pv in &pvs {
-                argv.extend(["--devices", pv]);
-            }
-            tool(&argv)?;
-        }
-    }
-    settle()?;
+    stack::up(plan, &|args| facts::lvm(plan, args))?;
     let bind = |from: &str, to: &Path| -> Result<()> {
         std::fs::create_dir_all(to)?;
         mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
@@ -83,34 +66,46 @@ fn up(plan: &Plan) -> Result<()> {
     let root = Path::new(TARGET);
     let mut mounted_root = false;
     for step in &plan.steps {
-        if let Step::Mount {
-            device,
-            fstype,
-            mount_point,
-        } = step
-        {
-            if mount_point != Path::new("/") && !mounted_root {
-                // A disk without a system: its root is elsewhere.
-                mount(
-                    Some("tmpfs"),
-                    root,
-                    Some("tmpfs"),
-                    MsFlags::empty(),
-                    None::<&str>,
-                )?;
+        let (device, fstype, mount_point, options) = match step {
+            Step::Mount {
+                device,
+                fstype,
+                mount_point,
+            } => (device, fstype.as_str(), mount_point, String::new()),
+            Step::MountSubvolume {
+                devices,
+                subvolume,
+                mount_point,
+                ..
+            } => {
+                let first = devices.first().context("a btrfs without devices")?;
+                let of = devices.iter().map(|d| format!("device={},", d.display()));
+                let options = format!("{}subvol=/{subvolume}", of.collect::<String>());
+                (first, "btrfs", mount_point, options)
             }
-            mounted_root = true;
-            let at = root.join(mount_point.strip_prefix("/")?);
-            std::fs::create_dir_all(&at)?;
+            _ => continue,
+        };
+        if mount_point != Path::new("/") && !mounted_root {
+            // A disk without a system: its root is elsewhere.
             mount(
-                Some(&device.canonicalize()?),
-                &at,
-                Some(fstype.as_str()),
+                Some("tmpfs"),
+                root,
+                Some("tmpfs"),
                 MsFlags::empty(),
                 None::<&str>,
-            )
-            .with_context(|| format!("mounting {}", device.display()))?;
+            )?;
         }
+        mounted_root = true;
+        let at = root.join(mount_point.strip_prefix("/")?);
+        std::fs::create_dir_all(&at)?;
+        mount(
+            Some(&device.canonicalize()?),
+            &at,
+            Some(fstype),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .with_context(|| format!("mounting {}", device.display()))?;
     }
     for dir in ["/usr", "/proc", "/sys", "/dev", "/run"] {
         bind(dir, &root.join(&dir[1..]))?;

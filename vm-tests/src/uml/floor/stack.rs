@@ -11,13 +11,15 @@ use crate::raid;
 /// An LVM command that sees the plan's physical volumes.
 pub type Lvm<'a> = &'a dyn Fn(&[&str]) -> Result<String>;
 
-/// Runs `look` with everything started.
-pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Whether the plan opens a container.
+fn opened(plan: &Plan, container: &NodeId) -> bool {
+    let mut steps = plan.steps.iter();
+    steps.any(|s| matches!(s, Step::LuksOpen { node, .. } if node == container))
+}
+
+/// Starts everything, and looks at arrays and containers meanwhile.
+pub fn up(plan: &Plan, lvm: Lvm) -> Result<()> {
     raid::all_stopped()?;
-    let opened = |container: &NodeId| {
-        let mut steps = plan.steps.iter();
-        steps.any(|s| matches!(s, Step::LuksOpen { node, .. } if node == container))
-    };
     for step in &plan.steps {
         match step {
             Step::RaidCreate {
@@ -30,7 +32,7 @@ pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<
             }
             Step::LuksHeader { node, device, luks } => {
                 luks::check(device, luks)?;
-                if opened(node) {
+                if opened(plan, node) {
                     luks::open(device, &luks.name)?;
                     luks::check_open(luks)?;
                 }
@@ -41,12 +43,17 @@ pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<
             _ => {}
         }
     }
-    settle()?;
+    settle()
+}
+
+/// Runs `look` with everything started.
+pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<()> {
+    up(plan, lvm)?;
     let result = look();
     for step in plan.steps.iter().rev() {
         match step {
             Step::RaidCreate { device, .. } => raid::stop(device)?,
-            Step::LuksHeader { node, luks, .. } if opened(node) => luks::close(&luks.name)?,
+            Step::LuksHeader { node, luks, .. } if opened(plan, node) => luks::close(&luks.name)?,
             Step::VgCreate { name, .. } => {
                 lvm(&["vgchange", "-an", name])?;
                 settle()?;
