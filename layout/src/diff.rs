@@ -88,6 +88,14 @@ const OF_THE_RUNNING_SYSTEM: [&str; 4] = [
     "efi_entries",
 ];
 
+/// What the boot section of earlier releases does not have.
+const ADDED_LATER: [&str; 4] = [
+    "systemd_boot",
+    "proxmox_esps",
+    "esp_images",
+    "grub_platforms",
+];
+
 /// Compares. A restore is good when every difference is accepted.
 pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
     let assigned: BTreeSet<NodeId> = plan.disks.iter().map(|d| d.saved.clone()).collect();
@@ -301,7 +309,9 @@ fn boot(found: &mut Vec<Difference>, saved: &Layout, now: &Layout) {
     let (before, after) = (flatten(&saved.boot), flatten(&now.boot));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
-        if before.get(name) == after.get(name) {
+        // Documents of earlier releases do not have these.
+        let unknown = saved.boot.grub_platforms.is_empty() && before.get(name).is_none();
+        if before.get(name) == after.get(name) || unknown && ADDED_LATER.contains(&name.as_str()) {
             continue;
         }
         let running = OF_THE_RUNNING_SYSTEM.contains(&name.as_str());

@@ -380,15 +380,19 @@ impl Executor<'_> {
             Step::UpdateFstab {
                 replace,
                 switch_off,
-            } => self.update_fstab(replace, switch_off),
+                add,
+            } => self.update_fstab(replace, switch_off, add),
+            Step::InitramfsDrivers { devices } => self.initramfs_drivers(devices),
             Step::UpdateInitramfs { .. } => self.update_initramfs(),
             Step::GrubBios { device, modules } => self.grub_bios(device, modules),
             Step::GrubEfi {
                 esp,
+                device,
                 bootloader_id,
                 shim,
-            } => self.grub_efi(esp, bootloader_id, *shim),
+            } => self.grub_efi(esp, device.as_deref(), bootloader_id, *shim),
             Step::GrubConfig => self.grub_config(),
+            Step::ProxmoxBoot { esps } => self.proxmox_boot(esps),
             Step::EfiBootEntry {
                 device,
                 partition,
@@ -396,7 +400,10 @@ impl Executor<'_> {
                 label,
                 loader,
             } => self.efi_entry(device, *partition, partuuid, label, loader),
-            Step::Unmount => self.unmount(),
+            Step::Unmount => {
+                self.check_names();
+                self.unmount()
+            }
             Step::Deactivate { vgs, read_only } => self.deactivate(vgs, read_only),
             Step::RaidStop { device } => self.raid_stop(device),
         }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::model::{Boot, EfiEntry, Firmware, GrubBios, GrubEfi, Layout, Node};
+use crate::model::{Boot, EfiEntry, Firmware, GrubBios, Layout};
 use crate::system::{Cmd, System};
 
 /// How this machine was started.
@@ -42,23 +42,8 @@ pub(crate) fn boot(sys: &dyn System, root: &Path, layout: &Layout) -> Boot {
             boot.grub_bios.push(GrubBios { disk: id.clone() });
         }
     }
-    for mount in layout.mounts.iter().filter(|m| m.mounted) {
-        if matches!(layout.nodes.get(&mount.node), Some(Node::Vfat(_))) {
-            let relative = mount
-                .mount_point
-                .strip_prefix("/")
-                .unwrap_or(&mount.mount_point);
-            boot.grub_efi
-                .extend(grub_efi(sys, &root.join(relative)).into_iter().map(
-                    |(id, shim, fallback)| GrubEfi {
-                        esp: mount.node.clone(),
-                        bootloader_id: id,
-                        shim,
-                        fallback,
-                    },
-                ));
-        }
-    }
+    super::esp::loaders(sys, root, layout, &mut boot);
+    boot.grub_platforms = grub_platforms(sys, root);
     if firmware(sys) == Firmware::Uefi {
         if let Ok(output) = sys.run(&Cmd::new("efibootmgr").arg("-v")) {
             boot.efi_entries = parse_efibootmgr(&output.text());
@@ -103,30 +88,13 @@ pub(crate) fn mbr_has_grub(sys: &dyn System, disk: &Path) -> bool {
     read && code.windows(4).any(|window| window == b"GRUB")
 }
 
-/// Directories below `/EFI` that hold GRUB: id, shim, fallback.
-fn grub_efi(sys: &dyn System, esp: &Path) -> Vec<(String, bool, bool)> {
-    // FAT keeps case as written and ignores it: "efi", "EFI" and "Efi" are met.
-    let child = |dir: &Path, name: &str| {
-        sys.list_dir(dir)
-            .ok()?
-            .into_iter()
-            .find(|n| n.eq_ignore_ascii_case(name))
-            .map(|n| dir.join(n))
-    };
-    let Some(efi) = child(esp, "EFI") else {
-        return Vec::new();
-    };
-    let fallback = child(&efi, "BOOT").is_some_and(|dir| {
-        child(&dir, "BOOTX64.EFI").is_some() || child(&dir, "BOOTAA64.EFI").is_some()
-    });
-    let mut found = Vec::new();
-    for name in sys.list_dir(&efi).unwrap_or_default() {
-        let dir = efi.join(&name);
-        if !name.eq_ignore_ascii_case("BOOT") && child(&dir, "grubx64.efi").is_some() {
-            found.push((name, child(&dir, "shimx64.efi").is_some(), fallback));
-        }
-    }
-    found
+/// The platforms whose modules are there.
+fn grub_platforms(sys: &dyn System, root: &Path) -> Vec<String> {
+    let dir = root.join("usr/lib/grub");
+    let names = sys.list_dir(&dir).unwrap_or_default();
+    // grub-common has files there, too.
+    let known = |name: &String| ["i386-pc", "x86_64-efi", "arm64-efi"].contains(&name.as_str());
+    names.into_iter().filter(known).collect()
 }
 
 /// Parses `efibootmgr -v`, in boot order.
@@ -225,18 +193,6 @@ mod tests {
         assert_eq!(
             entries[2].loader.as_deref(),
             Some("\\EFI\\debian\\grubx64.efi")
-        );
-    }
-
-    #[test]
-    fn grub_on_an_esp_is_found_whatever_the_case() {
-        let sys = Recorded::new()
-            .file("/boot/efi/EFI/proxmox/grubx64.efi", "")
-            .file("/boot/efi/EFI/proxmox/shimx64.efi", "")
-            .file("/boot/efi/EFI/Boot/bootx64.efi", "");
-        assert_eq!(
-            grub_efi(&sys, Path::new("/boot/efi")),
-            [("proxmox".to_owned(), true, true)]
         );
     }
 

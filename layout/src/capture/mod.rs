@@ -5,6 +5,8 @@ pub(crate) mod btrfs;
 mod controller;
 pub(crate) mod devices;
 pub(crate) mod disk;
+pub(crate) mod esp;
+pub(crate) mod fat;
 pub(crate) mod fs;
 pub(crate) mod gpt;
 pub mod luks;

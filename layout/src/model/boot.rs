@@ -46,6 +46,19 @@ pub struct Boot {
     pub grub_pc_package: bool,
     /// `MODULES=` of initramfs-tools: with `dep` the initramfs holds the drivers of the old machine only.
     pub initramfs_modules: Option<String>,
+    /// EFI system partitions with systemd-boot that proxmox-boot-tool has no hand in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub systemd_boot: Vec<SystemdBoot>,
+    /// EFI system partitions that proxmox-boot-tool keeps: those of `/etc/kernel/proxmox-boot-uuids` that are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxmox_esps: Vec<ProxmoxEsp>,
+    /// EFI system partitions that were not mounted, so that no file tree has their files, and that no tool fills: they are
+    /// kept as block images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub esp_images: Vec<NodeId>,
+    /// The platforms that GRUB can be installed for, by the directories in `/usr/lib/grub`: `i386-pc`, `x86_64-efi`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grub_platforms: Vec<String>,
 }
 
 /// GRUB for BIOS in the MBR of a disk.
@@ -60,7 +73,7 @@ pub struct GrubBios {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrubEfi {
-    /// The partition's FAT filesystem.
+    /// The partition's FAT filesystem; the partition itself where the filesystem is a copy of another, with the same id.
     pub esp: NodeId,
     /// Directory below `/EFI`: `debian`, `proxmox`.
     pub bootloader_id: String,
@@ -68,6 +81,30 @@ pub struct GrubEfi {
     pub shim: bool,
     /// Whether `/EFI/BOOT/BOOTX64.EFI` exists.
     pub fallback: bool,
+}
+
+/// systemd-boot on an EFI system partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemdBoot {
+    /// The partition's FAT filesystem.
+    pub esp: NodeId,
+    /// Whether `/EFI/BOOT/BOOTX64.EFI` exists.
+    pub fallback: bool,
+}
+
+/// An EFI system partition that proxmox-boot-tool copies kernels to, and what it boots them with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxmoxEsp {
+    /// The partition's FAT filesystem.
+    pub esp: NodeId,
+    /// systemd-boot.
+    pub systemd_boot: bool,
+    /// GRUB for UEFI.
+    pub grub_efi: bool,
+    /// Whether it has GRUB's directory: for UEFI, or for BIOS where there is no GRUB for UEFI.
+    pub grub: bool,
 }
 
 /// A boot entry in the firmware's variables.

@@ -15,7 +15,7 @@ mod roles;
 mod swap;
 mod swap_file;
 
-pub use boot::{Boot, EfiEntry, Firmware, GrubBios, GrubEfi};
+pub use boot::{Boot, EfiEntry, Firmware, GrubBios, GrubEfi, ProxmoxEsp, SystemdBoot};
 pub use btrfs::{Btrfs, Subvolume, is_guest_subvolume};
 pub use disk::{Disk, Unsupported};
 pub use fs::{Ext4, Filesystem, Vfat, Xfs};

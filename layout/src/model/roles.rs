@@ -97,8 +97,9 @@ impl Layout {
         headers.collect()
     }
 
-    /// The partitions of system disks that hold nothing known and become block images. The BIOS boot partition is
-    /// not among them: grub-install writes it; nor is the extended partition of an MBR disk.
+    /// The partitions of system disks that hold nothing known and become block images, and the EFI system partitions that
+    /// were not mounted ([`super::Boot::esp_images`]). The BIOS boot partition is not among them: grub-install writes it;
+    /// nor is the extended partition of an MBR disk.
     pub fn unknown_partitions(&self) -> Vec<UnknownPartition> {
         let system = self.system_disks();
         self.nodes
@@ -108,7 +109,8 @@ impl Layout {
                     if system.contains(&part.on)
                         && part.type_guid != types::BIOS_BOOT
                         && !part.is_extended()
-                        && self.children(id).next().is_none() =>
+                        && (self.children(id).next().is_none()
+                            || self.boot.esp_images.contains(id)) =>
                 {
                     Some(UnknownPartition {
                         id: id.clone(),

@@ -388,6 +388,13 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Whether an EFI system partition that was not mounted is filled by its image or by proxmox-boot-tool.
+    fn is_filled_otherwise(&self, id: &NodeId, node: &Node) -> bool {
+        let boot = &self.saved.boot;
+        boot.proxmox_esps.iter().any(|esp| esp.esp == *id)
+            || node.on().iter().any(|on| boot.esp_images.contains(on))
+    }
+
     /// What is lost, left alone or worth knowing.
     fn remarks(&mut self, fence: &[FencedDisk]) {
         let mut guests = Vec::new();
@@ -427,7 +434,11 @@ impl<'a> Builder<'a> {
                         what.meaning
                     ));
                 }
-                Some(node) if node.filesystem().is_some() && !trees.contains(id) => {
+                Some(node)
+                    if node.filesystem().is_some()
+                        && !trees.contains(id)
+                        && !self.is_filled_otherwise(id, node) =>
+                {
                     notes.push(format!(
                         "Filesystem {id} was not mounted: it is made again and stays empty."
                     ));

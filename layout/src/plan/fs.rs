@@ -79,6 +79,10 @@ impl Builder<'_> {
     pub(super) fn vfat(&mut self, id: &NodeId, fs: &Vfat) -> Result<(), PlanError> {
         let device = self.device(id, &fs.on)?;
         let size = self.fitted(id, "vfat", fs.size, &["size"]);
+        let from_image = |s: &Step| matches!(s, Step::RestoreImage { node, .. } if *node == fs.on);
+        if self.steps.iter().any(from_image) {
+            return Ok(());
+        }
         self.steps.push(Step::MakeVfat {
             device,
             fs: Vfat { size, ..fs.clone() },

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::build::Builder;
 use super::disk::{LEAST_ENTRIES, gpt_tail};
-use super::{DiskAssignment, PlanError, PlannedPartition, Step, partition_path};
+use super::{DiskAssignment, PlanError, PlannedPartition, Step, Substitution, partition_path};
 use crate::model::{Disk, GptTable, NodeId, Partition, Table, types};
 use crate::units::Lba;
 
@@ -116,8 +116,23 @@ impl Builder<'_> {
         })
     }
 
+    /// Whether the image of a filesystem can be written: to as many bytes, in sectors of the same size.
+    fn takes_image(&self, id: &NodeId, part: &Partition) -> bool {
+        let converted = |s: &Substitution| s.node == *id && s.what == "sector_size";
+        self.room(id).is_some_and(|room| room >= part.size())
+            && !self.substitutions.iter().any(converted)
+    }
+
     /// A partition that holds nothing known is written from its image.
     pub(super) fn partition_contents(&mut self, id: &NodeId, part: &Partition) {
+        if self.saved.boot.esp_images.contains(id) && !self.takes_image(id, part) {
+            self.notes.push(format!(
+                "EFI system partition {} was not mounted and is made anew: boot loaders are installed on it, and other files \
+                 that it had do not come back, since their image does not suit this disk.",
+                part.number
+            ));
+            return;
+        }
         let unknown = self.saved.unknown_partitions();
         if let (Some(found), Some(device)) =
             (unknown.iter().find(|u| u.id == *id), self.devices.get(id))

@@ -89,8 +89,8 @@ impl Builder<'_> {
     /// Second fields of crypttab that name a device by what another disk does not have.
     pub(super) fn crypttab_replacements(&self) -> Vec<(String, String)> {
         let mut replace = Vec::new();
-        for id in &self.relevant {
-            let Some(Node::Luks(luks)) = self.saved.nodes.get(id) else {
+        for node in self.saved.nodes.values() {
+            let Node::Luks(luks) = node else {
                 continue;
             };
             if let Some(entry) = &luks.crypttab {

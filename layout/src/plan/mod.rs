@@ -21,6 +21,7 @@ mod step;
 mod swap_file;
 mod ties;
 
+pub use boot::{PlannedEsp, ProxmoxMode};
 pub use choices::{Choices, DiskChoice, Grow, LeaveOut};
 pub use error::PlanError;
 pub use step::{FstabOption, PlannedPartition, PlannedPv, PlannedSubvolume, Step};
@@ -158,6 +159,8 @@ pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<
     let disks = disk::assign(saved, inventory, choices)?;
     let converted = sectors::fit(saved, &disks)?;
     let layout = converted.as_ref().map_or(saved, |c| &c.layout);
+    let added = boot::room::for_firmware(layout, inventory, &disks);
+    let layout = added.as_ref().map_or(layout, |a| &a.layout);
     let fit = fit::fit(layout, &disks, choices)?;
     let mut builder = build::Builder::new(layout, inventory, choices, disks, fit)?;
     if let Some(converted) = &converted {
@@ -165,6 +168,12 @@ pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<
             .substitutions
             .extend(converted.substitutions.iter().cloned());
         builder.notes.extend(converted.notes.iter().cloned());
+    }
+    if let Some(added) = &added {
+        builder
+            .substitutions
+            .extend(added.substitutions.iter().cloned());
+        builder.notes.extend(added.notes.iter().cloned());
     }
     builder.build()
 }

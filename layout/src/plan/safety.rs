@@ -136,6 +136,11 @@ impl Plan {
                 Step::GrubEfi { bootloader_id, .. } if !is_name(bootloader_id) => {
                     return forged("boot loader id", bootloader_id);
                 }
+                Step::UpdateFstab { add, .. } => {
+                    if let Some(line) = add.iter().find(|l| l.contains('\n')) {
+                        return forged("filesystem", line);
+                    }
+                }
                 Step::LuksKey { name, .. }
                 | Step::LuksOpen { name, .. }
                 | Step::LuksErase { name }
@@ -257,6 +262,9 @@ impl Step {
             | Step::MountSubvolume { devices, .. } => devices.clone(),
             Step::VgCreate { devices, .. } | Step::RaidCreate { devices, .. } => devices.clone(),
             Step::RaidStop { device } => vec![device.clone()],
+            Step::GrubEfi { device, .. } => device.iter().cloned().collect(),
+            Step::ProxmoxBoot { esps } => esps.iter().map(|esp| esp.device.clone()).collect(),
+            Step::InitramfsDrivers { .. } => Vec::new(),
             Step::LvCreate { pvs, .. } | Step::CacheCreate { pvs, .. } => pvs.clone(),
             Step::ThinPoolCreate {
                 pvs, metadata_pvs, ..
@@ -274,7 +282,6 @@ impl Step {
             | Step::NameSubvolumes { .. }
             | Step::UpdateFstab { .. }
             | Step::UpdateInitramfs { .. }
-            | Step::GrubEfi { .. }
             | Step::GrubConfig
             | Step::Unmount
             | Step::Deactivate { .. } => Vec::new(),

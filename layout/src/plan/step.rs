@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::boot::PlannedEsp;
 use crate::model::{
     Btrfs, Cache, Ext4, GptTable, GroupSettings, Luks, MbrTable, NodeId, RaidArray, Segments, Vfat,
     VolumeSettings, Xfs,
@@ -312,11 +313,19 @@ pub enum Step {
         /// First fields of lines that are switched off: what they name is left out.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         switch_off: Vec<String>,
+        /// Lines for what the saved host did not mount.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        add: Vec<String>,
     },
     /// Replaces device names in crypttab that may not be the same on this machine.
     UpdateCrypttab {
         /// Old second field to new one.
         replace: Vec<(String, String)>,
+    },
+    /// Adds the drivers of disks to the list of those that the initramfs holds, and makes it again when they were missing.
+    InitramfsDrivers {
+        /// The disks.
+        devices: Vec<PathBuf>,
     },
     /// Makes the initramfs again.
     UpdateInitramfs {
@@ -334,10 +343,18 @@ pub enum Step {
     GrubEfi {
         /// Where the partition is mounted, as the restored host sees it.
         esp: PathBuf,
+        /// The partition, when it is mounted there for the installation only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<PathBuf>,
         /// Directory below `/EFI`.
         bootloader_id: String,
         /// Whether shim belongs beside it.
         shim: bool,
+    },
+    /// Has the restored host's proxmox-boot-tool install boot loaders and copy kernels.
+    ProxmoxBoot {
+        /// The EFI system partitions that it keeps.
+        esps: Vec<PlannedEsp>,
     },
     /// Writes GRUB's configuration.
     GrubConfig,
@@ -629,18 +646,33 @@ impl fmt::Display for Step {
                 write!(f, "Restore the files of {}", mount_point.display())
             }
             Step::UpdateFstab { .. } => f.write_str("Check device names in /etc/fstab"),
+            Step::InitramfsDrivers { devices } => {
+                write!(
+                    f,
+                    "See that the initramfs has the drivers of {}",
+                    list(devices)
+                )
+            }
             Step::UpdateInitramfs { .. } => f.write_str("Make the initramfs again"),
             Step::GrubBios { device, .. } => {
                 write!(f, "Install GRUB for BIOS on {}", device.display())
             }
             Step::GrubEfi {
-                esp, bootloader_id, ..
+                esp,
+                device,
+                bootloader_id,
+                ..
             } => {
+                let on = device.as_ref().unwrap_or(esp);
                 write!(
                     f,
                     "Install GRUB for UEFI as {bootloader_id} on {}",
-                    esp.display()
+                    on.display()
                 )
+            }
+            Step::ProxmoxBoot { esps } => {
+                let devices: Vec<PathBuf> = esps.iter().map(|e| e.device.clone()).collect();
+                write!(f, "Have proxmox-boot-tool set up {}", list(&devices))
             }
             Step::GrubConfig => f.write_str("Write GRUB's configuration"),
             Step::EfiBootEntry { label, .. } => write!(f, "Make EFI boot entry \"{label}\""),

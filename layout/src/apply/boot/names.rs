@@ -1,0 +1,484 @@
+//! Files that name devices by what they may not be called any more.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{Executor, Outcome, StepError};
+use crate::capture::mounts::is_fragile_name;
+use crate::model::{Layout, Node};
+use crate::plan::Step;
+
+/// Where initramfs-tools keeps the device that it looks for a suspended system on (initramfs.conf(5), `RESUME`).
+const RESUME: &str = "/etc/initramfs-tools/conf.d/resume";
+/// Files besides fstab in which settings of the form `name=/dev/...` tell the next start where to look.
+const SETTINGS: [&str; 3] = ["/etc/default/grub", "/etc/kernel/cmdline", RESUME];
+/// Directories of such files.
+const SETTINGS_IN: [&str; 2] = ["/etc/default/grub.d", "/etc/initramfs-tools/conf.d"];
+/// Arrays, and where their members are looked for (mdadm.conf(5)).
+const MDADM_CONF: &str = "/etc/mdadm/mdadm.conf";
+/// What GRUB calls the BIOS's disks; without it GRUB finds out.
+const DEVICE_MAP: &str = "/boot/grub/device.map";
+/// The devices that LVM may use, by names with serial numbers (lvmdevices(8)); without it LVM looks at all.
+const LVM_DEVICES: &str = "/etc/lvm/devices/system.devices";
+/// Files besides those above in which a stale name does harm.
+const ALSO_CHECKED: [&str; 5] = [
+    "/etc/fstab",
+    "/etc/crypttab",
+    MDADM_CONF,
+    "/etc/smartd.conf",
+    "/etc/hdparm.conf",
+];
+
+/// Replaces first fields, and leaves everything else of the text as it is.
+pub(super) fn replace_specs(text: &str, replace: &[(String, String)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let indent = line.len() - line.trim_start().len();
+        let (spaces, rest) = line.split_at(indent);
+        let spec = rest.split_whitespace().next().unwrap_or("");
+        match replace
+            .iter()
+            .find(|(old, _)| old == spec && !spec.starts_with('#'))
+        {
+            Some((old, new)) => {
+                out.push_str(spaces);
+                out.push_str(new);
+                out.push_str(&rest[old.len()..]);
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
+}
+
+/// Makes comments of the lines with these first fields.
+pub(super) fn switch_off(text: &str, specs: &[String]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let spec = line.split_whitespace().next().unwrap_or("");
+        if specs.iter().any(|s| s == spec) && !spec.starts_with('#') {
+            out.push_str("# left out by the restore: ");
+        }
+        out.push_str(line);
+    }
+    out
+}
+
+/// Replaces devices that are values (`root=/dev/sda2`), and leaves everything else of the text as it is.
+pub(super) fn replace_values(text: &str, new_name: &dyn Fn(&str) -> Option<String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('=') {
+        let (before, value) = rest.split_at(at + 1);
+        out.push_str(before);
+        rest = value;
+        let end = value
+            .find(|c: char| c.is_whitespace() || c == '"' || c == '\'')
+            .unwrap_or(value.len());
+        let (word, behind) = value.split_at(end);
+        if let Some(new) = new_name(word) {
+            out.push_str(&new);
+            rest = behind;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The same for mdadm.conf: arrays go by their UUIDs, and members are looked for on all partitions.
+fn mdadm_conf(text: &str, saved: &Layout) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let end = line.len() - line.trim_end().len();
+        let (body, end) = line.split_at(line.len() - end);
+        let words: Vec<&str> = body.split_whitespace().collect();
+        let keyword = words.first().copied().unwrap_or("");
+        if keyword.eq_ignore_ascii_case("DEVICE") && words.iter().any(|w| is_fragile_name(w)) {
+            out.push_str("DEVICE partitions");
+        } else if let Some(devices) = words.iter().find_map(|w| w.strip_prefix("devices=")) {
+            let known = words.iter().any(|w| w.to_lowercase().starts_with("uuid="));
+            let uuid = array_of(saved, devices).map(|uuid| format!("UUID={uuid}"));
+            let kept = words.iter().filter(|w| !w.starts_with("devices="));
+            let kept: Vec<&str> = kept.copied().collect();
+            match uuid.filter(|_| !known) {
+                _ if known => out.push_str(&kept.join(" ")),
+                Some(uuid) => out.push_str(&format!("{} {uuid}", kept.join(" "))),
+                None => out.push_str(body),
+            }
+        } else {
+            out.push_str(body);
+        }
+        out.push_str(end);
+    }
+    out
+}
+
+/// The UUID of the array that has one of these members.
+fn array_of<'a>(saved: &'a Layout, devices: &str) -> Option<&'a str> {
+    let named: Vec<&Path> = devices.split(',').map(Path::new).collect();
+    saved.nodes.values().find_map(|node| match node {
+        Node::RaidArray(array) => {
+            let mut members = array.members.iter();
+            members
+                .any(|m| {
+                    let device = saved.nodes.get(&m.on).and_then(Node::device);
+                    device.is_some_and(|d| named.contains(&d))
+                })
+                .then_some(array.uuid.as_str())
+        }
+        _ => None,
+    })
+}
+
+/// What `/dev/disk/by-id/ata-<model>_<serial>-part3` led to, as `UUID=...`.
+fn by_id_content(saved: &Layout, name: &str) -> Option<String> {
+    let (disk, number) = name
+        .strip_prefix("/dev/disk/by-id/")?
+        .rsplit_once("-part")?;
+    let number: u32 = number.parse().ok()?;
+    let (id, _) = saved.disks().find(|(_, d)| {
+        let serial = d.serial.as_deref().filter(|s| s.len() > 3);
+        let wwn = d.wwn.as_deref();
+        serial.is_some_and(|s| disk.ends_with(&format!("_{s}")) || disk.ends_with(&format!("-{s}")))
+            || wwn.is_some_and(|w| disk == format!("wwn-{w}") || disk == format!("nvme-{w}"))
+    })?;
+    let (part, _) = saved
+        .partitions(id)
+        .into_iter()
+        .find(|(_, p)| p.number == number)?;
+    let uuid = saved.children(part).find_map(|(_, node)| match node {
+        Node::Swap(swap) => Some(swap.uuid.as_str()),
+        node => node.filesystem().map(|fs| fs.uuid),
+    })?;
+    Some(format!("UUID={uuid}"))
+}
+
+/// Names in a text that another machine may give to another device; not those in comments.
+fn stale_names(text: &str) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for line in text.lines().filter(|l| !l.trim_start().starts_with('#')) {
+        let mut rest = line;
+        while let Some(at) = rest.find("/dev/") {
+            let name = &rest[at..];
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "/_.:+-".contains(c);
+            let end = name.find(|c| !allowed(c)).unwrap_or(name.len());
+            let (name, behind) = name.split_at(end);
+            if is_fragile_name(name) {
+                found.insert(name.to_owned());
+            }
+            rest = behind;
+        }
+    }
+    found.into_iter().collect()
+}
+
+impl Executor<'_> {
+    /// A file of the restored host that is text.
+    fn host_text(&self, name: &Path) -> Option<String> {
+        let bytes = self.sys.read(&self.inside(name)).ok()?;
+        String::from_utf8(bytes).ok()
+    }
+
+    /// The files with settings, those of loaders' entries among them.
+    fn settings(&self) -> BTreeSet<PathBuf> {
+        let mut dirs: Vec<PathBuf> = SETTINGS_IN.iter().map(PathBuf::from).collect();
+        let mounted = self.saved.mounts.iter().filter(|m| m.mounted);
+        dirs.extend(mounted.map(|m| m.mount_point.join("loader/entries")));
+        let mut files: BTreeSet<PathBuf> = SETTINGS.iter().map(PathBuf::from).collect();
+        for dir in dirs {
+            let names = self.sys.list_dir(&self.inside(&dir)).unwrap_or_default();
+            files.extend(names.iter().map(|name| dir.join(name)));
+        }
+        files
+    }
+
+    /// Settings that name a device by what it is not called any more. Says whether the initramfs has a copy of one.
+    fn update_settings(&self, replace: &[(String, String)]) -> Result<bool, StepError> {
+        let mut copied = false;
+        let new_name = |word: &str| {
+            let known = replace.iter().find(|(old, _)| old == word);
+            known
+                .map(|(_, new)| new.clone())
+                .or_else(|| by_id_content(self.saved, word))
+        };
+        for name in self.settings() {
+            let Some(text) = self.host_text(&name) else {
+                continue;
+            };
+            let new = replace_values(&text, &new_name);
+            if new == text {
+                continue;
+            }
+            self.sys.write(&self.inside(&name), new.as_bytes())?;
+            self.events.note(&format!(
+                "{}: kernel names of devices are replaced by their UUIDs",
+                name.display()
+            ));
+            copied |= name.starts_with("/etc/initramfs-tools");
+        }
+        if let Some(text) = self.host_text(Path::new(MDADM_CONF)) {
+            let new = mdadm_conf(&text, self.saved);
+            if new != text {
+                self.sys
+                    .write(&self.inside(Path::new(MDADM_CONF)), new.as_bytes())?;
+                self.events.note(&format!(
+                    "{MDADM_CONF}: arrays are found by their UUIDs on all partitions"
+                ));
+                copied = true;
+            }
+        }
+        self.set_aside(DEVICE_MAP)?;
+        copied |= self.set_aside(LVM_DEVICES)?;
+        Ok(copied)
+    }
+
+    /// Renames a file that lists devices of the saved machine, and without which they are looked for.
+    fn set_aside(&self, name: &str) -> Result<bool, StepError> {
+        let path = self.inside(Path::new(name));
+        if !self.sys.exists(&path) {
+            return Ok(false);
+        }
+        let aside = self.inside(Path::new(&format!("{name}.before-restore")));
+        std::fs::rename(&path, &aside).map_err(super::io_error("cannot rename", &path))?;
+        self.events.note(&format!(
+            "{name} lists disks of the saved machine: it is now {name}.before-restore"
+        ));
+        Ok(true)
+    }
+
+    /// The initramfs would wait for a swap area that is left out.
+    fn no_resume(&self) -> Result<(), StepError> {
+        let path = self.inside(Path::new(RESUME));
+        if self.sys.exists(&path) {
+            self.sys.write(&path, b"RESUME=none\n")?;
+            self.events.note(&format!("{RESUME}: RESUME is now none"));
+        }
+        Ok(())
+    }
+
+    pub(in crate::apply) fn update_fstab(
+        &mut self,
+        replace: &[(String, String)],
+        left_out: &[String],
+        add: &[String],
+    ) -> Result<Outcome, StepError> {
+        if !left_out.is_empty() {
+            self.no_resume()?;
+        }
+        let copied = self.update_settings(replace)?;
+        let outcome = self.update_lines(replace, left_out, add)?;
+        let later = |s: &Step| matches!(s, Step::UpdateInitramfs { .. });
+        if copied && !self.saved.boot.kernels.is_empty() && !self.plan.steps.iter().any(later) {
+            return self.update_initramfs();
+        }
+        Ok(outcome)
+    }
+
+    fn update_lines(
+        &self,
+        replace: &[(String, String)],
+        left_out: &[String],
+        add: &[String],
+    ) -> Result<Outcome, StepError> {
+        let Some(text) = self.host_text(Path::new("/etc/fstab")) else {
+            self.events
+                .note("the restored host has no readable /etc/fstab: nothing to check");
+            return Ok(Outcome::AlreadySo);
+        };
+        let mut new = switch_off(&replace_specs(&text, replace), left_out);
+        for line in add.iter().filter(|add| !text.lines().any(|l| l == *add)) {
+            if !new.is_empty() && !new.ends_with('\n') {
+                new.push('\n');
+            }
+            new.push_str(line);
+            new.push('\n');
+            self.events.note(&format!("/etc/fstab: added {line}"));
+        }
+        if new == text {
+            return Ok(Outcome::AlreadySo);
+        }
+        let path = self.inside(Path::new("/etc/fstab"));
+        self.sys.write(&path, new.as_bytes())?;
+        let named = |spec: &String| text.split_whitespace().any(|word| word == spec);
+        for (old, new) in replace.iter().filter(|(old, _)| named(old)) {
+            self.events.note(&format!("/etc/fstab: {old} is now {new}"));
+        }
+        for spec in left_out {
+            self.events
+                .note(&format!("/etc/fstab: the line of {spec} is switched off"));
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Tells what is left, for a person to decide about.
+    pub(in crate::apply) fn check_names(&self) {
+        let mut files = self.settings();
+        files.extend(ALSO_CHECKED.iter().map(PathBuf::from));
+        for name in files {
+            let text = self.host_text(&name).unwrap_or_default();
+            let stale = stale_names(&text);
+            if !stale.is_empty() {
+                self.events.note(&format!(
+                    "{} still names {}: on this machine that may be another device; see to it after the restart",
+                    name.display(),
+                    stale.join(", ")
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_field_of_fstab_is_replaced() {
+        let text = "# /dev/sda1 was here\n/dev/sda1\t/ ext4 defaults 0 1\n  /dev/sda10 /x ext4 dev=/dev/sda1 0 0\nproc /proc proc";
+        let replace = [("/dev/sda1".to_owned(), "UUID=1".to_owned())];
+        assert_eq!(
+            replace_specs(text, &replace),
+            "# /dev/sda1 was here\nUUID=1\t/ ext4 defaults 0 1\n  /dev/sda10 /x ext4 dev=/dev/sda1 0 0\nproc /proc proc"
+        );
+        assert_eq!(replace_specs(text, &[]), text);
+    }
+
+    #[test]
+    fn devices_that_are_values_are_replaced() {
+        let text = "GRUB_CMDLINE_LINUX=\"root=/dev/sda2 resume=/dev/sda3\"\n# /dev/sda3\nX=/dev/sda30\nRESUME=/dev/sda3";
+        let replace = |word: &str| match word {
+            "/dev/sda2" => Some("UUID=2".to_owned()),
+            "/dev/sda3" => Some("UUID=3".to_owned()),
+            _ => None,
+        };
+        assert_eq!(
+            replace_values(text, &replace),
+            "GRUB_CMDLINE_LINUX=\"root=UUID=2 resume=UUID=3\"\n# /dev/sda3\nX=/dev/sda30\nRESUME=UUID=3"
+        );
+        assert_eq!(replace_values(text, &|_| None), text);
+    }
+
+    #[test]
+    fn lines_are_switched_off_once() {
+        let text =
+            "UUID=1 / ext4\n/dev/vg/swap none swap\n# /dev/vg/swap\n/dev/vg/swap2 none swap\n";
+        let off = ["/dev/vg/swap".to_owned()];
+        let once = switch_off(text, &off);
+        assert_eq!(
+            once,
+            "UUID=1 / ext4\n# left out by the restore: /dev/vg/swap none swap\n# /dev/vg/swap\n/dev/vg/swap2 none swap\n"
+        );
+        assert_eq!(switch_off(&once, &off), once);
+    }
+
+    fn saved() -> Layout {
+        let text = include_str!("../../../../vm-tests/layouts/md1-boot-efi-root.json");
+        let case: serde_json::Value = serde_json::from_str(text).unwrap();
+        Layout::from_value(case["layout"].clone()).unwrap()
+    }
+
+    #[test]
+    fn mdadm_conf_names_arrays_by_their_uuid() {
+        let layout = saved();
+        let array = layout.nodes.values().find_map(|n| match n {
+            Node::RaidArray(array) => Some(array),
+            _ => None,
+        });
+        let array = array.unwrap();
+        let members: Vec<String> = array
+            .members
+            .iter()
+            .map(|m| layout.nodes[&m.on].device().unwrap().display().to_string())
+            .collect();
+        let text = format!(
+            "# DEVICE /dev/sda1\nDEVICE /dev/sda1 /dev/sdb1\nMAILADDR root\nARRAY /dev/md/0 UUID=1:2:3:4 \
+             devices=/dev/sda1,/dev/sdb1\nARRAY /dev/md/1 devices={}\nARRAY /dev/md/2 metadata=1.2 UUID=5\n",
+            members.join(",")
+        );
+        let new = mdadm_conf(&text, &layout);
+        assert_eq!(
+            new,
+            format!(
+                "# DEVICE /dev/sda1\nDEVICE partitions\nMAILADDR root\nARRAY /dev/md/0 UUID=1:2:3:4\n\
+                 ARRAY /dev/md/1 UUID={}\nARRAY /dev/md/2 metadata=1.2 UUID=5\n",
+                array.uuid
+            )
+        );
+        assert_eq!(mdadm_conf(&new, &layout), new);
+        let plain = "DEVICE partitions containers\nARRAY <ignore> UUID=1\nARRAY /dev/md9 devices=/dev/sdx1\n";
+        assert_eq!(
+            mdadm_conf(plain, &layout),
+            plain,
+            "nothing is known of its members"
+        );
+    }
+
+    #[test]
+    fn a_name_with_the_serial_number_leads_to_what_was_on_the_partition() {
+        let mut layout = saved();
+        let (disk, part, uuid) = layout
+            .nodes
+            .iter()
+            .find_map(|(id, node)| match node {
+                Node::Ext4(fs) => match layout.nodes.get(&fs.on)? {
+                    Node::RaidArray(_) => None,
+                    Node::Partition(p) => Some((p.on.clone(), p.number, fs.uuid.clone())),
+                    _ => None,
+                },
+                _ => {
+                    let _ = id;
+                    None
+                }
+            })
+            .unwrap_or_else(|| {
+                let (id, part) = layout
+                    .nodes
+                    .iter()
+                    .find_map(|(id, n)| match n {
+                        Node::Partition(p) => Some((id.clone(), p.clone())),
+                        _ => None,
+                    })
+                    .unwrap();
+                let swap = crate::model::Swap {
+                    on: id,
+                    uuid: "feed".to_owned(),
+                    label: None,
+                    page_size: crate::units::Bytes(4096),
+                    size: crate::units::Bytes(4096),
+                    active: false,
+                    fstab: None,
+                };
+                layout
+                    .nodes
+                    .insert(crate::model::NodeId::swap("feed"), Node::Swap(swap));
+                (part.on, part.number, "feed".to_owned())
+            });
+        if let Some(Node::Disk(disk)) = layout.nodes.get_mut(&disk) {
+            disk.serial = Some("S3R1AL".to_owned());
+            disk.wwn = Some("0x5002538d".to_owned());
+        }
+        let name = |text: &str| by_id_content(&layout, text);
+        let expected = Some(format!("UUID={uuid}"));
+        assert_eq!(
+            name(&format!("/dev/disk/by-id/ata-Disk_S3R1AL-part{part}")),
+            expected
+        );
+        assert_eq!(
+            name(&format!("/dev/disk/by-id/wwn-0x5002538d-part{part}")),
+            expected
+        );
+        assert_eq!(name(&format!("/dev/disk/by-id/ata-Other-part{part}")), None);
+        assert_eq!(name("/dev/disk/by-id/ata-Disk_S3R1AL"), None);
+        assert_eq!(name("/dev/disk/by-id/ata-Disk_S3R1AL-part99"), None);
+    }
+
+    #[test]
+    fn names_that_may_lead_elsewhere_are_found_and_comments_are_not() {
+        let text = "# /dev/sda1\nroot=/dev/sdb2,x \"/dev/disk/by-id/ata-1-part2\" UUID=1 /dev/pve/root\n/dev/nvme0n1p3 /x\n\
+            /dev/mapper/x /dev/null /dev/sdb2";
+        assert_eq!(
+            stale_names(text),
+            ["/dev/disk/by-id/ata-1-part2", "/dev/nvme0n1p3", "/dev/sdb2"]
+        );
+    }
+}
