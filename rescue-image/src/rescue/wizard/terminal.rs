@@ -1,11 +1,11 @@
 //! How the wizard talks to an operator; tests talk to it through a terminal of their own.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use dialoguer::Input;
 use dialoguer::console::Term;
 use dialoguer::theme::SimpleTheme;
-use dialoguer::{Input, Password};
 
 use super::bars::Bars;
 use crate::rescue::restore::ui::Ui;
@@ -169,6 +169,37 @@ impl Drop for Dialog {
     }
 }
 
+/// Reads a line without showing it. `dialoguer` switches the echo off after it has asked, and throws away what came before
+/// that: on a serial line a program types faster.
+fn secret_line(input: BorrowedFd<'_>, ask: impl FnOnce() -> io::Result<()>) -> io::Result<String> {
+    // SAFETY: `termios` is plain data, used only when `tcgetattr` has filled it.
+    unsafe {
+        let mut modes: libc::termios = std::mem::zeroed();
+        if libc::tcgetattr(input.as_raw_fd(), &mut modes) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // A whole line, which the kernel lets be corrected; its end is shown.
+        modes.c_lflag |= libc::ICANON | libc::ECHONL;
+        modes.c_lflag &= !libc::ECHO;
+        if libc::tcsetattr(input.as_raw_fd(), libc::TCSANOW, &modes) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    ask()?;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while !matches!(line.last(), Some(b'\n')) {
+        match nix::unistd::read(input, &mut byte) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => line.extend(byte),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    line.pop();
+    String::from_utf8(line).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
 /// A serial line says it has no size; programs then guess differently. 80x24 is what any of them shows.
 fn give_size() {
     let fd = io::stdout().as_raw_fd();
@@ -223,16 +254,11 @@ impl Terminal for Dialog {
     }
 
     fn secret(&mut self, question: &str) -> Result<String, Gone> {
-        // A whole line is read, which the kernel lets be corrected.
-        self.give_back();
-        let answer = Password::with_theme(&SimpleTheme)
-            .with_prompt(plain(question))
-            .allow_empty_password(true)
-            .report(false)
-            .interact_on(&self.term)
-            .map_err(|e| Gone(e.to_string()));
+        let question = format!("{}: ", plain(question));
+        let ask = || self.term.write_str(&question);
+        let answer = secret_line(io::stdin().as_fd(), ask);
         self.take();
-        answer
+        answer.map_err(|e| Gone(e.to_string()))
     }
 
     fn ui(&self) -> Box<dyn Ui> {
@@ -248,10 +274,41 @@ impl Terminal for Dialog {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{FromRawFd, OwnedFd};
+
     use super::*;
 
     #[test]
     fn only_plain_text_reaches_a_console() {
         assert_eq!(plain("S\u{e9}rie\u{1b}[2J\tx\n"), "S?rie?[2J x\n");
+    }
+
+    #[test]
+    fn a_secret_counts_from_the_question_on_and_is_never_shown() {
+        let (mut ours, mut theirs) = (0, 0);
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: two integers are written, and nothing else is asked for.
+        let made = unsafe {
+            libc::openpty(
+                &mut ours,
+                &mut theirs,
+                none.cast(),
+                none.cast(),
+                none.cast(),
+            )
+        };
+        assert_eq!(made, 0);
+        // SAFETY: fresh descriptors that nothing else owns.
+        let (mut ours, theirs) = unsafe {
+            (
+                std::fs::File::from_raw_fd(ours),
+                OwnedFd::from_raw_fd(theirs),
+            )
+        };
+        let typed = secret_line(theirs.as_fd(), || ours.write_all(b"hunterX\x7f2\r"));
+        assert_eq!(typed.unwrap(), "hunter2");
+        let mut shown = [0; 64];
+        let n = std::io::Read::read(&mut ours, &mut shown).unwrap();
+        assert_eq!(&shown[..n], b"\r\n");
     }
 }
