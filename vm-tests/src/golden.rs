@@ -19,7 +19,7 @@ use crate::saved::{HOST_SERIAL, serial_of};
 
 mod host;
 
-pub use host::Host;
+pub use host::{Host, PASSPHRASE};
 
 /// Size of the disk of [`Host::PveExt4`], in bytes.
 pub const DISK_BYTES: u64 = 6 * GIB;

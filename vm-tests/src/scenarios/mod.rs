@@ -2,8 +2,11 @@
 
 mod big_sectors;
 mod bios_bigger_blank;
+mod btrfs_root;
 mod flipped_byte;
 mod golden_boots;
+mod luks_root;
+mod md1_uefi;
 mod rescue;
 mod stick_boots;
 mod storage;
@@ -24,6 +27,9 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         bios_bigger_blank::scenario(artefacts),
         uefi_dirty_same_size::scenario(artefacts),
         wizard_serial::scenario(artefacts),
+        md1_uefi::scenario(artefacts),
+        luks_root::scenario(artefacts),
+        btrfs_root::scenario(artefacts),
         too_small::scenario(artefacts),
         big_sectors::scenario(artefacts),
         flipped_byte::scenario(artefacts),

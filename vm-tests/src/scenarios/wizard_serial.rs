@@ -37,7 +37,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
         .drive(Drive::new(&data, Bus::Sata, rescue::DATA_SERIAL))
         .drive(Drive::new(&target, Bus::Nvme, rescue::TARGET_SERIAL))
         .start(log)?;
-    talk(&mut machine, log)?;
+    Operator::new(None).restore(&mut machine, log)?;
     untouched.ensure_no_writes(&mut machine)?;
     machine.quit()?;
     untouched.ensure_same_content()?;
@@ -45,7 +45,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
 }
 
 /// The questions; see the head of the wizard's code.
-const QUESTIONS: [&str; 10] = [
+const QUESTIONS: [&str; 11] = [
     "Restore point [1]: ",
     "What to do [1]: ",
     "Use these disks (yes, change, back) [yes]: ",
@@ -56,74 +56,111 @@ const QUESTIONS: [&str; 10] = [
     "What now [1]: ",
     "Assign disks by hand (change, back) [back]: ",
     "What now [4]: ",
+    "_crypt (empty: back): ",
 ];
 
-fn talk(machine: &mut Running, log: &Artefacts) -> Result<()> {
-    let mut wait = Duration::from_secs(240);
-    let mut chosen = false;
-    let mut mistyped = false;
-    let mut typed = false;
-    // More questions than a restore has: the wizard goes in circles.
-    for _ in 0..14 {
-        let (which, text) = machine.serial.expect_any(&QUESTIONS, wait)?;
-        wait = Duration::from_secs(120);
-        log.note(&format!("the wizard asks: {}", QUESTIONS[which]));
-        let answer = match which {
-            0 | 1 | 3 | 5 => String::new(),
-            // Whatever the wizard proposes, the operator looks at the list once.
-            2 if chosen => String::new(),
-            2 | 8 => "change".to_owned(),
-            4 => {
-                chosen = true;
-                number_of(rescue::TARGET_SERIAL, &machine.serial.text())?
-            }
-            6 => {
-                // Nothing may have been written so far.
-                let counters = machine.counters(rescue::TARGET_SERIAL)?;
-                ensure!(
-                    counters.writes == 0,
-                    "written to before the confirmation: {counters:?}"
-                );
-                ensure!(
-                    text.contains(rescue::TARGET_SERIAL) || mistyped,
-                    "what is erased is not named:\n{text}"
-                );
-                if mistyped {
-                    typed = true;
-                    wait = Duration::from_secs(1500);
-                    rescue::TARGET_SERIAL.to_owned()
-                } else {
-                    mistyped = true;
-                    "WRONG".to_owned()
+/// Somebody at the serial console.
+pub struct Operator<'a> {
+    /// What opens the host's container.
+    passphrase: Option<&'a str>,
+}
+
+impl<'a> Operator<'a> {
+    /// One who knows this passphrase.
+    pub fn new(passphrase: Option<&'a str>) -> Self {
+        Self { passphrase }
+    }
+
+    /// Restores onto the disk [`rescue::TARGET_SERIAL`] and powers off.
+    pub fn restore(&self, machine: &mut Running, log: &Artefacts) -> Result<()> {
+        let mut wait = Duration::from_secs(240);
+        let mut chosen = false;
+        let mut mistyped = false;
+        let mut typed = false;
+        let mut keys = 0;
+        // More questions than a restore has: the wizard goes in circles.
+        for _ in 0..16 {
+            let (which, text) = machine.serial.expect_any(&QUESTIONS, wait)?;
+            wait = Duration::from_secs(120);
+            log.note(&format!("the wizard asks: {}", QUESTIONS[which]));
+            let answer = match which {
+                0 | 1 | 3 | 5 => String::new(),
+                // Whatever the wizard proposes, the operator looks at the list once.
+                2 if chosen => String::new(),
+                2 | 8 => "change".to_owned(),
+                4 => {
+                    chosen = true;
+                    number_of(rescue::TARGET_SERIAL, &machine.serial.text())?
                 }
-            }
-            7 => {
-                ensure!(typed, "the result came before the confirmation was typed");
-                ensure!(
+                6 => {
+                    // Nothing may have been written so far.
+                    let counters = machine.counters(rescue::TARGET_SERIAL)?;
+                    ensure!(
+                        counters.writes == 0,
+                        "written to before the confirmation: {counters:?}"
+                    );
+                    ensure!(
+                        text.contains(rescue::TARGET_SERIAL) || mistyped,
+                        "what is erased is not named:\n{text}"
+                    );
+                    if mistyped {
+                        typed = true;
+                        wait = Duration::from_secs(1500);
+                        rescue::TARGET_SERIAL.to_owned()
+                    } else {
+                        mistyped = true;
+                        "WRONG".to_owned()
+                    }
+                }
+                7 => {
+                    ensure!(
+                        self.passphrase.is_none() || keys == 2,
+                        "the passphrase was not asked for"
+                    );
+                    ensure!(typed, "the result came before the confirmation was typed");
+                    ensure!(
+                        machine
+                            .serial
+                            .text()
+                            .contains("lifeboat: restored differences=0"),
+                        "not restored:\n{text}"
+                    );
+                    machine.serial.send("2\r")?;
+                    return machine.wait_powered_off(Duration::from_secs(120));
+                }
+                // The restore failed: what the rescue system can tell goes into the serial log.
+                9 => {
+                    machine.serial.send("3\r")?;
+                    std::thread::sleep(Duration::from_secs(5));
+                    machine.serial.send("dmesg | tail -n 40; ps ax; cat /proc/meminfo; ls -l /run/lifeboat/log; echo END-OF-TEXT\r")?;
                     machine
                         .serial
-                        .text()
-                        .contains("lifeboat: restored differences=0"),
-                    "not restored:\n{text}"
-                );
-                machine.serial.send("2\r")?;
-                return machine.wait_powered_off(Duration::from_secs(120));
-            }
-            // The restore failed: what the rescue system can tell goes into the serial log.
-            9 => {
-                machine.serial.send("3\r")?;
-                std::thread::sleep(Duration::from_secs(5));
-                machine.serial.send("dmesg | tail -n 40; ps ax; cat /proc/meminfo; ls -l /run/lifeboat/log; echo END-OF-TEXT\r")?;
-                machine
-                    .serial
-                    .expect("\nEND-OF-TEXT", Duration::from_secs(60))?;
-                bail!("the restore failed:\n{text}")
-            }
-            _ => bail!("question {which} has no answer here"),
-        };
-        machine.serial.send(&format!("{answer}\r"))?;
+                        .expect("\nEND-OF-TEXT", Duration::from_secs(60))?;
+                    bail!("the restore failed:\n{text}")
+                }
+                // The first key is a wrong one.
+                10 => match (self.passphrase, keys) {
+                    (None, _) => bail!("the wizard asks for a passphrase that nothing has"),
+                    (_, 0) => {
+                        keys = 1;
+                        "wrong".to_owned()
+                    }
+                    (Some(right), 1) => {
+                        ensure!(
+                            text.contains("That does not open it."),
+                            "a wrong passphrase is not told:\n{text}"
+                        );
+                        keys = 2;
+                        right.to_owned()
+                    }
+                    _ => bail!("the right passphrase is not taken:\n{text}"),
+                },
+                _ => bail!("question {which} has no answer here"),
+            };
+            machine.serial.send(&format!("{answer}\r"))?;
+        }
+        bail!("the wizard goes on asking")
     }
-    bail!("the wizard goes on asking")
 }
 
 /// The number in front of the line that names this serial number.
