@@ -89,12 +89,7 @@ const OF_THE_RUNNING_SYSTEM: [&str; 4] = [
 ];
 
 /// What the boot section of earlier releases does not have.
-const ADDED_LATER: [&str; 4] = [
-    "systemd_boot",
-    "proxmox_esps",
-    "esp_images",
-    "grub_platforms",
-];
+const ADDED_LATER: [&str; 3] = ["systemd_boot", "proxmox_esps", "esp_images"];
 
 /// Compares. A restore is good when every difference is accepted.
 pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
@@ -309,9 +304,13 @@ fn boot(found: &mut Vec<Difference>, saved: &Layout, now: &Layout) {
     let (before, after) = (flatten(&saved.boot), flatten(&now.boot));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
+        // What GRUB can be installed for comes with the files.
+        if before.get(name) == after.get(name) || name == "grub_platforms" {
+            continue;
+        }
         // Documents of earlier releases do not have these.
-        let unknown = saved.boot.grub_platforms.is_empty() && before.get(name).is_none();
-        if before.get(name) == after.get(name) || unknown && ADDED_LATER.contains(&name.as_str()) {
+        let earlier = saved.boot.grub_platforms.is_empty() && !before.contains_key(name);
+        if earlier && ADDED_LATER.contains(&name.as_str()) {
             continue;
         }
         let running = OF_THE_RUNNING_SYSTEM.contains(&name.as_str());

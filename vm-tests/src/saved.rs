@@ -142,37 +142,43 @@ impl Saved {
         )?;
         ensure!(probe.len() == 64, "{PROBE_FILE} is too short");
         fs::write(work.join("probe"), probe)?;
-        install(&mut host)?;
-        let mut step = |name: &str, script: &str, minutes: u64| -> Result<()> {
-            log.note(&format!("in the host: {script}"));
-            let output = host.channel.run(script, Duration::from_secs(60 * minutes));
-            if let Ok(output) = &output {
-                fs::write(log.path(&format!("{name}.log")), output)?;
-            }
-            log.note(&format!("{name} ended"));
-            output.map(drop)
-        };
-        step(
-            "prepare",
-            &format!("{LIFEBOAT} prepare \"$({FIND_STICK})\" --yes-erase {STICK_SERIAL}"),
-            15,
-        )?;
-        step(
-            "backup",
-            &format!("{LIFEBOAT} backup --to \"$({FIND_STICK})\""),
-            20,
-        )?;
-        step(
-            "list",
-            &format!("{LIFEBOAT} list --from \"$({FIND_STICK})\""),
-            2,
-        )?;
+        save(&mut host, log)?;
         host.shut_down()?;
         fs::rename(&stick, work.join("stick.raw"))
             .or_else(|_| disk::copy(&stick, &work.join("stick.raw"), log))?;
         fs::rename(&work, &self.dir)?;
         Ok(())
     }
+}
+
+/// Has a running host prepare the stick that is attached to it, and save itself onto it.
+pub fn save(host: &mut Running, log: &Artefacts) -> Result<()> {
+    install(host)?;
+    let mut step = |name: &str, script: &str, minutes: u64| -> Result<()> {
+        log.note(&format!("in the host: {script}"));
+        let output = host.channel.run(script, Duration::from_secs(60 * minutes));
+        if let Ok(output) = &output {
+            fs::write(log.path(&format!("{name}.log")), output)?;
+        }
+        log.note(&format!("{name} ended"));
+        output.map(drop)
+    };
+    step(
+        "prepare",
+        &format!("{LIFEBOAT} prepare \"$({FIND_STICK})\" --yes-erase {STICK_SERIAL}"),
+        15,
+    )?;
+    step(
+        "backup",
+        &format!("{LIFEBOAT} backup --to \"$({FIND_STICK})\""),
+        20,
+    )?;
+    step(
+        "list",
+        &format!("{LIFEBOAT} list --from \"$({FIND_STICK})\""),
+        2,
+    )?;
+    Ok(())
 }
 
 /// The program inside the host.

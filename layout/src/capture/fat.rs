@@ -52,9 +52,8 @@ impl Fat {
         let le32 = |at: usize| le16(at) | le16(at + 2) << 16;
         let bytes = le16(11);
         let per_cluster = u64::from(sector[13]);
-        if !(bytes.is_power_of_two() && (512..=4096).contains(&bytes))
-            || !per_cluster.is_power_of_two()
-        {
+        let sound = bytes.is_power_of_two() && (512..=4096).contains(&bytes);
+        if !sound || !per_cluster.is_power_of_two() {
             return None;
         }
         let first = |a: u64, b: u64| if a == 0 { b } else { a };

@@ -8,7 +8,7 @@ use gpt::header::HeaderBuilder;
 use gpt::partition::Partition;
 
 use super::table as input;
-use crate::capture::{devices, fs, gpt as tables, mbr};
+use crate::capture::{devices, esp, fs, gpt as tables, mbr};
 use crate::model::NodeId;
 use crate::units::SectorSize;
 
@@ -105,4 +105,9 @@ pub(super) fn superblock(data: &[u8]) {
         };
         let _ = fs::parse_vfat(sector, NodeId::new("x"), &probe);
     }
+    // What follows is read as tables and directories.
+    let mut device = data.repeat(16);
+    device.truncate(7000);
+    let sys = crate::system::Recorded::new().file("/dev/x", device);
+    let _ = esp::Loaders::on_device(&sys, std::path::Path::new("/dev/x"));
 }

@@ -137,7 +137,7 @@ impl Plan {
                     return forged("boot loader id", bootloader_id);
                 }
                 Step::UpdateFstab { add, .. } => {
-                    if let Some(line) = add.iter().find(|l| l.contains('\n')) {
+                    if let Some(line) = add.iter().find(|l| !is_fstab_line(l)) {
                         return forged("filesystem", line);
                     }
                 }
@@ -220,6 +220,11 @@ impl Plan {
 fn stays_inside(path: &Path) -> bool {
     let down = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
     path.is_absolute() && path.components().all(down)
+}
+
+/// Is it one line of fstab(5)?
+fn is_fstab_line(line: &str) -> bool {
+    line.split_whitespace().count() == 6 && !line.contains('\n') && !line.starts_with('#')
 }
 
 /// Is it the name of one directory?

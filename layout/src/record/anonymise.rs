@@ -84,10 +84,14 @@ pub(super) fn anonymise(real: Recorded, hosts: impl Iterator<Item = String>) -> 
         fake.commands.insert(names.text(&line), output);
     }
     for (path, list) in real.dirs {
-        // The directory of kernels may hold anything else.
+        // The directory of kernels, or an EFI system partition, may hold anything else.
+        let esp = list.iter().any(|name| name.eq_ignore_ascii_case("EFI"));
         let list = list
             .iter()
-            .filter(|name| !path.ends_with("boot") || name.starts_with("vmlinuz-"))
+            .filter(|name| match esp {
+                true => super::esp::is_known(name),
+                false => !path.ends_with("boot") || name.starts_with("vmlinuz-"),
+            })
             .map(|name| names.text(name))
             .collect();
         fake.dirs.insert(place(&path, &mut names), list);

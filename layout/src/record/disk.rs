@@ -109,6 +109,7 @@ pub(super) fn anonymous(image: &Image, names: &mut Names) -> Image {
     }
     if fat(names, &mut first) {
         kept.set(0, &first);
+        super::esp::keep(image, &first, &mut kept);
         return kept;
     }
     if btrfs(image, names, &mut kept) {

@@ -7,6 +7,7 @@
 mod anonymise;
 mod disk;
 mod document;
+mod esp;
 mod names;
 mod recorder;
 

@@ -1,12 +1,12 @@
 //! The scenarios: one file each.
 
-mod big_sectors;
 mod bios_bigger_blank;
 mod btrfs_root;
 mod flipped_byte;
 mod golden_boots;
 mod luks_root;
 mod md1_uefi;
+mod other_machine;
 mod rescue;
 mod stick_boots;
 mod storage;
@@ -31,11 +31,11 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         luks_root::scenario(artefacts),
         btrfs_root::scenario(artefacts),
         too_small::scenario(artefacts),
-        big_sectors::scenario(artefacts),
         flipped_byte::scenario(artefacts),
         stick_boots::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
+    all.extend(other_machine::scenarios(artefacts));
     all.extend(storage::scenarios());
     all
 }

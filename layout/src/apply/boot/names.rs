@@ -139,7 +139,9 @@ fn by_id_content(saved: &Layout, name: &str) -> Option<String> {
     let (id, _) = saved.disks().find(|(_, d)| {
         let serial = d.serial.as_deref().filter(|s| s.len() > 3);
         let wwn = d.wwn.as_deref();
-        serial.is_some_and(|s| disk.ends_with(&format!("_{s}")) || disk.ends_with(&format!("-{s}")))
+        // udev puts the number of the namespace behind the serial number of an NVMe.
+        let ends = |s: &str| [format!("_{s}"), format!("-{s}"), format!("_{s}_1")];
+        serial.is_some_and(|s| ends(s).iter().any(|end| disk.ends_with(end)))
             || wwn.is_some_and(|w| disk == format!("wwn-{w}") || disk == format!("nvme-{w}"))
     })?;
     let (part, _) = saved
@@ -331,6 +333,8 @@ impl Executor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{NodeId, Swap};
+    use crate::units::Bytes;
 
     #[test]
     fn only_the_first_field_of_fstab_is_replaced() {
@@ -416,49 +420,27 @@ mod tests {
     #[test]
     fn a_name_with_the_serial_number_leads_to_what_was_on_the_partition() {
         let mut layout = saved();
-        let (disk, part, uuid) = layout
-            .nodes
-            .iter()
-            .find_map(|(id, node)| match node {
-                Node::Ext4(fs) => match layout.nodes.get(&fs.on)? {
-                    Node::RaidArray(_) => None,
-                    Node::Partition(p) => Some((p.on.clone(), p.number, fs.uuid.clone())),
-                    _ => None,
-                },
-                _ => {
-                    let _ = id;
-                    None
-                }
-            })
-            .unwrap_or_else(|| {
-                let (id, part) = layout
-                    .nodes
-                    .iter()
-                    .find_map(|(id, n)| match n {
-                        Node::Partition(p) => Some((id.clone(), p.clone())),
-                        _ => None,
-                    })
-                    .unwrap();
-                let swap = crate::model::Swap {
-                    on: id,
-                    uuid: "feed".to_owned(),
-                    label: None,
-                    page_size: crate::units::Bytes(4096),
-                    size: crate::units::Bytes(4096),
-                    active: false,
-                    fstab: None,
-                };
-                layout
-                    .nodes
-                    .insert(crate::model::NodeId::swap("feed"), Node::Swap(swap));
-                (part.on, part.number, "feed".to_owned())
-            });
+        let found = layout.nodes.iter().find_map(|(id, node)| match node {
+            Node::Partition(part) => Some((id.clone(), part.on.clone(), part.number)),
+            _ => None,
+        });
+        let (on, disk, part) = found.unwrap();
+        let swap = Swap {
+            on,
+            uuid: "feed".to_owned(),
+            label: None,
+            page_size: Bytes(4096),
+            size: Bytes(4096),
+            active: false,
+            fstab: None,
+        };
+        layout.nodes.insert(NodeId::swap("feed"), Node::Swap(swap));
         if let Some(Node::Disk(disk)) = layout.nodes.get_mut(&disk) {
             disk.serial = Some("S3R1AL".to_owned());
             disk.wwn = Some("0x5002538d".to_owned());
         }
         let name = |text: &str| by_id_content(&layout, text);
-        let expected = Some(format!("UUID={uuid}"));
+        let expected = Some("UUID=feed".to_owned());
         assert_eq!(
             name(&format!("/dev/disk/by-id/ata-Disk_S3R1AL-part{part}")),
             expected

@@ -50,6 +50,10 @@ impl Content for Files<'_> {
 
     fn restore_image(&mut self, node: &NodeId, device: &Path) -> Result<(), ContentError> {
         let what = format!("image to {}", device.display());
+        if self.saved.boot.esp_images.contains(node) {
+            return crate::boot::esp_image(self.saved, node, device)
+                .map_err(|e| ContentError::new(format!("{what}: {e:#}")));
+        }
         let image = match self.saved.nodes.get(node) {
             Some(Node::Luks(saved)) => luks::header(saved)
                 .map_err(|e| ContentError::new(format!("header of {node}: {e:#}")))?,
@@ -141,6 +145,7 @@ impl Files<'_> {
         fs::create_dir_all(into.join("etc"))?;
         fs::write(into.join("etc/fstab"), fstab)?;
         fs::write(into.join("etc/crypttab"), self.crypttab())?;
+        crate::boot::programs(self.saved, into)?;
         for mount in &self.saved.mounts {
             fs::create_dir_all(
                 into.join(

@@ -90,7 +90,10 @@ pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
         {
             crate::mbr::check(device, table, partitions)?;
         }
-        if let Step::RestoreImage { device, .. } = step {
+        if let Step::RestoreImage { node, device, .. } = step {
+            if saved.boot.esp_images.contains(node) {
+                continue;
+            }
             let found = std::fs::read(device)?;
             ensure!(
                 found.starts_with(&content::image()),
@@ -224,6 +227,7 @@ fn contents(saved: &Layout, plan: &Plan, lvm: stack::Lvm) -> Result<()> {
             _ => {}
         }
     }
+    crate::boot::check(plan)?;
     crate::btrfs::swap_files(plan)?;
     files(saved, plan)
 }
@@ -270,6 +274,9 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
         } = step
         {
             let text = crate::btrfs::look(devices, Some(subvolume), MsFlags::MS_RDONLY, |dir| {
+                if mount_point == Path::new("/") {
+                    crate::boot::check_list(saved, dir)?;
+                }
                 Ok(std::fs::read_to_string(dir.join("floor.txt"))?)
             })
             .with_context(|| format!("the file in subvolume {subvolume}"))?;
@@ -322,7 +329,7 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
         matches!(node, Node::Partition(p) if p.type_guid != types::BIOS_BOOT && !p.is_extended())
             && saved.children(id).next().is_none()
     });
-    if images != expected.count() {
+    if images != expected.count() + saved.boot.esp_images.len() {
         bail!("{images} images were restored");
     }
     Ok(())

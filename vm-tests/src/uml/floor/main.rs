@@ -1,5 +1,6 @@
 //! `uml-floor`: process 1 of the User Mode Linux machine of the storage floor. Its verdict is a line on the console.
 
+mod boot;
 mod btrfs;
 mod content;
 mod cuts;
