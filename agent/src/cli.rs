@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use layout::plan::{Grow, LeaveOut};
+use layout::plan::{Grow, LeaveOut, Mode};
 
 use crate::compression::Compression;
 use crate::config::Parity;
@@ -386,6 +386,9 @@ pub struct PlanArgs {
     /// Plan for the disks in this file (`lifeboat inventory --json` writes one), not for those of this machine
     #[arg(long, value_name = "FILE")]
     pub inventory: Option<PathBuf>,
+    /// How much of the machine is touched: table-repair, boot-repair, system-only or bare-metal
+    #[arg(long, value_name = "MODE", default_value = "bare-metal")]
+    pub mode: Mode,
     /// What takes the space of a larger disk: root, thin-pool, vg-free or untouched
     #[arg(long, value_name = "WHAT", default_value = "root")]
     pub grow: Grow,
@@ -412,6 +415,9 @@ pub struct ArmArgs {
     /// Where a saved disk is not there any more, let the rescue system choose another one by its size
     #[arg(long)]
     pub any_disk: bool,
+    /// How much of the machine is touched: table-repair, boot-repair, system-only or bare-metal
+    #[arg(long, value_name = "MODE", default_value = "bare-metal")]
+    pub mode: Mode,
     /// What takes the space of a larger disk: root, thin-pool, vg-free or untouched
     #[arg(long, value_name = "WHAT", default_value = "root")]
     pub grow: Grow,

@@ -118,6 +118,7 @@ mod tests {
             firmware: Firmware::Bios,
             disks: Vec::new(),
             memory: Bytes(0),
+            present: None,
         };
         let twice = ["S1=x".to_owned(), "aaaa=y".to_owned()];
         assert!(choices(&saved(), &none, &twice).is_err());

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::{Layout, Mount, Node, NodeId};
-use crate::plan::Plan;
+use crate::plan::{Mode, Plan};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +97,9 @@ pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
     let now = renamed(now, plan);
     let mut found = Vec::new();
     for (id, node) in &saved.nodes {
+        if !is_compared(plan, id) {
+            continue;
+        }
         let disks = saved.disks_below(id);
         if !disks.is_empty() && disks.is_disjoint(&assigned) {
             // A data disk, wherever it is now, was left as it is.
@@ -118,7 +121,11 @@ pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
         }
     }
     for (id, node) in &now.nodes {
-        if !saved.nodes.contains_key(id) && !now.disks_below(id).is_disjoint(&assigned) {
+        // What was there before stays there in place.
+        if plan.in_place.is_none()
+            && !saved.nodes.contains_key(id)
+            && !now.disks_below(id).is_disjoint(&assigned)
+        {
             found.push(Difference {
                 node: id.clone(),
                 what: "*".to_owned(),
@@ -129,8 +136,8 @@ pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
             });
         }
     }
-    mounts(&mut found, saved, &now, &assigned);
-    boot(&mut found, saved, &now);
+    mounts(&mut found, saved, &now, plan);
+    boot(&mut found, saved, &now, plan);
     for difference in &mut found {
         if difference.reason.is_none() {
             difference.reason = reason(difference, saved, plan);
@@ -138,6 +145,12 @@ pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
         difference.accepted = difference.reason.is_some();
     }
     found
+}
+
+/// Whether a plan is to answer for a node: in place, for what it made only.
+fn is_compared(plan: &Plan, id: &NodeId) -> bool {
+    let in_place = plan.in_place.as_ref();
+    in_place.is_none_or(|p| p.compared.contains(id))
 }
 
 fn reason(difference: &Difference, saved: &Layout, plan: &Plan) -> Option<String> {
@@ -276,9 +289,13 @@ fn compare(
     }
 }
 
-fn mounts(found: &mut Vec<Difference>, saved: &Layout, now: &Layout, assigned: &BTreeSet<NodeId>) {
+fn mounts(found: &mut Vec<Difference>, saved: &Layout, now: &Layout, plan: &Plan) {
+    let assigned = &plan.disks.iter().map(|d| d.saved.clone()).collect();
     for mount in &saved.mounts {
-        if !mount.mounted || saved.disks_below(&mount.node).is_disjoint(assigned) {
+        if !mount.mounted
+            || !is_compared(plan, &mount.node)
+            || saved.disks_below(&mount.node).is_disjoint(assigned)
+        {
             continue;
         }
         // Of a btrfs with several mounts, each has its own place.
@@ -300,7 +317,10 @@ fn mounts(found: &mut Vec<Difference>, saved: &Layout, now: &Layout, assigned: &
     }
 }
 
-fn boot(found: &mut Vec<Difference>, saved: &Layout, now: &Layout) {
+fn boot(found: &mut Vec<Difference>, saved: &Layout, now: &Layout, plan: &Plan) {
+    if !is_compared(plan, &NodeId::new("boot")) {
+        return;
+    }
     let (before, after) = (flatten(&saved.boot), flatten(&now.boot));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
@@ -311,6 +331,10 @@ fn boot(found: &mut Vec<Difference>, saved: &Layout, now: &Layout) {
         // Documents of earlier releases do not have these.
         let earlier = saved.boot.grub_platforms.is_empty() && !before.contains_key(name);
         if earlier && ADDED_LATER.contains(&name.as_str()) {
+            continue;
+        }
+        // The installed system may have other kernels by now, and its disk's boot code is checked where it is written.
+        if plan.mode() == Mode::BootRepair && name != "grub_efi" {
             continue;
         }
         let running = OF_THE_RUNNING_SYSTEM.contains(&name.as_str());

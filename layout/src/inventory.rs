@@ -1,15 +1,17 @@
 //! The machine at hand: its disks, and in words what is on them now.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::capture::devices::Devices;
 use crate::capture::disk::disk_facts;
-use crate::capture::{CaptureError, boot, lvm, mount};
-use crate::model::Firmware;
+use crate::capture::{CaptureError, boot, gpt, lvm, mbr, mount};
+use crate::model::{Firmware, Layout, NodeId};
+use crate::plan::{Choices, Mode, in_place};
 use crate::system::{BlockDevice, System};
-use crate::units::{Bytes, SectorSize};
+use crate::units::{Bytes, Lba, SectorSize};
 
 /// The machine at hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,49 @@ pub struct Inventory {
     pub disks: Vec<InventoryDisk>,
     /// Main memory.
     pub memory: Bytes,
+    /// A closer look, for what is done in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<Box<Present>>,
+}
+
+/// A closer look at the disks of the machine at hand. Nothing is started or mounted for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Present {
+    /// The partition table of each disk that has one which can be read.
+    pub tables: BTreeMap<PathBuf, FoundTable>,
+    /// What is on the disks that take part.
+    pub layout: Layout,
+    /// What lies where the saved partitions were.
+    pub regions: Vec<Region>,
+}
+
+/// A partition table of a disk at hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundTable {
+    /// GPT GUID or MBR signature.
+    pub name: String,
+    /// `false`: one of the two copies is damaged, or in the wrong place.
+    pub whole: bool,
+    /// Number, PARTUUID, first and last block of each partition.
+    pub partitions: Vec<(u32, String, Lba, Lba)>,
+}
+
+/// A place of a saved partition on a disk at hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Region {
+    /// The saved partition.
+    pub partition: NodeId,
+    /// The disk at hand.
+    pub disk: PathBuf,
+    /// Signature: `ext4`, `LVM2_member`...
+    pub fstype: Option<String>,
+    /// UUID of the signature.
+    pub uuid: Option<String>,
+    /// Why nothing is known.
+    pub unreadable: Option<String>,
 }
 
 /// A disk of the machine at hand.
@@ -74,7 +119,104 @@ pub fn inventory(sys: &dyn System) -> Result<Inventory, CaptureError> {
         firmware: boot::firmware(sys),
         disks,
         memory: memory(sys),
+        present: None,
     })
+}
+
+/// A directory that does not exist: nothing is mounted below it, so that disks are looked at as they are.
+const NOWHERE: &str = "/run/lifeboat/nowhere";
+
+/// Lists the disks, and looks closer where the mode needs to know what is on them now. Nothing is written.
+pub fn inventory_for(
+    sys: &dyn System,
+    saved: &Layout,
+    choices: &Choices,
+) -> Result<Inventory, CaptureError> {
+    let inventory = inventory(sys)?;
+    look_closer(sys, inventory, saved, choices)
+}
+
+/// As [`inventory_for`], on the host itself: its disks as they will be when it is started from a stick.
+pub fn inventory_at_rest(
+    sys: &dyn System,
+    saved: &Layout,
+    choices: &Choices,
+) -> Result<Inventory, CaptureError> {
+    let mut inventory = inventory(sys)?;
+    for disk in &mut inventory.disks {
+        (disk.in_use, disk.read_only) = (false, false);
+    }
+    look_closer(sys, inventory, saved, choices)
+}
+
+fn look_closer(
+    sys: &dyn System,
+    mut inventory: Inventory,
+    saved: &Layout,
+    choices: &Choices,
+) -> Result<Inventory, CaptureError> {
+    if !choices.mode.is_in_place() {
+        return Ok(inventory);
+    }
+    let firmware = inventory.firmware;
+    let mut tables = BTreeMap::new();
+    for disk in &inventory.disks {
+        if let Some(table) = found_table(sys, disk) {
+            tables.insert(disk.device.clone(), table);
+        }
+    }
+    inventory.present = Some(Box::new(Present {
+        tables,
+        layout: Layout::new(firmware),
+        regions: Vec::new(),
+    }));
+    // Without disks to work on the planner says why.
+    let Ok(assigned) = in_place::assign(saved, &inventory, choices) else {
+        return Ok(inventory);
+    };
+    let (mut regions, mut layout) = (Vec::new(), Layout::new(firmware));
+    if choices.mode == Mode::TableRepair {
+        let devices = Devices::new(sys)?;
+        for disk in &assigned {
+            for (id, part) in saved.partitions(&disk.saved) {
+                let start = part.start.offset(part.sector_size);
+                let probe = devices.probe_region(&disk.device, start, part.size());
+                regions.push(Region {
+                    partition: id.clone(),
+                    disk: disk.device.clone(),
+                    fstype: probe.fstype,
+                    uuid: probe.uuid,
+                    unreadable: probe.unreadable,
+                });
+            }
+        }
+    } else {
+        let disks: Vec<PathBuf> = assigned.iter().map(|d| d.device.clone()).collect();
+        layout = crate::capture::capture_disks(sys, Path::new(NOWHERE), &disks)?;
+    }
+    if let Some(present) = &mut inventory.present {
+        present.regions = regions;
+        present.layout = layout;
+    }
+    Ok(inventory)
+}
+
+/// A disk's partition table; `None`: there is none that can be read.
+fn found_table(sys: &dyn System, disk: &InventoryDisk) -> Option<FoundTable> {
+    let found = |name: String, whole: bool, entries: Vec<gpt::Entry>| FoundTable {
+        name,
+        whole,
+        partitions: entries
+            .into_iter()
+            .map(|e| (e.number, e.partuuid, e.start, e.end))
+            .collect(),
+    };
+    let mut file = sys.open(&disk.device).ok()?;
+    if let Ok(table) = gpt::read(file.as_mut(), disk.sector_size) {
+        return Some(found(table.disk_guid, table.both_headers, table.partitions));
+    }
+    let table = mbr::read(file.as_mut(), disk.sector_size).ok()?;
+    (!table.partitions.is_empty()).then(|| found(table.signature, true, table.partitions))
 }
 
 fn memory(sys: &dyn System) -> Bytes {

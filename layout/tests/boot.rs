@@ -47,6 +47,7 @@ fn machine(layout: &Layout, firmware: Firmware, factor: u64) -> Inventory {
         in_use: false,
     };
     Inventory {
+        present: None,
         firmware,
         disks: layout.disks().enumerate().map(disk).collect(),
         memory: Bytes::GIB,

@@ -58,6 +58,7 @@ fn machine(disks: Vec<InventoryDisk>) -> Inventory {
         firmware: Firmware::Uefi,
         disks,
         memory: Bytes::GIB,
+        present: None,
     }
 }
 

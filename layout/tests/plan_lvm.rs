@@ -41,6 +41,7 @@ fn planned(layout: &Layout, mib: &[u64]) -> Result<Plan, PlanError> {
         firmware: Firmware::Bios,
         disks: disks.collect(),
         memory: Bytes::GIB,
+        present: None,
     };
     // Their numbers end with their place.
     let mut ids: Vec<&NodeId> = layout.disks().map(|(id, _)| id).collect();

@@ -53,6 +53,7 @@ fn on_sectors(layout: &Layout, sizes: &[Bytes], sector: SectorSize) -> Result<Pl
         firmware: Firmware::Bios,
         disks: disks.collect(),
         memory: Bytes::GIB,
+        present: None,
     };
     plan(layout, &machine, &Choices::default())
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use layout::plan::{Grow, LeaveOut};
+use layout::plan::{Grow, LeaveOut, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -54,6 +54,13 @@ pub struct Armed {
     /// What is not made again.
     #[serde(default)]
     pub leave_out: BTreeSet<LeaveOut>,
+    /// How much of the machine is touched. Left out for bare metal, so that sticks of earlier releases understand it.
+    #[serde(default, skip_serializing_if = "is_bare_metal")]
+    pub mode: Mode,
+}
+
+fn is_bare_metal(mode: &Mode) -> bool {
+    *mode == Mode::BareMetal
 }
 
 /// Arms the medium: the next boot restores without asking.

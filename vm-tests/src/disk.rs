@@ -109,6 +109,37 @@ pub fn range_hash(path: &Path, start: u64, length: u64) -> Result<String> {
     Ok(hex::encode(hash.finalize()))
 }
 
+/// The hash of all bytes of an image outside of some parts of it (start and length).
+pub fn hash_without(path: &Path, parts: &[(u64, u64)]) -> Result<String> {
+    let size = fs::metadata(path)?.len();
+    let mut parts = parts.to_vec();
+    parts.sort_unstable();
+    parts.push((size, 0));
+    let (mut at, mut hash) = (0, Sha256::new());
+    for (start, length) in parts {
+        if start > at {
+            hash.update(range_hash(path, at, start - at)?);
+        }
+        at = at.max(start + length);
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+/// Overwrites a part of an image with zeroes.
+pub fn zero(path: &Path, start: u64, length: u64) -> Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let zeroes = vec![0; 1 << 20];
+    let mut at = start;
+    while at < start + length {
+        let n = usize::try_from(start + length - at)
+            .unwrap_or(zeroes.len())
+            .min(zeroes.len());
+        file.write_all_at(&zeroes[..n], at)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
 /// Inverts one byte of an image.
 pub fn flip_byte(path: &Path, at: u64) -> Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
@@ -237,6 +268,23 @@ mod tests {
         flip_byte(&a, 9 << 20).unwrap();
         flip_byte(&a, (10 << 20) - 1).unwrap();
         assert_eq!(content_hash(&a).unwrap(), content_hash(&b).unwrap());
+    }
+
+    #[test]
+    fn parts_that_may_differ_are_left_out_of_the_hash_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("d");
+        fs::write(&image, vec![7; 100_000]).unwrap();
+        let parts = [(50_000, 1000), (0, 440)];
+        let before = hash_without(&image, &parts).unwrap();
+        zero(&image, 50_000, 1000).unwrap();
+        zero(&image, 0, 440).unwrap();
+        assert_eq!(hash_without(&image, &parts).unwrap(), before);
+        for at in [440, 49_999, 51_000, 99_999] {
+            flip_byte(&image, at).unwrap();
+            assert_ne!(hash_without(&image, &parts).unwrap(), before, "{at}");
+            flip_byte(&image, at).unwrap();
+        }
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<Outcome> {
         let (id, snapshot) = sources.snapshot(&args.snapshot)?;
         Ok((id, super::layout::saved(&snapshot)?))
     })?;
-    let disks = choose(&saved, &args.disk, args.any_disk)?;
+    // In place the disk is known by what is on it, and by its serial where nothing is.
+    let any_disk = args.any_disk || args.mode.is_in_place();
+    let disks = choose(&saved, &args.disk, any_disk)?;
     let stick = Stick::open(&args.on)?;
     if token::read(&stick)?.is_some() && !args.replace {
         return Err(Refused(format!(
@@ -51,6 +53,7 @@ pub fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<Outcome> {
         )),
         grow: args.grow,
         leave_out: args.leave_out.iter().copied().collect(),
+        mode: args.mode,
     };
     token::arm(&stick, &armed).with_context(|| format!("cannot arm {}", args.on.display()))?;
     context.out.summary(&armed, || text(args, &armed, &saved))?;
@@ -122,17 +125,27 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
         "restore point {}\n",
         &armed.snapshot[..armed.snapshot.len().min(8)]
     ));
+    if armed.mode.is_in_place() {
+        out.push_str(&format!("{}: {}\n", armed.mode, armed.mode.about()));
+    }
     for (id, disk) in &armed.disks {
         let was = saved.disks().find(|(d, _)| d.as_str() == id);
         let was = was
             .map(|(_, d)| format!("{} {}", d.model.clone().unwrap_or_default(), d.size))
             .unwrap_or_default();
+        let what = if armed.mode.is_in_place() {
+            "works on"
+        } else {
+            "erases"
+        };
         out.push_str(&format!(
-            "erases the disk {disk} for {id} ({})\n",
+            "{what} the disk {disk} for {id} ({})\n",
             was.trim()
         ));
     }
-    if armed.disks.is_empty() {
+    if armed.disks.is_empty() && armed.mode.is_in_place() {
+        out.push_str("works on the disks that hold what was saved; without them nothing is done\n");
+    } else if armed.disks.is_empty() {
         out.push_str("erases the disk that fits; with none or several that fit, nothing is done\n");
     }
     for what in &armed.leave_out {

@@ -28,6 +28,7 @@ pub fn run(context: &Context, args: &PlanArgs) -> anyhow::Result<Outcome> {
             .context("cannot list the disks of this machine")?,
     };
     let choices = Choices {
+        mode: args.mode,
         disks: disks::choices(&saved, &inventory, &args.disk)?,
         never,
         grow: if args.no_grow {
@@ -38,12 +39,20 @@ pub fn run(context: &Context, args: &PlanArgs) -> anyhow::Result<Outcome> {
         leave_out: args.leave_out.iter().copied().collect(),
         blank_only: false,
     };
+    // An inventory from a file tells what is on the disks, or it does not.
+    let inventory = if args.mode.is_in_place() && args.inventory.is_none() {
+        layout::inventory::inventory_at_rest(&context.sys, &saved, &choices)
+            .context("cannot look at what is on the disks of this machine")?
+    } else {
+        inventory
+    };
     let plan = plan(&saved, &inventory, &choices).map_err(|error| match error {
         // These are answers about the disks, not failures: a restore would refuse as well.
         PlanError::TooSmall { .. }
         | PlanError::NoDiskFor { .. }
         | PlanError::Ambiguous { .. }
         | PlanError::BadChoice { .. }
+        | PlanError::NotInPlace { .. }
         | PlanError::SectorSize { .. } => anyhow::Error::from(Refused(error.to_string())),
         other => anyhow::Error::from(other).context("a restore is not possible"),
     })?;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::{Executor, StepError, io_error};
-use crate::plan::Step;
 use crate::system::{Cmd, Output};
 
 /// What the host's own programs need to see of the running kernel.
@@ -59,7 +58,7 @@ impl Executor<'_> {
     fn lvm_config(&self) -> Result<(), StepError> {
         let mut accepted = String::new();
         for step in &self.plan.steps {
-            if let Step::PvCreate { device, .. } = step {
+            for device in super::lvm::physical_volumes(step) {
                 accepted.push_str(&format!("\"a|^{}$|\", ", device.display()));
             }
         }

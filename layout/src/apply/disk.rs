@@ -90,7 +90,7 @@ pub(super) fn reread_partitions(device: &Path) -> Result<(), StepError> {
 
 /// Whether nobody else has the disk or a partition of it for himself: a file system that is mounted where we do not see it,
 /// further disks of a btrfs or ZFS pool.
-fn claim(device: &Path) -> Result<(), StepError> {
+pub(super) fn claim(device: &Path) -> Result<(), StepError> {
     let start = Instant::now();
     loop {
         let opened = OpenOptions::new()
@@ -227,6 +227,7 @@ impl Executor<'_> {
             if is_read_only(&assigned.device)? {
                 return Err(StepError::Refused(format!("{device} is read-only")));
             }
+            self.lift_partitions(&assigned.device)?;
             // Stale volumes and arrays are taken down before it is wiped, and then it is tried.
             if self.stack_on(&assigned.device)?.is_empty() {
                 claim(&assigned.device)?;
@@ -263,7 +264,7 @@ impl Executor<'_> {
 
     fn mappings(&self) -> impl Iterator<Item = &str> {
         self.plan.steps.iter().filter_map(|step| match step {
-            Step::LuksOpen { name, .. } => Some(name.as_str()),
+            Step::LuksOpen { name, .. } | Step::LuksUse { name, .. } => Some(name.as_str()),
             _ => None,
         })
     }

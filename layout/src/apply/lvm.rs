@@ -97,6 +97,15 @@ fn setting_args(tags: &[String], settings: &VolumeSettings) -> Vec<String> {
     args
 }
 
+/// The physical volumes that a step makes or uses.
+pub(super) fn physical_volumes(step: &Step) -> Vec<&Path> {
+    match step {
+        Step::PvCreate { device, .. } => vec![device],
+        Step::GroupUse { pvs, .. } => pvs.iter().map(|pv| pv.device.as_path()).collect(),
+        _ => Vec::new(),
+    }
+}
+
 impl Executor<'_> {
     /// An `lvm` command that sees the planned physical volumes only.
     pub(super) fn lvm(&self, subcommand: &str) -> Cmd {
@@ -109,7 +118,7 @@ impl Executor<'_> {
         }
         let mut command = Cmd::new("lvm").args([subcommand, "--config"]).arg(config);
         for step in &self.plan.steps {
-            if let Step::PvCreate { device, .. } = step {
+            for device in physical_volumes(step) {
                 command = command.arg("--devices").path(device);
             }
         }
@@ -336,7 +345,7 @@ impl Executor<'_> {
         self.settle()?;
         nix::unistd::sync();
         for step in &self.plan.steps {
-            if let Step::LvCreate { vg, name, .. } = step {
+            if let Step::LvCreate { vg, name, .. } | Step::VolumeUse { vg, name, .. } = step {
                 if vgs.contains(vg) && self.sys.exists(&lv_path(vg, name)) {
                     return Err(StepError::Verify(format!("{vg}/{name} is still active")));
                 }

@@ -6,6 +6,7 @@ mod chroot;
 mod disk;
 mod fs;
 pub(crate) mod gpt;
+mod in_place;
 mod journal;
 pub mod luks;
 mod lvm;
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::capture::CaptureError;
-use crate::model::{Layout, NodeId};
+use crate::model::{Layout, NodeId, Table};
 use crate::plan::{Plan, Step};
 use crate::system::{System, SystemError};
 
@@ -406,6 +407,70 @@ impl Executor<'_> {
             }
             Step::Deactivate { vgs, read_only } => self.deactivate(vgs, read_only),
             Step::RaidStop { device } => self.raid_stop(device),
+            Step::KeepOthers {
+                device,
+                used,
+                protect,
+            } => self.keep_others(device, used, protect),
+            Step::LuksUse {
+                node,
+                device,
+                name,
+                uuid,
+            } => self.luks_use(node, device, name, uuid),
+            Step::RaidUse {
+                device,
+                devices,
+                array,
+            } => self.raid_use(device, devices, array),
+            Step::GroupUse { name, pvs } => self.group_use(name, pvs),
+            Step::VolumeUse {
+                vg,
+                name,
+                at_least,
+                read_only,
+            } => self.volume_use(vg, name, *at_least, *read_only),
+            Step::Clear { device } => self.clear(device),
+            Step::RestoreTable {
+                device,
+                table,
+                sector_size,
+                sectors,
+                partitions,
+            } => match table {
+                Table::Gpt(table) => self.restore_table(
+                    device,
+                    &gpt::Table {
+                        table,
+                        sector: *sector_size,
+                        sectors: *sectors,
+                        partitions,
+                    },
+                ),
+                Table::Mbr(table) => self.restore_table(
+                    device,
+                    &mbr::Table {
+                        table,
+                        sector: *sector_size,
+                        sectors: *sectors,
+                        partitions,
+                    },
+                ),
+            },
+            Step::KeepVfat { device, fs } => self.keep_vfat(device, fs),
+            Step::MountReadOnly {
+                device,
+                fstype,
+                uuid,
+                mount_point,
+            } => self.mount_read_only(device, fstype, uuid, mount_point),
+            Step::CheckBoot { code } => self.check_boot(*code),
+            Step::GrubFromHost {
+                esp,
+                bootloader_id,
+                shim,
+            } => self.grub_from_host(esp, bootloader_id, *shim),
+            Step::BootCode { device } => self.boot_code(device),
         }
     }
 
@@ -428,6 +493,9 @@ impl Executor<'_> {
                     self.luks_open(node, device, name)?;
                 }
                 Step::VgCreate { name, .. } => self.activate(name)?,
+                Step::RaidUse { .. } | Step::LuksUse { .. } | Step::VolumeUse { .. } => {
+                    self.step(step)?;
+                }
                 Step::LvCreate { vg, name, .. } => {
                     self.wait_for(&crate::capture::volumes::lv_path(vg, name))?;
                 }

@@ -250,7 +250,7 @@ impl Executor<'_> {
     pub(super) fn stale_arrays(&self) -> Result<Vec<BlockDevice>, StepError> {
         let mut found = Vec::new();
         for step in &self.plan.steps {
-            if let Step::RaidCreate { device, .. } = step {
+            if let Step::RaidCreate { device, .. } | Step::RaidUse { device, .. } = step {
                 found.extend(self.array_at(device)?);
             }
         }

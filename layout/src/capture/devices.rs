@@ -209,13 +209,24 @@ impl<'a> Devices<'a> {
 
     /// Reads the signatures, not udev's memory of them.
     pub fn probe_now(&self, node: &Path) -> Probe {
+        let command = Cmd::new("blkid").args(["-p", "-o", "udev"]);
+        self.probe_by(command.path(node))
+    }
+
+    /// Reads the signatures of a part of a device.
+    pub fn probe_region(&self, node: &Path, start: Bytes, size: Bytes) -> Probe {
+        let command = Cmd::new("blkid").args(["-p", "-o", "udev"]).args([
+            "-O".to_owned(),
+            start.0.to_string(),
+            "-S".to_owned(),
+            size.0.to_string(),
+        ]);
+        self.probe_by(command.path(node))
+    }
+
+    fn probe_by(&self, command: Cmd) -> Probe {
         // Status 2: nothing found; 8: ambivalent, several signatures.
-        let command = Cmd::new("blkid")
-            .args(["-p", "-o", "udev"])
-            .path(node)
-            .accept(2)
-            .accept(8);
-        match self.sys.run(&command) {
+        match self.sys.run(&command.accept(2).accept(8)) {
             Ok(output) if output.status == 8 => Probe {
                 fstype: Some("ambiguous".to_owned()),
                 ..Probe::default()

@@ -70,6 +70,24 @@ pub fn capture_at(
     root: &Path,
     only: Option<&[PathBuf]>,
 ) -> Result<Layout, CaptureError> {
+    capture_with(sys, root, only, false)
+}
+
+/// As [`capture_at`], for disks that may be damaged: what cannot be understood is named, and no error.
+pub fn capture_disks(
+    sys: &dyn System,
+    root: &Path,
+    disks: &[PathBuf],
+) -> Result<Layout, CaptureError> {
+    capture_with(sys, root, Some(disks), true)
+}
+
+fn capture_with(
+    sys: &dyn System,
+    root: &Path,
+    only: Option<&[PathBuf]>,
+    tolerant: bool,
+) -> Result<Layout, CaptureError> {
     let mut devices = Devices::new(sys)?;
     devices.only = only.map(<[PathBuf]>::to_vec);
     let devices = devices;
@@ -82,6 +100,7 @@ pub fn capture_at(
         raid_members: Vec::new(),
         layout: Layout::new(boot::firmware(sys)),
         members: Vec::new(),
+        tolerant,
     };
     for disk in devices.disks() {
         capture.disk(disk)?;
@@ -115,11 +134,24 @@ pub(crate) struct Capture<'a> {
     layout: Layout,
     /// Devices of btrfs filesystems, until all of them are known.
     members: Vec<btrfs::Member>,
+    /// Whether what is damaged is no error.
+    tolerant: bool,
 }
 
 impl Capture<'_> {
     /// Adds what a disk, partition or volume carries. Says whether that is anything.
     fn content(&mut self, device: &BlockDevice, on: &NodeId) -> Result<bool, CaptureError> {
+        match self.content_strict(device, on) {
+            Err(error) if self.tolerant => {
+                let meaning = format!("it is damaged: {error}");
+                self.unsupported(device, vec![on.clone()], "damaged", &meaning);
+                Ok(true)
+            }
+            other => other,
+        }
+    }
+
+    fn content_strict(&mut self, device: &BlockDevice, on: &NodeId) -> Result<bool, CaptureError> {
         let probe = self.devices.probe(device);
         if let Some(reason) = &probe.unreadable {
             return Ok(self.content_unreadable(device, on, reason));

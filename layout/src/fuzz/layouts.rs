@@ -46,6 +46,7 @@ pub(super) fn machines() -> [Inventory; 2] {
         firmware: Firmware::Uefi,
         disks,
         memory: Bytes::GIB,
+        present: None,
     };
     [
         machine(vec![disk("/dev/sda", 20_000)]),

@@ -113,15 +113,9 @@ impl<'a> Builder<'a> {
             notes: self.notes,
             tools,
             substitutions: self.substitutions,
+            in_place: None,
         };
-        match plan.writes_outside().or_else(|| plan.leads_outside()) {
-            // The planner's own mistake, or a layout that no capture made: better no plan than a wrong one.
-            Some(reason) => Err(PlanError::Unsupported {
-                node: NodeId::new("plan"),
-                reason,
-            }),
-            None => Ok(plan),
-        }
+        sound(plan)
     }
 
     /// The nodes to make, each after what it lies on.
@@ -345,7 +339,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn fence(&self) -> Vec<FencedDisk> {
+    pub(super) fn fence(&self) -> Vec<FencedDisk> {
         let others = self
             .inventory
             .disks
@@ -478,5 +472,16 @@ impl<'a> Builder<'a> {
             }
         }
         self.notes.extend(notes);
+    }
+}
+
+/// Better no plan than a wrong one: the planner's own mistake, or a layout that no capture made.
+pub(super) fn sound(plan: Plan) -> Result<Plan, PlanError> {
+    match plan.writes_outside().or_else(|| plan.leads_outside()) {
+        Some(reason) => Err(PlanError::Unsupported {
+            node: NodeId::new("plan"),
+            reason,
+        }),
+        None => Ok(plan),
     }
 }

@@ -6,12 +6,20 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Mode;
 use crate::model::NodeId;
+
+fn is_default(mode: &Mode) -> bool {
+    *mode == Mode::default()
+}
 
 /// What the operator decided.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Choices {
+    /// How much of the machine is touched.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: Mode,
     /// Saved disk to present disk; what is not named here is matched by WWN, serial and size.
     pub disks: BTreeMap<NodeId, DiskChoice>,
     /// Devices that are never written to: the media that hold the bundle.
@@ -119,7 +127,11 @@ impl FromStr for LeaveOut {
     }
 }
 
-fn one_of<T: Copy>(word: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {
+pub(super) fn one_of<T: Copy>(
+    word: &str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<T, String> {
     let words = || all.iter().map(|t| name(*t)).collect::<Vec<_>>().join(", ");
     let found = all.iter().copied().find(|t| name(*t) == word);
     found.ok_or_else(|| format!("\"{word}\" is none of: {}", words()))

@@ -67,7 +67,7 @@ pub(super) fn describe(disk: &InventoryDisk) -> String {
 }
 
 /// Why a disk must not be written to at all.
-fn excluded(disk: &InventoryDisk, choices: &Choices) -> Option<&'static str> {
+pub(super) fn excluded(disk: &InventoryDisk, choices: &Choices) -> Option<&'static str> {
     if choices.never.contains(&disk.device) {
         Some("it holds the bundle, or was excluded")
     } else if disk.read_only {
@@ -173,7 +173,7 @@ fn mirrors<'a>(
     Ok(())
 }
 
-fn take(
+pub(super) fn take(
     assigned: &mut Vec<DiskAssignment>,
     id: &NodeId,
     present: &InventoryDisk,
@@ -199,7 +199,7 @@ fn take(
     Ok(())
 }
 
-fn chosen<'a>(
+pub(super) fn chosen<'a>(
     id: &NodeId,
     choice: &DiskChoice,
     inventory: &'a Inventory,
@@ -248,7 +248,7 @@ fn chosen<'a>(
     }
 }
 
-fn by_identity<'a>(
+pub(super) fn by_identity<'a>(
     saved: &Layout,
     id: &NodeId,
     disk: &Disk,

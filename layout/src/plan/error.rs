@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::LeaveOut;
+use super::{LeaveOut, Mode};
 use crate::model::NodeId;
 use crate::units::{Bytes, SectorSize};
 
@@ -86,6 +86,16 @@ pub enum PlanError {
         node: NodeId,
         /// Why, and what to do.
         reason: String,
+    },
+    /// What is on the disks is not what the mode needs.
+    #[error("{mode} is not possible on this machine: {}. {instead}", reasons.join("; "))]
+    NotInPlace {
+        /// The mode.
+        mode: Mode,
+        /// What differs from the saved layout.
+        reasons: Vec<String>,
+        /// What to do instead.
+        instead: String,
     },
     /// The graph goes round in circles.
     #[error("the saved layout is damaged: {} depend on each other", nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]

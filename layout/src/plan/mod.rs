@@ -10,9 +10,11 @@ mod error;
 mod fit;
 mod fs;
 mod gpt;
+pub(crate) mod in_place;
 pub(crate) mod luks;
 mod lvm;
 mod mbr;
+mod mode;
 pub(crate) mod raid;
 mod render;
 mod safety;
@@ -24,7 +26,11 @@ mod ties;
 pub use boot::{PlannedEsp, ProxmoxMode};
 pub use choices::{Choices, DiskChoice, Grow, LeaveOut};
 pub use error::PlanError;
-pub use step::{FstabOption, PlannedPartition, PlannedPv, PlannedSubvolume, Step};
+pub use in_place::{InPlace, Kept, Remade};
+pub use mode::Mode;
+pub use step::{
+    FstabOption, PlannedPartition, PlannedPv, PlannedSubvolume, Step, UsedPartition, UsedPv,
+};
 
 use std::path::{Path, PathBuf};
 
@@ -52,6 +58,16 @@ pub struct Plan {
     pub tools: Vec<String>,
     /// Differences from the saved layout that this plan makes on purpose.
     pub substitutions: Vec<Substitution>,
+    /// What is made anew and what stays, when partitions and volumes stay where they are; `None`: bare metal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<InPlace>,
+}
+
+impl Plan {
+    /// How much of the machine is touched.
+    pub fn mode(&self) -> Mode {
+        self.in_place.as_ref().map_or(Mode::BareMetal, |p| p.mode)
+    }
 }
 
 /// A saved disk and the present one that is erased for it.
@@ -156,6 +172,9 @@ pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
 
 /// Computes what a restore of `saved` onto the machine `inventory` does.
 pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
+    if choices.mode.is_in_place() {
+        return in_place::plan(saved, inventory, choices);
+    }
     let disks = disk::assign(saved, inventory, choices)?;
     let converted = sectors::fit(saved, &disks)?;
     let layout = converted.as_ref().map_or(saved, |c| &c.layout);

@@ -89,7 +89,7 @@ impl Builder<'_> {
             .iter()
             .filter(|s| matches!(s, Step::RaidCreate { .. }))
             .count();
-        let device = PathBuf::from(format!("/dev/md{}", FIRST_NUMBER + count));
+        let device = ours(count);
         self.devices.insert(id.clone(), device.clone());
         self.steps.push(Step::RaidCreate {
             device,
@@ -192,7 +192,12 @@ pub(crate) fn split_name(name: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// Whether a device node is one that [`Builder::raid_array`] gives.
+/// The device node of an array during a restore.
+pub(super) fn ours(count: usize) -> PathBuf {
+    PathBuf::from(format!("/dev/md{}", FIRST_NUMBER + count))
+}
+
+/// Whether a device node is one that [`ours`] gives.
 pub(super) fn is_ours(device: &Path) -> bool {
     device
         .to_str()

@@ -1,6 +1,6 @@
 //! The plan for a tired human, 80 columns wide.
 
-use super::Plan;
+use super::{InPlace, Mode, Plan};
 
 const WIDTH: usize = 80;
 
@@ -26,10 +26,22 @@ pub(crate) fn wrap(out: &mut String, first: &str, text: &str) {
     out.push('\n');
 }
 
+/// `System only`.
+fn capital(mode: Mode) -> String {
+    let text = mode.to_string();
+    let (first, rest) = text.split_at(1);
+    first.to_uppercase() + rest
+}
+
 impl Plan {
     /// What is erased, what is not touched, what changes, what is lost, and the steps.
     pub fn render(&self) -> String {
         let mut out = String::new();
+        if let Some(in_place) = &self.in_place {
+            self.render_in_place(&mut out, in_place);
+            self.render_rest(&mut out);
+            return out;
+        }
         out.push_str("WILL BE ERASED\n");
         for disk in &self.disks {
             let id = &disk.identity;
@@ -53,6 +65,51 @@ impl Plan {
             );
         }
         out.push_str("\nWILL NOT BE TOUCHED\n");
+        self.render_fence(&mut out);
+        self.render_rest(&mut out);
+        out
+    }
+
+    /// What is made anew, and what stays, on the disks that are written to.
+    fn render_in_place(&self, out: &mut String, in_place: &InPlace) {
+        wrap(
+            out,
+            "",
+            &format!("{}: {}.", capital(in_place.mode), in_place.mode.about()),
+        );
+        out.push_str("\nWILL BE MADE ANEW\n");
+        for disk in &self.disks {
+            let id = &disk.identity;
+            let model = id.model.as_deref().unwrap_or("unknown model");
+            let serial = id.serial.as_deref().unwrap_or("none");
+            wrap(
+                out,
+                &format!("  on {}  ", disk.device.display()),
+                &format!("{model}, serial {serial}, {} ({})", id.size, disk.why),
+            );
+            for remade in in_place.remade.iter().filter(|r| r.disk == disk.device) {
+                wrap(out, "      ", &remade.what);
+            }
+        }
+        out.push_str("\nWILL NOT BE TOUCHED\n");
+        for kept in &in_place.kept {
+            wrap(
+                out,
+                &format!("  on {}  ", kept.disk.display()),
+                if kept.what.is_empty() {
+                    "(nothing else is there)"
+                } else {
+                    "all the rest:"
+                },
+            );
+            for what in &kept.what {
+                wrap(out, "      ", what);
+            }
+        }
+        self.render_fence(out);
+    }
+
+    fn render_fence(&self, out: &mut String) {
         if self.fence.is_empty() {
             out.push_str("  (no other disk)\n");
         }
@@ -70,8 +127,11 @@ impl Plan {
                 format!(": {}", disk.contents.join("; "))
             };
             let text = format!("{model}, serial {serial}, {}{bundle}{contents}", disk.size);
-            wrap(&mut out, &format!("  {}  ", disk.device.display()), &text);
+            wrap(out, &format!("  {}  ", disk.device.display()), &text);
         }
+    }
+
+    fn render_rest(&self, out: &mut String) {
         if !self.sizes.is_empty() {
             out.push_str("\nCHANGES SIZE\n");
             for change in &self.sizes {
@@ -85,25 +145,20 @@ impl Plan {
                 } else {
                     format!("{}: {saved} -> {now}", change.what)
                 };
-                wrap(&mut out, "  ", &text);
+                wrap(out, "  ", &text);
             }
         }
         if !self.notes.is_empty() {
             out.push_str("\nPLEASE NOTE\n");
             for note in &self.notes {
-                wrap(&mut out, "  - ", note);
+                wrap(out, "  - ", note);
             }
         }
         out.push_str("\nSTEPS\n");
         for (index, step) in self.steps.iter().enumerate() {
-            wrap(
-                &mut out,
-                &format!("  {:>2}. ", index + 1),
-                &step.to_string(),
-            );
+            wrap(out, &format!("  {:>2}. ", index + 1), &step.to_string());
         }
         out.push('\n');
-        wrap(&mut out, "Tools needed: ", &self.tools.join(" "));
-        out
+        wrap(out, "Tools needed: ", &self.tools.join(" "));
     }
 }

@@ -56,15 +56,50 @@ impl Plan {
                     }
                     made.extend(partitions.iter().map(|p| p.device.clone()));
                 }
-                Step::VgCreate { name, .. } => {
+                Step::VgCreate { name, .. } | Step::GroupUse { name, .. } => {
                     groups.insert(name);
                 }
-                Step::LuksOpen { name, .. } => {
+                Step::KeepOthers {
+                    device,
+                    used,
+                    protect,
+                } => {
+                    let places = used.iter().map(|u| &u.device);
+                    for place in places.chain(protect) {
+                        if !is_partition_of(device, place) {
+                            bad = Some(place.clone());
+                        }
+                    }
+                    made.extend(used.iter().map(|u| u.device.clone()));
+                }
+                Step::RestoreTable {
+                    device, partitions, ..
+                } => {
+                    for part in partitions {
+                        if part.device != super::partition_path(device, part.number) {
+                            bad = Some(part.device.clone());
+                        }
+                    }
+                }
+                Step::VolumeUse { vg, name, .. } => {
+                    if !groups.contains(vg.as_str()) {
+                        return Some(format!(
+                            "{vg}/{name} is in a group that the plan does not check"
+                        ));
+                    }
+                    made.insert(Path::new("/dev").join(vg).join(name));
+                }
+                Step::LuksOpen { name, .. } | Step::LuksUse { name, .. } => {
                     if !made.insert(super::luks::mapping(name)) {
                         return Some(format!("two LUKS containers are called {name}"));
                     }
                 }
                 Step::RaidCreate {
+                    device,
+                    devices,
+                    array,
+                }
+                | Step::RaidUse {
                     device,
                     devices,
                     array,
@@ -110,8 +145,68 @@ impl Plan {
                 ));
             }
         }
-        None
+        self.destroys_what_stays()
     }
+
+    /// Whether a step of a plan in place makes something anew that has to stay.
+    fn destroys_what_stays(&self) -> Option<String> {
+        self.in_place.as_ref()?;
+        let protected: BTreeSet<&PathBuf> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::KeepOthers { protect, .. } => Some(protect),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let writes_to_protected =
+            |step: &Step| step.writes_to().iter().any(|d| protected.contains(d));
+        let disks: BTreeSet<&PathBuf> = self.disks.iter().map(|d| &d.device).collect();
+        // A filesystem on a whole disk is one that was saved like that.
+        let whole_disk = |step: &Step| match step {
+            Step::Clear { device } => {
+                disks.contains(device)
+                    && self.steps.iter().any(|s| {
+                        matches!(s, Step::KeepOthers { device: of, used, protect }
+                            if of == device && !(used.is_empty() && protect.is_empty()))
+                    })
+            }
+            _ => false,
+        };
+        let step = self
+            .steps
+            .iter()
+            .find(|step| makes_containers(step) || writes_to_protected(step) || whole_disk(step));
+        step.map(|step| format!("\"{step}\" would destroy what has to stay"))
+    }
+}
+
+/// Steps that belong to bare metal only.
+fn makes_containers(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Wipe { .. }
+            | Step::WriteGpt { .. }
+            | Step::WriteMbr { .. }
+            | Step::LuksHeader { .. }
+            | Step::LuksErase { .. }
+            | Step::RaidCreate { .. }
+            | Step::PvCreate { .. }
+            | Step::VgCreate { .. }
+            | Step::LvCreate { .. }
+            | Step::ThinPoolCreate { .. }
+            | Step::CacheCreate { .. }
+            | Step::CacheAttach { .. }
+            | Step::VgSettings { .. }
+            | Step::RestoreImage { .. }
+            | Step::MakeSwap { .. }
+    )
+}
+
+/// Whether a device node is one of a disk's partitions.
+fn is_partition_of(disk: &Path, part: &Path) -> bool {
+    (1..=256).any(|n| super::partition_path(disk, n) == part)
 }
 
 impl Plan {
@@ -141,7 +236,23 @@ impl Plan {
                         return forged("filesystem", line);
                     }
                 }
-                Step::LuksKey { name, .. }
+                Step::MountReadOnly { mount_point, .. } if !stays_inside(mount_point) => {
+                    return forged("mount point", mount_point);
+                }
+                Step::GrubFromHost { esp, .. } if !stays_inside(esp) => {
+                    return forged("mount point", esp);
+                }
+                Step::GrubFromHost { bootloader_id, .. } if !is_name(bootloader_id) => {
+                    return forged("boot loader id", bootloader_id);
+                }
+                Step::GroupUse { name, .. } if !is_lvm_name(name) => {
+                    return forged("volume group", name);
+                }
+                Step::VolumeUse { name, .. } if !is_lvm_name(name) => {
+                    return forged("logical volume", name);
+                }
+                Step::LuksUse { name, .. }
+                | Step::LuksKey { name, .. }
                 | Step::LuksOpen { name, .. }
                 | Step::LuksErase { name }
                 | Step::LuksClose { name }
@@ -152,7 +263,7 @@ impl Plan {
                 Step::LuksHeader { luks, .. } if super::luks::unsound(&luks.name) => {
                     return forged("LUKS container", &luks.name);
                 }
-                Step::RaidCreate { array, .. } => {
+                Step::RaidCreate { array, .. } | Step::RaidUse { array, .. } => {
                     if let Some(reason) = super::raid::unsound(array) {
                         return Some(format!("array {:?}: {reason}", array.name));
                     }
@@ -260,12 +371,22 @@ impl Step {
             | Step::LuksHeader { device, .. }
             | Step::LuksOpen { device, .. }
             | Step::Mount { device, .. }
+            | Step::KeepOthers { device, .. }
+            | Step::LuksUse { device, .. }
+            | Step::Clear { device }
+            | Step::RestoreTable { device, .. }
+            | Step::KeepVfat { device, .. }
+            | Step::MountReadOnly { device, .. }
+            | Step::BootCode { device }
             | Step::GrubBios { device, .. }
             | Step::EfiBootEntry { device, .. } => vec![device.clone()],
             Step::MakeBtrfs { devices, .. }
             | Step::MakeSubvolumes { devices, .. }
             | Step::MountSubvolume { devices, .. } => devices.clone(),
-            Step::VgCreate { devices, .. } | Step::RaidCreate { devices, .. } => devices.clone(),
+            Step::VgCreate { devices, .. }
+            | Step::RaidCreate { devices, .. }
+            | Step::RaidUse { devices, .. } => devices.clone(),
+            Step::GroupUse { pvs, .. } => pvs.iter().map(|pv| pv.device.clone()).collect(),
             Step::RaidStop { device } => vec![device.clone()],
             Step::GrubEfi { device, .. } => device.iter().cloned().collect(),
             Step::ProxmoxBoot { esps } => esps.iter().map(|esp| esp.device.clone()).collect(),
@@ -277,6 +398,9 @@ impl Step {
             Step::VgSettings { pvs, .. } => pvs.iter().map(|pv| pv.device.clone()).collect(),
             Step::Fence { .. }
             | Step::CacheAttach { .. }
+            | Step::VolumeUse { .. }
+            | Step::CheckBoot { .. }
+            | Step::GrubFromHost { .. }
             | Step::LuksKey { .. }
             | Step::LuksErase { .. }
             | Step::LuksClose { .. }
@@ -311,8 +435,16 @@ impl Step {
             | Step::LuksHeader { .. }
             | Step::LuksOpen { .. }
             | Step::LuksErase { .. }
+            | Step::LuksUse { .. }
             | Step::LuksClose { .. } => &["cryptsetup", "blkid", "udevadm"],
-            Step::RaidCreate { .. } | Step::RaidStop { .. } => &["mdadm", "udevadm"],
+            Step::RaidCreate { .. } | Step::RaidStop { .. } | Step::RaidUse { .. } => {
+                &["mdadm", "udevadm"]
+            }
+            Step::KeepOthers { .. } | Step::RestoreTable { .. } => &["udevadm"],
+            Step::GroupUse { .. } | Step::VolumeUse { .. } => &["lvm"],
+            Step::Clear { .. } => &["wipefs"],
+            Step::KeepVfat { .. } => &["blkid", "fsck.vfat", "mkfs.vfat"],
+            Step::MountReadOnly { .. } => &["blkid"],
             Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],
             Step::MakeXfs { .. } => &["mkfs.xfs"],
             Step::MakeVfat { .. } => &["mkfs.vfat"],

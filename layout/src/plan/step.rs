@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::PlannedEsp;
 use crate::model::{
-    Btrfs, Cache, Ext4, GptTable, GroupSettings, Luks, MbrTable, NodeId, RaidArray, Segments, Vfat,
-    VolumeSettings, Xfs,
+    Btrfs, Cache, Ext4, GptTable, GroupSettings, Luks, MbrTable, NodeId, RaidArray, Segments,
+    Table, Vfat, VolumeSettings, Xfs,
 };
 use crate::units::{Bytes, Lba, SectorSize};
 
@@ -395,6 +395,128 @@ pub enum Step {
         /// The array's device during the restore.
         device: PathBuf,
     },
+    /// Takes down what is active on a target, checks its partitions, and makes those read-only that nothing is written to.
+    KeepOthers {
+        /// The disk.
+        device: PathBuf,
+        /// Partitions that are used.
+        used: Vec<UsedPartition>,
+        /// Partitions that become read-only.
+        protect: Vec<PathBuf>,
+    },
+    /// Opens a LUKS container that is there.
+    LuksUse {
+        /// The saved container.
+        node: NodeId,
+        /// Where.
+        device: PathBuf,
+        /// Name of the mapping.
+        name: String,
+        /// UUID that it must have.
+        uuid: String,
+    },
+    /// Starts a software RAID array that is there.
+    RaidUse {
+        /// The array's device during the restore.
+        device: PathBuf,
+        /// Where the members are, in the order of the array's list.
+        devices: Vec<PathBuf>,
+        /// What; `device` in it is as saved.
+        array: RaidArray,
+    },
+    /// Checks a volume group that is there.
+    GroupUse {
+        /// Name.
+        name: String,
+        /// Its physical volumes.
+        pvs: Vec<UsedPv>,
+    },
+    /// Activates a logical volume that is there, and no other.
+    VolumeUse {
+        /// Volume group.
+        vg: String,
+        /// Name.
+        name: String,
+        /// The size that it must have at least.
+        at_least: Bytes,
+        /// Whether it is only looked at.
+        read_only: bool,
+    },
+    /// Removes old signatures from a partition or volume that gets a new filesystem.
+    Clear {
+        /// The partition or volume.
+        device: PathBuf,
+    },
+    /// Writes a partition table around contents that are still there.
+    RestoreTable {
+        /// The disk.
+        device: PathBuf,
+        /// What.
+        table: Table,
+        /// The unit of all addresses.
+        sector_size: SectorSize,
+        /// Capacity in sectors.
+        sectors: u64,
+        /// The partitions.
+        partitions: Vec<PlannedPartition>,
+    },
+    /// Keeps a FAT filesystem that is healthy, and makes it anew where it is not.
+    KeepVfat {
+        /// Where.
+        device: PathBuf,
+        /// What.
+        fs: Vfat,
+    },
+    /// Mounts a filesystem read-only below the restore root, without replaying its journal.
+    MountReadOnly {
+        /// Device.
+        device: PathBuf,
+        /// Type.
+        fstype: String,
+        /// UUID that it must have.
+        uuid: String,
+        /// Where, as the host sees it.
+        mount_point: PathBuf,
+    },
+    /// Checks that the boot loader will find its configuration and kernels.
+    CheckBoot {
+        /// Whether the files that boot code is made of are needed.
+        code: bool,
+    },
+    /// Takes GRUB's files from the installed system, where it has newer ones than the backup.
+    GrubFromHost {
+        /// Where the EFI system partition is mounted, as the host sees it.
+        esp: PathBuf,
+        /// Directory below `/EFI`.
+        bootloader_id: String,
+        /// Whether shim belongs beside it.
+        shim: bool,
+    },
+    /// Writes GRUB's boot code into the MBR and the BIOS boot partition, from the files that the installed system has.
+    BootCode {
+        /// The disk.
+        device: PathBuf,
+    },
+}
+
+/// A physical volume that is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedPv {
+    /// The device.
+    pub device: PathBuf,
+    /// LVM UUID.
+    pub uuid: String,
+}
+
+/// A partition that is there, and is written to or looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedPartition {
+    /// The device.
+    pub device: PathBuf,
+    /// Its size as planned.
+    pub size: Bytes,
 }
 
 /// Settings of a physical volume.
@@ -679,6 +801,77 @@ impl fmt::Display for Step {
             Step::Unmount => f.write_str("Unmount everything"),
             Step::Deactivate { vgs, .. } => write!(f, "Deactivate volume group {}", vgs.join(", ")),
             Step::RaidStop { device } => write!(f, "Stop array {}", device.display()),
+            Step::KeepOthers {
+                device, protect, ..
+            } => {
+                write!(f, "Check the partitions of {}", device.display())?;
+                match protect.as_slice() {
+                    [] => Ok(()),
+                    protect => write!(f, ", and make {} read-only", list(protect)),
+                }
+            }
+            Step::LuksUse { device, name, .. } => {
+                write!(f, "Open LUKS container {name} on {}", device.display())
+            }
+            Step::RaidUse {
+                device,
+                devices,
+                array,
+            } => write!(
+                f,
+                "Start array {} on {} as {}",
+                array.name,
+                list(devices),
+                device.display()
+            ),
+            Step::GroupUse { name, .. } => write!(f, "Check volume group {name}"),
+            Step::VolumeUse {
+                vg,
+                name,
+                read_only,
+                ..
+            } => {
+                let how = if *read_only { " read-only" } else { "" };
+                write!(f, "Activate logical volume {vg}/{name}{how}, and no other")
+            }
+            Step::Clear { device } => {
+                write!(f, "Remove old signatures from {}", device.display())
+            }
+            Step::RestoreTable {
+                device, partitions, ..
+            } => write!(
+                f,
+                "Write the saved partition table of {} back ({} partitions)",
+                device.display(),
+                partitions.len()
+            ),
+            Step::KeepVfat { device, fs } => write!(
+                f,
+                "Check vfat filesystem {} on {}, and make it anew if it is damaged",
+                fs.uuid,
+                device.display()
+            ),
+            Step::MountReadOnly {
+                device,
+                mount_point,
+                ..
+            } => write!(
+                f,
+                "Mount {} read-only as {}",
+                device.display(),
+                mount_point.display()
+            ),
+            Step::CheckBoot { .. } => {
+                f.write_str("Check that GRUB's configuration and kernels are there")
+            }
+            Step::GrubFromHost { esp, .. } => write!(
+                f,
+                "Bring GRUB on {} to the version of the installed system",
+                esp.display()
+            ),
+            Step::BootCode { device } => {
+                write!(f, "Write GRUB's boot code to {}", device.display())
+            }
         }
     }
 }

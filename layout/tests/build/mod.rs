@@ -69,6 +69,7 @@ pub fn machine(disks: Vec<InventoryDisk>) -> Inventory {
         firmware: Firmware::Uefi,
         disks,
         memory: Bytes::GIB,
+        present: None,
     }
 }
 

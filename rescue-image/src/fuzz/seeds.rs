@@ -112,6 +112,7 @@ pub(crate) fn armed() -> Armed {
         expires: None,
         grow: layout::plan::Grow::Root,
         leave_out: Default::default(),
+        mode: layout::plan::Mode::SystemOnly,
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bundle::crypt::{KeyFile, KeyRing, Secret};
 use clap::{Parser, Subcommand};
-use layout::plan::{Grow, LeaveOut, Plan};
+use layout::plan::{Grow, LeaveOut, Mode, Plan};
 use layout::system::Host;
 
 use super::bundles::{Found, Search};
@@ -97,12 +97,16 @@ enum Command {
         /// Shows the plan and writes nothing
         #[arg(long, conflicts_with = "yes_erase")]
         plan_only: bool,
-        /// Serial number (or device, where it has none) of a disk that may be erased; once for each disk of the plan
+        /// Serial number (or device, where it has none) of a disk that the plan erases, or makes something anew on; once for
+        /// each disk of the plan
         #[arg(long, value_name = "SERIAL")]
         yes_erase: Vec<String>,
         /// Saved disk and the serial or device that takes its place
         #[arg(long, value_name = "SAVED=SERIAL")]
         disk: Vec<String>,
+        /// How much of the machine is touched: table-repair, boot-repair, system-only or bare-metal
+        #[arg(long, value_name = "MODE", default_value = "bare-metal")]
+        mode: Mode,
         /// What takes the space of a larger disk: root, thin-pool, vg-free or untouched
         #[arg(long, value_name = "WHAT", default_value = "root")]
         grow: Grow,
@@ -199,6 +203,7 @@ fn run(command: Command) -> Result<u8> {
             plan_only,
             yes_erase,
             disk,
+            mode,
             grow,
             no_grow,
             leave_out,
@@ -210,6 +215,7 @@ fn run(command: Command) -> Result<u8> {
         } => {
             let mut request = Request::new(snapshot);
             request.choices.disks = unattended::choices(&assignments(&disk)?);
+            request.choices.mode = mode;
             request.choices.grow = if no_grow { Grow::Nothing } else { grow };
             request.choices.leave_out = leave_out.into_iter().collect();
             request.accept_loss = accept_loss;
@@ -392,8 +398,16 @@ fn confirmed(plan: &Plan, erase: &[String]) -> Result<(), Stop> {
                 .serial
                 .as_deref()
                 .map_or_else(|| device.to_string(), |s| s.trim().to_owned());
+            let what = match &plan.in_place {
+                None => format!("erases {device}"),
+                Some(in_place) => {
+                    let here = in_place.remade.iter().filter(|r| r.disk == disk.device);
+                    let what: Vec<&str> = here.map(|r| r.what.as_str()).collect();
+                    format!("makes anew on {device} ({})", what.join("; "))
+                }
+            };
             return Err(Stop::refused(format!(
-                "the plan erases {device}; confirm it with --yes-erase {with}"
+                "the plan {what}; confirm it with --yes-erase {with}"
             )));
         }
     }
@@ -481,6 +495,7 @@ mod tests {
             notes,
             tools,
             substitutions,
+            in_place: None,
         }
     }
 

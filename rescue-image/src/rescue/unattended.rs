@@ -69,6 +69,7 @@ pub fn permission(line: &CommandLine, tokens: &dyn Tokens, now: &str) -> Permiss
 pub fn request(armed: &Armed) -> Request {
     let mut request = Request::new(armed.snapshot.clone());
     request.choices.disks = choices(&armed.disks);
+    request.choices.mode = armed.mode;
     request.choices.grow = armed.grow;
     request.choices.leave_out.clone_from(&armed.leave_out);
     request.choices.blank_only = true;
@@ -110,6 +111,7 @@ pub fn run(
     to.line(
         &Line::new("unattended")
             .with("snapshot", &armed.snapshot)
+            .with("mode", armed.mode.word())
             .with("then", then),
     );
     let ui = ui::Lines::new(to, Duration::from_secs(10));
@@ -127,7 +129,7 @@ pub fn run(
 mod tests {
     use std::cell::Cell;
 
-    use layout::plan::{Grow, LeaveOut};
+    use layout::plan::{Grow, LeaveOut, Mode};
 
     use super::*;
 
@@ -153,12 +155,14 @@ mod tests {
             expires: expires.map(str::to_owned),
             grow: Grow::ThinPool,
             leave_out: [LeaveOut::Swap].into(),
+            mode: Mode::SystemOnly,
         }
     }
 
     #[test]
     fn the_token_decides_where_space_goes() {
         let request = request(&armed("f00d", None));
+        assert_eq!(request.choices.mode, Mode::SystemOnly);
         assert_eq!(request.choices.grow, Grow::ThinPool);
         assert_eq!(request.choices.leave_out, [LeaveOut::Swap].into());
         assert!(request.choices.blank_only);

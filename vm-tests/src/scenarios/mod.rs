@@ -1,15 +1,19 @@
 //! The scenarios: one file each.
 
 mod bios_bigger_blank;
+mod boot_code;
+mod boot_repair;
 mod btrfs_root;
 mod flipped_byte;
 mod golden_boots;
+mod gpt_zeroed;
 mod luks_root;
 mod md1_uefi;
 mod other_machine;
 mod rescue;
 mod stick_boots;
 mod storage;
+mod system_only;
 mod too_small;
 mod uefi_dirty_same_size;
 mod wizard_serial;
@@ -26,6 +30,10 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
     let mut all = vec![
         bios_bigger_blank::scenario(artefacts),
         uefi_dirty_same_size::scenario(artefacts),
+        system_only::scenario(artefacts),
+        boot_repair::scenario(artefacts),
+        boot_code::scenario(artefacts),
+        gpt_zeroed::scenario(artefacts),
         wizard_serial::scenario(artefacts),
         md1_uefi::scenario(artefacts),
         luks_root::scenario(artefacts),

@@ -100,10 +100,15 @@ pub fn copy_stick(saved: &Saved, log: &Artefacts) -> Result<std::path::PathBuf> 
 /// Arms a stick: the next boot restores onto the disk [`TARGET_SERIAL`] (and those that follow, for a host with several) and
 /// powers off.
 pub fn arm(saved: &Saved, stick: &Path, log: &Artefacts) -> Result<()> {
+    arm_as(saved, stick, "bare-metal", log)
+}
+
+/// As [`arm`], in a mode.
+pub fn arm_as(saved: &Saved, stick: &Path, mode: &str, log: &Artefacts) -> Result<()> {
     let mut cmd = Cmd::new(saved.product.lifeboat())
         .args(["arm", "--on"])
         .arg(stick)
-        .args(["--then", "poweroff"]);
+        .args(["--mode", mode, "--then", "poweroff"]);
     for (n, image) in saved.golden.disks().iter().enumerate() {
         // Layouts name a disk by the GUID of its partition table.
         let disk = disk::guid_text(&disk::gpt(image)?.id)?;

@@ -45,7 +45,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
 }
 
 /// The questions; see the head of the wizard's code.
-const QUESTIONS: [&str; 11] = [
+const QUESTIONS: [&str; 12] = [
     "Restore point [1]: ",
     "What to do [1]: ",
     "Use these disks (yes, change, back) [yes]: ",
@@ -57,6 +57,7 @@ const QUESTIONS: [&str; 11] = [
     "Assign disks by hand (change, back) [back]: ",
     "What now [4]: ",
     "_crypt (empty: back): ",
+    "How much: ",
 ];
 
 /// Somebody at the serial console.
@@ -155,6 +156,8 @@ impl<'a> Operator<'a> {
                     }
                     _ => bail!("the right passphrase is not taken:\n{text}"),
                 },
+                // All of the machine.
+                11 => "4".to_owned(),
                 _ => bail!("question {which} has no answer here"),
             };
             machine.serial.send(&format!("{answer}\r"))?;

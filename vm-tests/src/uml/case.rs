@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use layout::model::Layout;
-use layout::plan::{Grow, LeaveOut};
+use layout::plan::{Grow, LeaveOut, Mode};
 use serde::{Deserialize, Serialize};
 
 /// A layout file.
@@ -24,6 +24,9 @@ pub struct Case {
     /// What is not made again.
     #[serde(default)]
     pub leave_out: BTreeSet<LeaveOut>,
+    /// Restored as bare metal first, damaged, and then restored in this mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<InPlace>,
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,
@@ -89,6 +92,36 @@ pub enum Dirt {
     Ext4AndOldBackup,
 }
 
+/// A disaster that is answered without bare metal.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InPlace {
+    /// How.
+    pub mode: Mode,
+    /// What happens first.
+    pub damage: Vec<Damage>,
+    /// What may have other bytes afterwards: `/dev/ubda2`, `pve/root`. Everything else must have the same.
+    pub remade: Vec<String>,
+}
+
+/// What happens to a restored machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// The first MiB of a device becomes rubbish.
+    Rubbish(String),
+    /// A device gets another filesystem, with other files.
+    Xfs(String),
+    /// Both copies of a disk's GUID partition table are zeroed, the boot code not.
+    GptZeroed(String),
+    /// The MBR's partition records are zeroed, the boot code not.
+    MbrZeroed(String),
+    /// A logical volume is removed.
+    Lvremove(String),
+    /// A partition is removed from the table.
+    PartitionRemoved(String, u32),
+}
+
 /// What must come of a case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -100,6 +133,11 @@ pub enum Expect {
     TooSmall {
         /// Bytes.
         missing: u64,
+    },
+    /// What is done in place is refused in these words, and nothing is written.
+    Refused {
+        /// A part of the reason.
+        words: String,
     },
 }
 

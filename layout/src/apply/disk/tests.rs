@@ -108,6 +108,7 @@ impl LoopDisk {
             notes: Vec::new(),
             tools: Vec::new(),
             substitutions: Vec::new(),
+            in_place: None,
         }
     }
 }

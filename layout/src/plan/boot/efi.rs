@@ -178,7 +178,7 @@ impl Builder<'_> {
     }
 
     /// An entry per partition that holds the EFI system partition: several when it is mirrored.
-    fn efi_entries(&self, esp: &NodeId, id: &str, file: &str) -> Vec<Step> {
+    pub(in crate::plan) fn efi_entries(&self, esp: &NodeId, id: &str, file: &str) -> Vec<Step> {
         let on = match self.saved.nodes.get(esp) {
             Some(Node::Partition(_)) => vec![esp.clone()],
             Some(node) => node.on(),

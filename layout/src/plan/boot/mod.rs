@@ -103,12 +103,21 @@ impl Builder<'_> {
         other.map(|d| d.device.clone()).collect()
     }
 
-    fn firmware_note(&mut self, any: bool) {
+    pub(in crate::plan) fn firmware_note(&mut self, any: bool) {
         let boot = &self.saved.boot;
         let installs = |wanted: fn(&Step) -> bool| self.steps.iter().any(wanted);
-        let uefi = installs(|s| matches!(s, Step::GrubEfi { .. } | Step::ProxmoxBoot { .. }))
-            || !boot.systemd_boot.is_empty();
-        let bios = installs(|s| matches!(s, Step::GrubBios { .. } | Step::ProxmoxBoot { .. }));
+        let uefi = installs(|s| {
+            matches!(
+                s,
+                Step::GrubEfi { .. } | Step::ProxmoxBoot { .. } | Step::GrubFromHost { .. }
+            )
+        }) || !boot.systemd_boot.is_empty();
+        let bios = installs(|s| {
+            matches!(
+                s,
+                Step::GrubBios { .. } | Step::ProxmoxBoot { .. } | Step::BootCode { .. }
+            )
+        });
         let note = match self.inventory.firmware {
             Firmware::Uefi if any && !uefi => format!(
                 "This machine was started through UEFI, the saved host boots through BIOS only, and GRUB for UEFI cannot be \

@@ -72,6 +72,15 @@ pub(super) struct Fit {
 }
 
 impl Fit {
+    /// The sizes of what stays where it is; `fills` are filesystems whose device grew since they were saved.
+    pub fn found(sizes: BTreeMap<NodeId, Bytes>, fills: BTreeSet<NodeId>) -> Fit {
+        Fit {
+            sizes,
+            fills,
+            ..Fit::default()
+        }
+    }
+
     /// First and last block of a partition of an assigned disk.
     pub fn extent(&self, partition: &NodeId) -> Option<(Lba, Lba)> {
         self.extents.get(partition).copied()

@@ -212,12 +212,13 @@ impl Parts for Fake {
         Ok(())
     }
 
-    fn inventory(&self) -> anyhow::Result<Inventory> {
+    fn inventory(&self, _: &Layout, _: &Choices) -> anyhow::Result<Inventory> {
         let disks = self.disks.lock().expect("not poisoned").clone();
         Ok(Inventory {
             firmware: Firmware::Bios,
             disks,
             memory: Bytes::GIB,
+            present: None,
         })
     }
 
@@ -263,6 +264,11 @@ impl Parts for Fake {
     fn luks_opens(&self, image: &Image, _: Bytes, key: &[u8]) -> anyhow::Result<bool> {
         self.call(&format!("luks {}", image.node));
         Ok(key == b"right")
+    }
+
+    fn luks_opens_on(&self, device: &Path, key: &[u8]) -> anyhow::Result<Option<bool>> {
+        self.call(&format!("luks on {}", device.display()));
+        Ok(Some(key == b"right"))
     }
 
     fn lock(&self) -> anyhow::Result<Box<dyn std::any::Any>> {

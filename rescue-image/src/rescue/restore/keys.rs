@@ -55,14 +55,26 @@ pub fn wanted(plan: &Plan) -> Vec<(NodeId, String)> {
     let steps = plan.steps.iter();
     steps
         .filter_map(|step| match step {
-            Step::LuksKey { node, name, .. } => Some((node.clone(), name.clone())),
+            Step::LuksKey { node, name, .. } | Step::LuksUse { node, name, .. } => {
+                Some((node.clone(), name.clone()))
+            }
             _ => None,
         })
         .collect()
 }
 
-/// Whether a key opens a container as it was saved.
+/// Whether a key opens a container: as it was saved, or as it is where that stays.
 pub fn opens(parts: &dyn Parts, prepared: &Prepared, node: &NodeId, key: &[u8]) -> Result<bool> {
+    let stays = prepared.plan.steps.iter().find_map(|step| match step {
+        Step::LuksUse {
+            node: of, device, ..
+        } if of == node => Some(device),
+        _ => None,
+    });
+    if let Some(device) = stays {
+        // One inside of another is tried when that is open, before the first write.
+        return Ok(parts.luks_opens_on(device, key)?.unwrap_or(true));
+    }
     let image = prepared
         .snapshot
         .images
@@ -96,7 +108,7 @@ pub(super) fn check(parts: &dyn Parts, prepared: &Prepared) -> Result<(), Stop> 
             Ok(true) => {}
             Ok(false) => {
                 return Err(Stop::refused(format!(
-                    "the key does not open the LUKS container {name} ({node}) as it was saved (a file is used to its last \
+                    "the key does not open the LUKS container {name} ({node}) (a file is used to its last \
                      byte: is there a newline at its end?)"
                 )));
             }

@@ -21,7 +21,7 @@ use layout::apply::ApplyError;
 use layout::diff::Difference;
 use layout::inventory::Inventory;
 use layout::model::Layout;
-use layout::plan::{Choices, LeaveOut, Plan, PlanError, Step};
+use layout::plan::{Choices, LeaveOut, Mode, Plan, PlanError, Step};
 
 use super::events::{Announce, Line};
 use content::{Losses, StoreContent};
@@ -221,6 +221,8 @@ fn announce_damage(damage: &Damage, to: &dyn Announce) {
 /// What came of a restore that ran to its end.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// How much of the machine was touched.
+    pub mode: Mode,
     /// Differences between the saved layout and the machine afterwards, accepted ones included.
     pub differences: Vec<Difference>,
     /// Files that are missing or lack metadata.
@@ -289,7 +291,7 @@ pub fn prepare(parts: &dyn Parts, request: &Request) -> Result<Prepared, Stop> {
         .take_down(&request.root)
         .map_err(|e| Stop::refused(format!("unmounting what the last attempt left: {e:#}")))?;
     let inventory = parts
-        .inventory()
+        .inventory(&saved, &request.choices)
         .map_err(|e| Stop::refused(format!("looking at this machine's disks: {e:#}")))?;
     let mut request = request.clone();
     for disk in parts.media_disks() {
@@ -331,7 +333,7 @@ pub fn check(
     to.line(&Line::new("checking").with("snapshot", prepared.id));
     let started = Instant::now();
     let report = parts
-        .check_readable(&prepared.snapshot, &ui::Reading(ui))
+        .check_readable(&needed(prepared), &ui::Reading(ui))
         .map_err(|e| {
             Stop::refused(format!(
                 "restore point {} cannot be read: {e:#}",
@@ -348,6 +350,26 @@ pub fn check(
         return Ok(report);
     }
     Err(Stop::Damaged(Box::new(report)))
+}
+
+/// The restore point without what the plan does not bring back: damage in that is no reason to refuse.
+fn needed(prepared: &Prepared) -> Snapshot {
+    let mut snapshot = prepared.snapshot.clone();
+    if prepared.plan.in_place.is_some() {
+        let steps = &prepared.plan.steps;
+        snapshot.trees.retain(|tree| {
+            let is_it = |step: &Step| matches!(step, Step::RestoreTree { mount_point } if Path::new(&tree.mount_point) == mount_point);
+            steps.iter().any(is_it)
+        });
+        snapshot.images.clear();
+    }
+    snapshot
+}
+
+/// Whether the plan makes the root filesystem anew, so that the logs have a place in it.
+fn fills_root(plan: &Plan) -> bool {
+    let is_root = |step: &Step| matches!(step, Step::RestoreTree { mount_point } if mount_point == Path::new("/"));
+    plan.steps.iter().any(is_root)
 }
 
 /// Does it. `before_first_write` is called when nothing is left that could refuse (an unattended restore uses its
@@ -378,8 +400,12 @@ pub fn run(
     before_first_write().map_err(|e| Stop::refused(format!("{e:#}")))?;
     for disk in &prepared.plan.disks {
         let serial = disk.identity.serial.as_deref().unwrap_or("-");
+        let line = match prepared.plan.mode() {
+            Mode::BareMetal => Line::new("erasing"),
+            mode => Line::new("working-on").with("mode", mode.word()),
+        };
         to.line(
-            &Line::new("erasing")
+            &line
                 .with("disk", disk.device.display())
                 .with("serial", serial),
         );
@@ -391,7 +417,10 @@ pub fn run(
     let events = ui::Steps {
         ui,
         to,
-        into_target: &|| logs::copy_into(&request.log_dir, &request.root),
+        into_target: &|| match fills_root(&prepared.plan) {
+            true => logs::copy_into(&request.log_dir, &request.root).map(drop),
+            false => Ok(()),
+        },
     };
     let applied = parts.apply(
         &prepared.plan,
@@ -421,6 +450,7 @@ pub fn run(
     let differences = result?;
     let seconds = started.elapsed().as_secs();
     let outcome = Outcome {
+        mode: prepared.plan.mode(),
         differences,
         losses,
         warnings,
@@ -431,16 +461,29 @@ pub fn run(
     Ok(outcome)
 }
 
+/// Steps that come before the first write.
+fn only_looks(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::LuksKey { .. }
+            | Step::KeepOthers { .. }
+            | Step::LuksUse { .. }
+            | Step::RaidUse { .. }
+            | Step::GroupUse { .. }
+            | Step::VolumeUse { .. }
+            | Step::MountReadOnly { .. }
+            | Step::CheckBoot { .. }
+    )
+}
+
 fn stop_of(error: ApplyError) -> Stop {
     match error {
         // The fence is the first step: when it refuses, no disk was written to.
         ApplyError::Step {
             index: 0, source, ..
         } => Stop::refused(source),
-        // Keys are tried before anything is erased.
-        ApplyError::Step { step, source, .. } if matches!(*step, Step::LuksKey { .. }) => {
-            Stop::refused(source)
-        }
+        // Keys are tried, and what stays is looked at, before anything is erased.
+        ApplyError::Step { step, source, .. } if only_looks(&step) => Stop::refused(source),
         ApplyError::Unsafe(reason) => Stop::refused(format!("the plan is not safe: {reason}")),
         ApplyError::Step { step, source, .. } => Stop::Failed {
             step: Some(step.to_string()),

@@ -12,7 +12,7 @@ use bundle::verify::VerifyReport;
 use layout::apply::{ApplyError, Content};
 use layout::inventory::Inventory;
 use layout::model::Layout;
-use layout::plan::Plan;
+use layout::plan::{Choices, Plan};
 use layout::system::System;
 use layout::units::Bytes;
 use nix::fcntl::{Flock, FlockArg};
@@ -26,8 +26,8 @@ pub trait Parts: Sync {
     fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)>;
     /// Unmounts what a restore that was killed left mounted below `root`: a disk that is mounted is none to restore onto.
     fn take_down(&self, root: &Path) -> Result<()>;
-    /// The disks of this machine.
-    fn inventory(&self) -> Result<Inventory>;
+    /// The disks of this machine, and what is on them where the choices ask for a mode that has to know.
+    fn inventory(&self, saved: &Layout, choices: &Choices) -> Result<Inventory>;
     /// Disks that hold bundles.
     fn media_disks(&self) -> Vec<PathBuf>;
     /// Reads everything that a restore of this snapshot needs, cold.
@@ -53,6 +53,9 @@ pub trait Parts: Sync {
     ) -> Result<()>;
     /// Whether a key opens the LUKS container whose header this image is.
     fn luks_opens(&self, image: &Image, data_offset: Bytes, key: &[u8]) -> Result<bool>;
+    /// Whether a key opens the LUKS container that is on a device; `None`: the device is not there before something else is
+    /// opened.
+    fn luks_opens_on(&self, device: &Path, key: &[u8]) -> Result<Option<bool>>;
     /// Makes sure that nobody else restores at the same time; for as long as the result lives.
     fn lock(&self) -> Result<Box<dyn std::any::Any>>;
     /// Carries the plan out.
@@ -102,8 +105,8 @@ impl Parts for Real<'_> {
         Ok(())
     }
 
-    fn inventory(&self) -> Result<Inventory> {
-        Ok(layout::inventory::inventory(self.sys)?)
+    fn inventory(&self, saved: &Layout, choices: &Choices) -> Result<Inventory> {
+        Ok(layout::inventory::inventory_for(self.sys, saved, choices)?)
     }
 
     fn media_disks(&self) -> Vec<PathBuf> {
@@ -164,6 +167,15 @@ impl Parts for Real<'_> {
         file.as_file().set_len(size)?;
         layout::apply::luks::opens(self.sys, file.path(), key)
             .with_context(|| format!("trying the key of {}", image.node))
+    }
+
+    fn luks_opens_on(&self, device: &Path, key: &[u8]) -> Result<Option<bool>> {
+        if !self.sys.exists(device) {
+            return Ok(None);
+        }
+        layout::apply::luks::opens(self.sys, device, key)
+            .map(Some)
+            .with_context(|| format!("trying the key of {}", device.display()))
     }
 
     fn lock(&self) -> Result<Box<dyn std::any::Any>> {

@@ -1,6 +1,5 @@
 //! Progress of a restore, in one trait for programs to draw, and the adapters from those of `bundle` and `layout`.
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -49,7 +48,7 @@ pub(super) struct Steps<'a> {
     pub(super) ui: &'a dyn Ui,
     pub(super) to: &'a dyn Announce,
     /// Copies the logs into the restored system, while it is still mounted.
-    pub(super) into_target: &'a (dyn Fn() -> anyhow::Result<PathBuf> + Sync),
+    pub(super) into_target: &'a (dyn Fn() -> anyhow::Result<()> + Sync),
 }
 
 impl layout::apply::Events for Steps<'_> {

@@ -15,10 +15,7 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
         point.header.shown_time()
     );
     let items = [
-        Item::new(
-            1,
-            "Restore the machine (bare metal: erases the disks that you confirm)",
-        ),
+        Item::new(1, "Restore or repair the machine (asks how much of it)"),
         Item::new(2, "Copy files out (erases nothing)"),
         Item::new(3, "Verify that this restore point can be read"),
         Item::new(4, "Shell"),
@@ -28,7 +25,7 @@ pub fn show(answers: &Answers, terminal: &mut dyn Terminal) -> Result<Screen, Go
     ];
     Ok(
         match menu(terminal, &title, &items, "What to do", Some("1"))? {
-            0 => Screen::Disks,
+            0 => Screen::Mode,
             1 => Screen::Copy,
             2 => Screen::Verify,
             3 => Screen::Shell(Return::Action),

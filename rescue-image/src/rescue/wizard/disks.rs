@@ -2,12 +2,12 @@
 
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{Layout, NodeId};
-use layout::plan::DiskChoice;
+use layout::plan::{DiskChoice, Mode};
 
 use super::terminal::{Gone, Terminal, words};
 use super::world::World;
 use super::{Answers, Screen};
-use crate::rescue::restore::{self, Parts, Prepared, Stop};
+use crate::rescue::restore::{self, Parts, Prepared, Request, Stop};
 
 /// Shows what the planner would take, and lets the operator change it.
 pub fn show(
@@ -22,7 +22,7 @@ pub fn show(
     let mut machine: Option<(Layout, Inventory, Vec<std::path::PathBuf>)> = None;
     world.with_parts(&mut |parts| {
         outcome = restore::prepare(parts, &request);
-        machine = look(parts, &request.snapshot);
+        machine = look(parts, &request);
     });
     let Some((saved, inventory, media)) = machine else {
         if let Err(stop) = outcome {
@@ -91,10 +91,14 @@ pub fn show(
 }
 
 /// What is needed to assign by hand, which must work also when the planner finds nothing.
-fn look(parts: &dyn Parts, snapshot: &str) -> Option<(Layout, Inventory, Vec<std::path::PathBuf>)> {
-    let (_, snapshot) = parts.snapshot(snapshot).ok()?;
+fn look(
+    parts: &dyn Parts,
+    request: &Request,
+) -> Option<(Layout, Inventory, Vec<std::path::PathBuf>)> {
+    let (_, snapshot) = parts.snapshot(&request.snapshot).ok()?;
     let saved = Layout::from_value(snapshot.layout).ok()?;
-    Some((saved, parts.inventory().ok()?, parts.media_disks()))
+    let inventory = parts.inventory(&saved, &request.choices).ok()?;
+    Some((saved, inventory, parts.media_disks()))
 }
 
 fn table(inventory: &Inventory, media: &[std::path::PathBuf]) -> String {
@@ -128,7 +132,12 @@ fn describe(disk: &InventoryDisk) -> String {
 }
 
 fn assigned(prepared: &Prepared) -> String {
-    let mut text = String::from("\nThe restore would erase and use:\n");
+    let mut text = String::from(match prepared.plan.mode() {
+        Mode::BareMetal => "\nThe restore would erase and use:\n",
+        _ => {
+            "\nThese disks would be worked on; the next screen shows what is made anew, and what stays:\n"
+        }
+    });
     for disk in &prepared.plan.disks {
         let model = disk.identity.model.as_deref().unwrap_or("unknown model");
         let serial = disk.identity.serial.as_deref().unwrap_or("none");

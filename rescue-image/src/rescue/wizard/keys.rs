@@ -20,7 +20,7 @@ pub fn ask(
             continue;
         }
         terminal.say(&format!(
-            "\nThe LUKS container {name} is made again with its saved header: what opened it opens it. To fill it, its \
+            "\nThe LUKS container {name} has to be opened (made again, it has its saved header, and what opened it opens it). Its \
              passphrase or recovery key is needed, or file:PATH for a key file."
         ));
         let mut right = false;

@@ -9,6 +9,7 @@
 //! | [`points`] | `Restore point [1]: ` | a number, `s` search again, `x` shell, `r` reboot, `p` power off |
 //! | | `No bundle found. Choose [s]: ` | the same letters |
 //! | [`action`] | `What to do [1]: ` | 1 restore, 2 copy files out, 3 verify, 4 shell, 5 reboot, 6 power off, `b` back |
+//! | [`mode`] | `How much: ` | 1 partition table, 2 boot loader, 3 system only, 4 bare metal, `b` back |
 //! | [`disks`] | `Use these disks (yes, change, back) [yes]: ` | |
 //! | | `Saved disk to assign [1]: ` | a number, only where there are several |
 //! | | `Number of the disk to erase for it: ` | a number, or `b` |
@@ -17,6 +18,7 @@
 //! | | `Space of the bigger disk goes to (root, thin-pool, vg-free, untouched) [root]: ` | |
 //! | [`check`] | `Restore without these files (accept, back) [back]: ` | only when data are damaged |
 //! | [`confirm`] | `Serial number of /dev/sda, to erase it: ` | the serial number, or `back` |
+//! | | `Serial number of /dev/sda, to go on: ` | the same, where the disk is not erased |
 //! | | `ERASE and the device name, to erase /dev/sda: ` | where there is none: `ERASE /dev/sda` or `ERASE sda` |
 //! | [`result`] | `What now [1]: ` | 1 reboot, 2 power off, 3 shell, 4 back to the beginning |
 //! | [`copy`] | `Path to copy out, or Enter when done: `, `Copy to: ` | |
@@ -30,6 +32,7 @@ pub mod confirm;
 pub mod copy;
 pub mod disks;
 mod keys;
+pub mod mode;
 pub mod plan;
 pub mod points;
 pub mod result;
@@ -42,7 +45,7 @@ use std::time::Duration;
 
 use bundle::verify::VerifyReport;
 use layout::model::NodeId;
-use layout::plan::{Choices, DiskChoice, Grow, LeaveOut};
+use layout::plan::{Choices, DiskChoice, Grow, LeaveOut, Mode};
 
 use super::bundles::Point;
 use super::restore::keys::LuksKeys;
@@ -57,6 +60,8 @@ pub enum Screen {
     Points,
     /// Choose what to do with it.
     Action,
+    /// Choose how much of the machine is touched.
+    Mode,
     /// Assign disks.
     Disks,
     /// Look at the plan.
@@ -97,6 +102,8 @@ pub enum Return {
 pub struct Answers {
     /// The restore point.
     pub point: Option<Point>,
+    /// How much of the machine is touched.
+    pub mode: Mode,
     /// Disks that were assigned by hand.
     pub disks: BTreeMap<NodeId, DiskChoice>,
     /// What takes the space of a bigger disk.
@@ -121,6 +128,7 @@ impl Answers {
         let point = self.point.as_ref()?;
         let mut request = Request::new(point.header.id.to_string());
         request.choices = Choices {
+            mode: self.mode,
             disks: self.disks.clone(),
             grow: self.grow,
             leave_out: self.leave_out.clone(),
@@ -150,6 +158,7 @@ pub fn run(world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<(), Gon
         screen = match screen {
             Screen::Points => points::show(&mut answers, world, terminal)?,
             Screen::Action => action::show(&answers, terminal)?,
+            Screen::Mode => mode::show(&mut answers, terminal)?,
             Screen::Disks => disks::show(&mut answers, world, terminal)?,
             Screen::Plan => plan::show(&mut answers, terminal)?,
             Screen::Check => check::show(&mut answers, world, terminal)?,

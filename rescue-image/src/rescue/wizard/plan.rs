@@ -42,6 +42,9 @@ pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen
 }
 
 fn has_bigger_disk(prepared: &Prepared) -> bool {
+    if prepared.plan.in_place.is_some() {
+        return false;
+    }
     prepared.plan.disks.iter().any(|assigned| {
         let saved = prepared
             .saved

@@ -1,5 +1,7 @@
 //! What came of it.
 
+use layout::plan::Mode;
+
 use super::terminal::{Gone, Item, Terminal, menu};
 use super::{Answers, Return, Screen};
 use crate::rescue::restore::{Outcome, Stop};
@@ -45,8 +47,15 @@ fn text(result: &Result<Outcome, Stop>) -> String {
     };
     let mut text = if outcome.complete() {
         format!(
-            "RESTORED in {} s. The machine has its saved layout and all its files.\n",
-            outcome.seconds
+            "RESTORED in {} s. {}\n",
+            outcome.seconds,
+            match outcome.mode {
+                Mode::BareMetal => "The machine has its saved layout and all its files.",
+                Mode::SystemOnly =>
+                    "The system has all its files; guests and data are as they were.",
+                Mode::BootRepair => "The boot loader is back; everything else is as it was.",
+                Mode::TableRepair => "The partition table is back; everything else is as it was.",
+            }
         )
     } else {
         format!(
@@ -102,9 +111,9 @@ fn text(result: &Result<Outcome, Stop>) -> String {
         .iter()
         .map(|p| p.display().to_string())
         .collect();
-    text.push_str(&format!(
-        "Logs: {}, and /var/log/lifeboat of the restored machine",
-        places.join(", ")
-    ));
+    text.push_str(&format!("Logs: {}", places.join(", ")));
+    if matches!(outcome.mode, Mode::BareMetal | Mode::SystemOnly) {
+        text.push_str(", and /var/log/lifeboat of the restored machine");
+    }
     text
 }

@@ -171,6 +171,7 @@ impl World for Test {
 
 const POINT: (&str, &str) = ("Restore point [1]: ", "");
 const ACTION: (&str, &str) = ("What to do [1]: ", "");
+const HOW: (&str, &str) = ("How much: ", "4");
 const DISKS: (&str, &str) = ("Use these disks (yes, change, back) [yes]: ", "");
 const PLAN: (&str, &str) = ("Go on with this plan (yes, space, back) [yes]: ", "");
 const SERIAL: &str = "Serial number of /dev/sdb, to erase it: ";
@@ -184,6 +185,7 @@ fn up_to_the_confirmation_and_back_writes_nothing() {
     let mut script = Script::new(&[
         POINT,
         ACTION,
+        HOW,
         DISKS,
         PLAN,
         (SERIAL, "WRONG"),
@@ -260,6 +262,7 @@ fn a_disk_without_a_serial_is_confirmed_by_name() {
     let mut script = Script::new(&[
         POINT,
         ACTION,
+        HOW,
         DISKS,
         PLAN,
         (question, "/dev/sdb"),
@@ -299,6 +302,7 @@ fn damage_needs_the_word_accept() {
     let mut script = Script::new(&[
         POINT,
         ACTION,
+        HOW,
         DISKS,
         PLAN,
         (question, ""),
@@ -313,6 +317,7 @@ fn damage_needs_the_word_accept() {
     let mut script = Script::new(&[
         POINT,
         ACTION,
+        HOW,
         DISKS,
         PLAN,
         (question, "accept"),
@@ -329,6 +334,7 @@ fn the_space_of_a_bigger_disk_goes_where_it_is_said() {
     let mut script = Script::new(&[
         POINT,
         ACTION,
+        HOW,
         DISKS,
         (PLAN.0, "space"),
         (space, "untouched"),
@@ -353,6 +359,7 @@ fn too_small_is_said_and_assigning_by_hand_is_offered() {
     let mut script = Script::new(&[
         POINT,
         ACTION,
+        HOW,
         (hand, ""),
         ("What to do [1]: ", "3"),
         ("What to do [1]: ", "4"),
@@ -436,6 +443,7 @@ fn texts_are_plain_and_fit_the_screen() {
     let mut script = Script::new(&[
         POINT,
         ACTION,
+        HOW,
         DISKS,
         PLAN,
         (SERIAL, "back"),

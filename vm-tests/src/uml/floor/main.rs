@@ -10,6 +10,7 @@ mod failpoint;
 mod luks;
 mod machine;
 mod mbr;
+mod modes;
 mod raid;
 mod record;
 mod restore;
@@ -42,6 +43,7 @@ fn run() -> Result<()> {
         Ok("power-back") => setup.restore(),
         Ok("record") => record::run(&setup),
         Ok(other) => bail!("{other} is no task"),
+        Err(_) if setup.case.in_place.is_some() => modes::run(&setup),
         Err(_) => restore::run(&setup),
     }
 }
