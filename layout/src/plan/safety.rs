@@ -376,7 +376,6 @@ impl Step {
             | Step::Clear { device }
             | Step::RestoreTable { device, .. }
             | Step::KeepVfat { device, .. }
-            | Step::MountReadOnly { device, .. }
             | Step::BootCode { device }
             | Step::GrubBios { device, .. }
             | Step::EfiBootEntry { device, .. } => vec![device.clone()],
@@ -399,6 +398,7 @@ impl Step {
             Step::Fence { .. }
             | Step::CacheAttach { .. }
             | Step::VolumeUse { .. }
+            | Step::MountReadOnly { .. }
             | Step::CheckBoot { .. }
             | Step::GrubFromHost { .. }
             | Step::LuksKey { .. }

@@ -24,7 +24,12 @@ pub fn scenarios() -> Vec<Scenario> {
     let mut all: Vec<Scenario> = files
         .iter()
         .map(|file| {
-            let about = "User Mode Linux: this layout is applied onto dirty disks, captured again and compared";
+            let in_place = Case::load(file).is_ok_and(|(case, _)| case.in_place.is_some());
+            let about = if in_place {
+                "User Mode Linux: this layout is restored, damaged and restored in place; what stays keeps its bytes"
+            } else {
+                "User Mode Linux: this layout is applied onto dirty disks, captured again and compared"
+            };
             scenario("storage", file, about, |file, floor, log| {
                 machine::run(file, Task::Restore, floor, log)
             })
@@ -37,7 +42,7 @@ pub fn scenarios() -> Vec<Scenario> {
         if case.cuts {
             all.extend(interrupted(file));
         }
-        if case.expect == Expect::Restored {
+        if case.expect == Expect::Restored && case.in_place.is_none() {
             let about = "User Mode Linux: this layout's machine is recorded, and the recording is captured as the machine is";
             let recorded = scenario("record", file, about, |file, floor, log| {
                 machine::run(file, Task::Record, floor, log)

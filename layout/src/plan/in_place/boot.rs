@@ -114,9 +114,14 @@ impl Draft<'_> {
             )
         };
         let sealed = |mount: &Mount| self.needs_key(&mount.node);
-        let can = wanted.iter().all(|m| known(m) && (code || !sealed(m)));
-        if !can && !code {
-            return Vec::new();
+        if !code {
+            // GRUB's configuration is in /boot; the root is looked at for GRUB's own files, which may be newer there.
+            let seen = |m: &&Mount| known(m) && !sealed(m);
+            let boot = boot_mount(saved).filter(|m| seen(m));
+            wanted.retain(|m| seen(m));
+            if boot.is_none_or(|boot| !wanted.contains(&boot)) {
+                return Vec::new();
+            }
         }
         if let Some(mount) = wanted.iter().find(|m| !known(m)) {
             self.ground.problems.push(format!(
@@ -132,8 +137,11 @@ impl Draft<'_> {
                 .nodes
                 .get(&mount.node)
                 .and_then(|n| n.on().into_iter().next());
-            if let Some(on) = on {
-                self.ground.locate(&on);
+            let spot = on.as_ref().and_then(|on| self.ground.locate(on));
+            if let (Some(Node::Partition(_)), Some(spot)) =
+                (on.as_ref().and_then(|on| saved.nodes.get(on)), spot)
+            {
+                self.ground.only_read(&spot.device);
             }
         }
         wanted.into_iter().cloned().collect()

@@ -119,6 +119,11 @@ impl<'a> Ground<'a> {
         );
     }
 
+    /// A partition that is looked at only may become read-only.
+    pub fn only_read(&mut self, device: &Path) {
+        self.used.remove(device);
+    }
+
     fn problem(&mut self, id: &NodeId, what: String) -> Option<Spot> {
         if self.failed.insert(id.clone()) && !self.problems.contains(&what) {
             self.problems.push(what);

@@ -241,8 +241,9 @@ fn bytes(
 }
 
 fn happen(setup: &Setup, damage: &Damage, groups: &[String]) -> Result<()> {
-    let active = |yes: &str| -> Result<()> {
-        for group in groups {
+    let of_group = |device: &str, group: &str| device.starts_with(&format!("/dev/{group}/"));
+    let active = |device: &str, yes: &str| -> Result<()> {
+        for group in groups.iter().filter(|group| of_group(device, group)) {
             lvm(
                 setup,
                 group,
@@ -253,19 +254,19 @@ fn happen(setup: &Setup, damage: &Damage, groups: &[String]) -> Result<()> {
     };
     match damage {
         Damage::Rubbish(device) => {
-            active("-ay")?;
+            active(device, "-ay")?;
             let mut file = OpenOptions::new().write(true).open(device)?;
             let mut noise = vec![0u8; 1 << 20];
             File::open("/dev/urandom")?.read_exact(&mut noise)?;
             file.write_all(&noise)?;
             file.sync_all()?;
             drop(file);
-            active("-an")
+            active(device, "-an")
         }
         Damage::Xfs(device) => {
-            active("-ay")?;
+            active(device, "-ay")?;
             tool(&["mkfs.xfs", "-f", "-q", device])?;
-            active("-an")
+            active(device, "-an")
         }
         Damage::GptZeroed(disk) => {
             let mut file = OpenOptions::new().write(true).open(disk)?;

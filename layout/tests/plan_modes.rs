@@ -1,0 +1,466 @@
+//! Plans that leave partitions and volumes where they are.
+
+#![allow(clippy::unwrap_used)] // a failing test is to panic
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use layout::inventory::{FoundTable, Inventory, InventoryDisk, Present, Region};
+use layout::model::{
+    Firmware, GrubBios, GrubEfi, Layout, Node, NodeId, Table, ThinVolume, Unsupported,
+};
+use layout::plan::{Choices, Mode, Plan, PlanError, Step, plan};
+use layout::units::{Bytes, Lba, SectorSize};
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn saved(name: &str) -> Layout {
+    let text = std::fs::read_to_string(here(&format!("../vm-tests/layouts/{name}.json"))).unwrap();
+    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
+    Layout::from_value(case["layout"].clone()).unwrap()
+}
+
+/// The layout of a PVE host with both boot loaders.
+fn pve() -> Layout {
+    let mut layout = saved("pve-ext4-lvm");
+    let disk = layout.disks().next().unwrap().0.clone();
+    layout.boot.grub_bios = vec![GrubBios { disk }];
+    layout.boot.grub_efi = vec![GrubEfi {
+        esp: NodeId::fs("5A1B-0001"),
+        bootloader_id: "proxmox".into(),
+        shim: true,
+        fallback: true,
+    }];
+    layout.boot.kernels = vec!["6.8.12-1-pve".into()];
+    layout
+}
+
+fn device(n: usize) -> String {
+    format!("/dev/vd{}", char::from(b'a' + n as u8))
+}
+
+/// The machine as it was saved, with disks of other names; nothing on it is open.
+fn machine(saved: &Layout) -> Inventory {
+    let (mut disks, mut tables, mut regions) = (Vec::new(), BTreeMap::new(), Vec::new());
+    let mut layout = saved.clone();
+    layout.mounts.clear();
+    for (n, (id, disk)) in saved.disks().enumerate() {
+        let at = PathBuf::from(device(n));
+        disks.push(InventoryDisk {
+            device: at.clone(),
+            model: Some("Test Disk".into()),
+            serial: disk.serial.clone(),
+            wwn: None,
+            size: disk.size,
+            sector_size: disk.sector_size,
+            removable: false,
+            transport: Some("ata".into()),
+            media: None,
+            read_only: false,
+            contents: vec!["GPT".into()],
+            vgs: Vec::new(),
+            in_use: false,
+        });
+        let name = id.as_str().trim_start_matches("disk:").to_owned();
+        let parts = saved.partitions(id);
+        if disk.table.is_some() {
+            let partitions = parts
+                .iter()
+                .map(|(_, p)| (p.number, p.partuuid.clone(), p.start, p.end))
+                .collect();
+            let table = FoundTable {
+                name,
+                whole: true,
+                partitions,
+            };
+            tables.insert(at.clone(), table);
+        }
+        for (part_id, part) in parts {
+            let (fstype, uuid) = match saved.children(part_id).next() {
+                Some((_, Node::PhysicalVolume(pv))) => (Some("LVM2_member"), Some(pv.uuid.clone())),
+                Some((_, node)) => {
+                    let fs = node.filesystem();
+                    (fs.map(|f| f.fstype), fs.map(|f| f.uuid.to_owned()))
+                }
+                None => (None, None),
+            };
+            regions.push(Region {
+                partition: part_id.clone(),
+                disk: at.clone(),
+                fstype: fstype.map(str::to_owned),
+                uuid,
+                unreadable: None,
+            });
+            if let Some(Node::Partition(p)) = layout.nodes.get_mut(part_id) {
+                p.device = format!("{}{}", at.display(), part.number).into();
+            }
+        }
+        if let Some(Node::Disk(d)) = layout.nodes.get_mut(id) {
+            d.device = at;
+        }
+    }
+    // What is on volumes that are not active is not seen.
+    let on_volume = |on: &NodeId| matches!(saved.nodes.get(on), Some(Node::LogicalVolume(_)));
+    layout
+        .nodes
+        .retain(|_, node| !node.on().iter().any(on_volume));
+    Inventory {
+        firmware: Firmware::Uefi,
+        disks,
+        memory: Bytes::GIB,
+        present: Some(Box::new(Present {
+            tables,
+            layout,
+            regions,
+        })),
+    }
+}
+
+fn present(machine: &mut Inventory) -> &mut Present {
+    machine.present.as_mut().unwrap()
+}
+
+fn in_mode(mode: Mode) -> Choices {
+    Choices {
+        mode,
+        ..Choices::default()
+    }
+}
+
+fn planned(saved: &Layout, machine: &Inventory, mode: Mode) -> Plan {
+    plan(saved, machine, &in_mode(mode)).unwrap_or_else(|e| panic!("{mode}: {e}"))
+}
+
+fn refused(saved: &Layout, machine: &Inventory, mode: Mode) -> String {
+    match plan(saved, machine, &in_mode(mode)) {
+        Err(error @ PlanError::NotInPlace { .. }) => error.to_string(),
+        other => panic!("{mode}: {other:?}"),
+    }
+}
+
+fn golden(name: &str, text: &str) {
+    let path = here(&format!("tests/golden/{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}",
+        path.display()
+    );
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+}
+
+#[test]
+fn plans_read_as_recorded() {
+    let saved = pve();
+    let mut now = machine(&saved);
+    // A guest that was made after the backup, and a partition.
+    let guest = ThinVolume {
+        on: NodeId::lv("pve", "data"),
+        vg: "pve".into(),
+        name: "vm-105-disk-0".into(),
+        size: Bytes::GIB,
+    };
+    let id = NodeId::lv("pve", "vm-105-disk-0");
+    present(&mut now)
+        .layout
+        .nodes
+        .insert(id, Node::ThinVolume(guest));
+    for mode in [Mode::SystemOnly, Mode::BootRepair] {
+        let text = planned(&saved, &now, mode).render();
+        golden(&format!("pve-{}", mode.word()), &text);
+    }
+    now.firmware = Firmware::Bios;
+    let text = planned(&saved, &now, Mode::BootRepair).render();
+    golden("pve-boot-repair-bios", &text);
+    present(&mut now).tables.clear();
+    let text = planned(&saved, &now, Mode::TableRepair).render();
+    golden("pve-table-repair", &text);
+    let luks = self::saved("luks2-lvm");
+    let mut now = machine(&luks);
+    let seen = &mut present(&mut now).layout;
+    close(seen);
+    golden(
+        "luks2-lvm-system-only",
+        &planned(&luks, &now, Mode::SystemOnly).render(),
+    );
+}
+
+/// Takes away what cannot be seen in closed containers.
+fn close(seen: &mut Layout) {
+    let closed: Vec<NodeId> = seen
+        .nodes
+        .iter_mut()
+        .filter_map(|(id, node)| match node {
+            Node::Luks(luks) => {
+                luks.open = false;
+                Some(id.clone())
+            }
+            _ => None,
+        })
+        .collect();
+    let mut gone = closed;
+    while let Some(below) = gone.pop() {
+        let above: Vec<NodeId> = seen.children(&below).map(|(id, _)| id.clone()).collect();
+        for id in above {
+            seen.nodes.remove(&id);
+            gone.push(id);
+        }
+    }
+}
+
+#[test]
+fn what_differs_is_named() {
+    let saved = pve();
+    let refuse = |change: &dyn Fn(&mut Layout)| {
+        let mut now = machine(&saved);
+        change(&mut present(&mut now).layout);
+        refused(&saved, &now, Mode::SystemOnly)
+    };
+    let text = refuse(&|now| {
+        now.nodes.remove(&NodeId::lv("pve", "root"));
+    });
+    assert!(
+        text.contains("logical volume pve/root is not there any more"),
+        "{text}"
+    );
+    assert!(text.contains("bare metal"), "{text}");
+    let text = refuse(&|now| {
+        if let Some(Node::LogicalVolume(lv)) = now.nodes.get_mut(&NodeId::lv("pve", "root")) {
+            lv.size = Bytes::mib(512);
+        }
+    });
+    assert!(
+        text.contains("/dev/pve/root has 512 MiB (536870912 bytes) now"),
+        "{text}"
+    );
+    let text = refuse(&|now| {
+        if let Some(Node::LogicalVolume(lv)) = now.nodes.get_mut(&NodeId::lv("pve", "root")) {
+            lv.writeable = false;
+        }
+    });
+    assert!(text.contains("pve/root is read-only"), "{text}");
+    let esp = NodeId::partition("00000001-0000-4000-8000-000000000003");
+    let text = refuse(&|now| {
+        now.nodes.remove(&NodeId::fs("5A1B-0001"));
+        now.nodes.remove(&esp);
+    });
+    assert!(
+        text.contains(
+            "partition 2 (64 MiB, PARTUUID 00000001-0000-4000-8000-000000000003) is not on /dev/vda"
+        ),
+        "{text}"
+    );
+    let pv = NodeId::pv("Lif3b0-at00-0000-0000-0000-0000-000001");
+    let text = refuse(&|now| {
+        now.nodes
+            .retain(|id, node| *id != pv && !node.on().contains(&pv));
+        for name in ["root", "swap", "data", "vm-100-disk-0", "base-9000-disk-0"] {
+            now.nodes.remove(&NodeId::lv("pve", name));
+        }
+    });
+    assert!(
+        text.contains("/dev/vda3 does not hold the LVM physical volume Lif3b0-at00"),
+        "{text}"
+    );
+    let text = refuse(&|now| {
+        if let Some(Node::VolumeGroup(vg)) = now.nodes.get_mut(&NodeId::vg("pve")) {
+            vg.on.push(NodeId::pv("another"));
+        }
+    });
+    assert!(text.contains("also lies on pv:another"), "{text}");
+    let mut now = machine(&saved);
+    present(&mut now).tables.clear();
+    let text = refused(&saved, &now, Mode::SystemOnly);
+    assert!(
+        text.contains("has not its partition table any more") && text.contains("Table repair"),
+        "{text}"
+    );
+    now.disks[0].serial = None;
+    let text = refused(&saved, &now, Mode::BootRepair);
+    assert!(
+        text.contains("no disk of this machine carries the partition table"),
+        "{text}"
+    );
+    now.present = None;
+    let text = refused(&saved, &now, Mode::SystemOnly);
+    assert!(text.contains("does not say what is on the disks"), "{text}");
+}
+
+#[test]
+fn a_container_or_filesystem_of_another_kind_is_refused() {
+    let saved = saved("luks2-lvm");
+    let mut now = machine(&saved);
+    let seen = &mut present(&mut now).layout;
+    close(seen);
+    let luks = seen
+        .nodes
+        .iter()
+        .find_map(|(id, node)| matches!(node, Node::Luks(_)).then(|| id.clone()));
+    let luks = luks.unwrap();
+    seen.nodes.remove(&luks);
+    let text = refused(&saved, &now, Mode::SystemOnly);
+    assert!(text.contains("does not hold the LUKS container"), "{text}");
+    let saved = self::saved("btrfs-subvolumes");
+    let text = refused(&saved, &machine(&saved), Mode::SystemOnly);
+    assert!(text.contains("is btrfs, which this version"), "{text}");
+}
+
+#[test]
+fn arrays_are_started_and_not_made() {
+    let saved = saved("md1-lvm");
+    let mut now = machine(&saved);
+    let seen = &mut present(&mut now).layout;
+    // Not running: members are known by their signature, and nothing above them.
+    let members: Vec<(NodeId, PathBuf)> = seen
+        .nodes
+        .values()
+        .filter_map(|node| match node {
+            Node::RaidArray(array) => Some(array.members.iter().map(|m| m.on.clone())),
+            _ => None,
+        })
+        .flatten()
+        .map(|on| {
+            let device = seen.nodes[&on].device().unwrap().to_owned();
+            (on, device)
+        })
+        .collect();
+    seen.nodes
+        .retain(|_, node| matches!(node, Node::Disk(_) | Node::Partition(_)));
+    for (on, device) in members.clone() {
+        let member = Unsupported {
+            on: vec![on],
+            device: device.clone(),
+            what: "linux_raid_member".into(),
+            size: Bytes::GIB,
+            meaning: String::new(),
+        };
+        let id = NodeId::other(&device.display().to_string());
+        seen.nodes.insert(id, Node::Unsupported(member));
+    }
+    let made = planned(&saved, &now, Mode::SystemOnly);
+    let starts = made
+        .steps
+        .iter()
+        .filter(|s| matches!(s, Step::RaidUse { .. }))
+        .count();
+    let stops = made
+        .steps
+        .iter()
+        .filter(|s| matches!(s, Step::RaidStop { .. }))
+        .count();
+    assert!(starts > 0 && starts == stops, "{}", made.render());
+    let seen = &mut present(&mut now).layout;
+    let (_, device) = &members[0];
+    seen.nodes
+        .remove(&NodeId::other(&device.display().to_string()));
+    let text = refused(&saved, &now, Mode::SystemOnly);
+    assert!(
+        text.contains(&format!("{} is no member of array", device.display())),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_volume_that_grew_is_filled() {
+    let saved = pve();
+    let mut now = machine(&saved);
+    if let Some(Node::LogicalVolume(lv)) = present(&mut now)
+        .layout
+        .nodes
+        .get_mut(&NodeId::lv("pve", "root"))
+    {
+        lv.size = Bytes::mib(2048);
+    }
+    let made = planned(&saved, &now, Mode::SystemOnly);
+    let fills = made.steps.iter().any(
+        |s| matches!(s, Step::MakeExt4 { fill: true, device, .. } if device == Path::new("/dev/pve/root")),
+    );
+    assert!(fills, "{}", made.render());
+    assert!(made.sizes.iter().any(|s| s.now == Bytes::mib(2048)));
+}
+
+#[test]
+fn a_table_is_written_only_around_its_contents() {
+    let saved = pve();
+    let mut now = machine(&saved);
+    let text = refused(&saved, &now, Mode::TableRepair);
+    assert!(text.contains("is there and as it was saved"), "{text}");
+    // One copy is damaged.
+    for table in present(&mut now).tables.values_mut() {
+        table.whole = false;
+    }
+    planned(&saved, &now, Mode::TableRepair);
+    // It has a partition that is not in the backup.
+    let one_more = (4, "new".to_owned(), Lba(6_291_000), Lba(6_291_100));
+    for table in present(&mut now).tables.values_mut() {
+        table.partitions.push(one_more.clone());
+    }
+    let text = refused(&saved, &now, Mode::TableRepair);
+    assert!(text.contains("it is not replaced"), "{text}");
+    present(&mut now).tables.clear();
+    let made = planned(&saved, &now, Mode::TableRepair);
+    let table = made.steps.iter().find_map(|s| match s {
+        Step::RestoreTable {
+            table: Table::Gpt(table),
+            partitions,
+            ..
+        } => Some((table.clone(), partitions.len())),
+        _ => None,
+    });
+    assert_eq!(table.unwrap().1, 3);
+    // The BIOS boot partition may hold anything; the others may not.
+    for region in &mut present(&mut now).regions {
+        region.uuid = Some("other".into());
+    }
+    let text = refused(&saved, &now, Mode::TableRepair);
+    assert!(
+        text.contains("where partition 2 lay") && text.contains("where partition 3 lay"),
+        "{text}"
+    );
+    assert!(!text.contains("where partition 1 lay"), "{text}");
+    let mut now = machine(&saved);
+    present(&mut now).tables.clear();
+    now.disks[0].size = now.disks[0].size.minus(Bytes::MIB);
+    let text = refused(&saved, &now, Mode::TableRepair);
+    assert!(text.contains("too small"), "{text}");
+    now.disks[0].sector_size = SectorSize::S4096;
+    let text = refused(&saved, &now, Mode::TableRepair);
+    assert!(text.contains("has sectors of 4096"), "{text}");
+}
+
+#[test]
+fn a_plan_that_would_destroy_what_stays_is_found_out() {
+    let saved = pve();
+    let made = planned(&saved, &machine(&saved), Mode::BootRepair);
+    assert_eq!(made.writes_outside(), None);
+    let protected = made.steps.iter().find_map(|s| match s {
+        Step::KeepOthers { protect, .. } => protect.first().cloned(),
+        _ => None,
+    });
+    for bad in [
+        Step::Clear {
+            device: protected.unwrap(),
+        },
+        Step::Clear {
+            device: "/dev/vda".into(),
+        },
+        Step::Wipe {
+            device: "/dev/vda".into(),
+            size: Bytes::GIB,
+        },
+    ] {
+        let mut worse = made.clone();
+        worse.steps.push(bad);
+        assert!(worse.writes_outside().is_some());
+    }
+    let text = serde_json::to_string(&made).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), made);
+}
