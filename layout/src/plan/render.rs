@@ -106,7 +106,9 @@ impl Plan {
                 wrap(out, "      ", what);
             }
         }
-        self.render_fence(out);
+        if !self.fence.is_empty() {
+            self.render_fence(out);
+        }
     }
 
     fn render_fence(&self, out: &mut String) {

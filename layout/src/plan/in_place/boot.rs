@@ -57,7 +57,11 @@ pub(super) fn plan(
     for (mount, grub) in &esps {
         if !seen.contains(&&mount.node) {
             seen.push(&mount.node);
-            remade.push(draft.remade_filesystem(mount));
+            let mut esp = draft.remade_filesystem(mount);
+            esp.what.push_str(
+                " (files of the backup are written over those there; a damaged filesystem is made anew)",
+            );
+            remade.push(esp);
             draft.fill_esp(mount);
             compared.insert(mount.node.clone());
         }

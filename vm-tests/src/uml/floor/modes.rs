@@ -81,11 +81,18 @@ fn look(setup: &Setup, bare: &Plan, plan: &Plan) -> Result<()> {
     facts::check(&setup.saved, bare)
 }
 
+/// The groups on plain partitions: what is in containers and arrays is judged by those.
 fn groups(setup: &Setup) -> Vec<String> {
+    let plain = |pv: &layout::model::NodeId| match setup.saved.nodes.get(pv) {
+        Some(Node::PhysicalVolume(pv)) => {
+            matches!(setup.saved.nodes.get(&pv.on), Some(Node::Partition(_)))
+        }
+        _ => false,
+    };
     let nodes = setup.saved.nodes.values();
     nodes
         .filter_map(|node| match node {
-            Node::VolumeGroup(vg) => Some(vg.name.clone()),
+            Node::VolumeGroup(vg) if vg.on.iter().all(plain) => Some(vg.name.clone()),
             _ => None,
         })
         .collect()
