@@ -512,6 +512,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_anew_is_named() {
+        let mut plan = plan(&[("/dev/sda", Some("S1"))]);
+        plan.in_place = Some(layout::plan::InPlace {
+            mode: Mode::SystemOnly,
+            remade: vec![layout::plan::Remade {
+                disk: "/dev/sda".into(),
+                what: "/: ext4 on /dev/pve/root, 3 GiB".to_owned(),
+            }],
+            kept: Vec::new(),
+            compared: Default::default(),
+        });
+        let error = confirmed(&plan, &[])
+            .expect_err("not confirmed")
+            .to_string();
+        assert!(
+            error.contains("makes anew on /dev/sda (/: ext4 on /dev/pve/root, 3 GiB)")
+                && error.ends_with("--yes-erase S1"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn assignments_need_both_sides() {
         let parsed = assignments(&["disk:a=S=1".to_owned()]).expect("two sides");
         assert_eq!(parsed["disk:a"], "S=1");

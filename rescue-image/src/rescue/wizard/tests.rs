@@ -216,6 +216,32 @@ fn up_to_the_confirmation_and_back_writes_nothing() {
 }
 
 #[test]
+fn the_least_destructive_mode_comes_first_and_none_is_taken_unasked() {
+    let mut world = Test::new(Fake::good());
+    let mut script = Script::new(&[
+        POINT,
+        ACTION,
+        ("How much: ", ""),
+        ("How much: ", "b"),
+        ACTION,
+        ("How much: ", "3"),
+        ("Assign disks by hand (change, back) [back]: ", ""),
+        ("What to do [1]: ", "6"),
+    ]);
+    run(&mut world, &mut script).expect("powered off");
+    assert!(!world.fake.wrote());
+    let shown = &script.shown;
+    let place = |text: &str| {
+        shown
+            .find(text)
+            .unwrap_or_else(|| panic!("{text}: {shown}"))
+    };
+    assert!(place("The partition table only") < place("The boot loader only"));
+    assert!(place("The system only") < place("bare metal"));
+    assert!(shown.contains("system only is not possible"), "{shown}");
+}
+
+#[test]
 fn the_answers_become_the_request() {
     let mut world = Test::new(Fake::good());
     let mut answers = Answers::default();
