@@ -76,6 +76,8 @@ const BY_NATURE: &[(&str, &str, &str)] = &[
     ("ext4", "inodes_used", "allocation differs"),
     ("thin_pool", "used", "guests come back later"),
     ("btrfs", "used", "allocation differs"),
+    ("zfs_member", "used", "allocation differs"),
+    ("zfs_dataset", "used", "allocation differs"),
     ("unsupported", "device", "kernel names change"),
     ("unsupported", "size", "nothing is made for it"),
 ];
@@ -212,6 +214,9 @@ fn renamed(now: &Layout, plan: &Plan) -> Layout {
                 Node::Xfs(n) => rename(&mut n.on),
                 Node::Vfat(n) => rename(&mut n.on),
                 Node::Btrfs(n) => n.on.iter_mut().for_each(rename),
+                Node::ZfsMember(n) => rename(&mut n.on),
+                // On members, whose names are no disk's.
+                Node::ZfsPool(_) | Node::ZfsDataset(_) | Node::ZfsVolume(_) => {}
                 Node::Swap(n) => rename(&mut n.on),
                 Node::SwapFile(_) => {}
                 Node::Unsupported(n) => n.on.iter_mut().for_each(rename),

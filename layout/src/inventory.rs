@@ -231,6 +231,11 @@ fn memory(sys: &dyn System) -> Bytes {
     Bytes(kib.unwrap_or(0).saturating_mul(1024))
 }
 
+/// What [`InventoryDisk::contents`] says of a device in a ZFS pool.
+pub(crate) fn pool_words(pool: &str) -> String {
+    format!("member of ZFS pool '{pool}'")
+}
+
 struct Look<'a> {
     sys: &'a dyn System,
     devices: &'a Devices<'a>,
@@ -311,6 +316,7 @@ impl Look<'_> {
                 },
             );
         }
+        let probe_label = probe.label.clone();
         let label = probe
             .label
             .map(|label| format!(" '{label}'"))
@@ -318,6 +324,9 @@ impl Look<'_> {
         if fstype == "linux_raid_member" {
             // The label of a member is the name of its array.
             return Some(format!("member of RAID array{label}"));
+        }
+        if let ("zfs_member", Some(pool)) = (fstype.as_str(), &probe_label) {
+            return Some(pool_words(pool));
         }
         let at = self.mounted.iter().find(|m| self.is(device, m));
         let at = at

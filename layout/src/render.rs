@@ -209,6 +209,25 @@ fn describe(layout: &Layout, id: &NodeId, node: &Node) -> String {
         Node::Unsupported(what) => {
             format!("{} {} (NOT SUPPORTED)", what.device.display(), what.what)
         }
+        Node::ZfsMember(member) => format!("ZFS {} device of pool {}", member.role, member.pool),
+        Node::ZfsPool(pool) => {
+            let vdevs: Vec<String> = pool.vdevs.iter().map(|vdev| vdev.to_string()).collect();
+            format!(
+                "ZFS pool {}, {}, {}",
+                pool.name,
+                vdevs.join(", "),
+                pool.size
+            )
+        }
+        Node::ZfsDataset(dataset) => {
+            let used = dataset
+                .used
+                .map(|u| format!(", {u} used"))
+                .unwrap_or_default();
+            let encrypted = if dataset.encrypted { ", ENCRYPTED" } else { "" };
+            format!("ZFS filesystem {}{used}{encrypted}{mounted}", dataset.name)
+        }
+        Node::ZfsVolume(volume) => format!("ZFS volume {}, {}", volume.name, volume.size),
         Node::Ext4(_) | Node::Xfs(_) | Node::Vfat(_) | Node::Btrfs(_) => id.to_string(),
     }
 }

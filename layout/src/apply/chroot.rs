@@ -38,9 +38,13 @@ impl Executor<'_> {
         }
         let root = self.root.to_owned();
         let run = |command: Cmd| {
-            Ok(self
-                .sys
-                .run(&command.env("LVM_SYSTEM_DIR", LVM_CONFIG).in_root(&root))?)
+            Ok(self.sys.run(
+                &command
+                    .env("LVM_SYSTEM_DIR", LVM_CONFIG)
+                    // grub-probe asks zpool for the devices of a pool.
+                    .env("ZPOOL_VDEV_NAME_PATH", "YES")
+                    .in_root(&root),
+            )?)
         };
         let worked = result
             .and_then(|()| self.lvm_config())

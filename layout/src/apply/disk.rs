@@ -189,6 +189,7 @@ impl Executor<'_> {
     ) -> Result<Outcome, StepError> {
         // What an earlier attempt left mounted is ours.
         self.unmount()?;
+        self.stale_pools(targets)?;
         for disk in disks {
             set_read_only(self.sys, disk, true)?;
         }

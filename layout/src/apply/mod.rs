@@ -16,6 +16,7 @@ mod raid;
 mod swap_file;
 mod table;
 mod thin;
+mod zfs;
 
 pub use mount::unmount_below;
 
@@ -401,6 +402,15 @@ impl Executor<'_> {
                 label,
                 loader,
             } => self.efi_entry(device, *partition, partuuid, label, loader),
+            Step::ZpoolCreate { pool, vdevs, root } => self.zpool_create(pool, vdevs, root),
+            Step::ZfsCreate { name, properties } => self.zfs_create(name, properties),
+            Step::ZpoolFinish { pool, bootfs } => self.zpool_finish(pool, bootfs.as_deref()),
+            Step::ZfsSet {
+                name,
+                property,
+                value,
+            } => self.zfs_set(name, property, value),
+            Step::ZpoolExport { pool } => self.zpool_export(pool),
             Step::Unmount => {
                 self.check_names();
                 self.unmount()
@@ -492,6 +502,7 @@ impl Executor<'_> {
                 Step::LuksOpen { node, device, name } => {
                     self.luks_open(node, device, name)?;
                 }
+                Step::ZpoolCreate { pool, vdevs, .. } => self.zpool_import(pool, vdevs)?,
                 Step::VgCreate { name, .. } => self.activate(name)?,
                 Step::RaidUse { .. } | Step::LuksUse { .. } | Step::VolumeUse { .. } => {
                     self.step(step)?;
@@ -547,6 +558,9 @@ impl Executor<'_> {
                 }
                 Step::RaidStop { device } => {
                     self.raid_stop(device)?;
+                }
+                Step::ZpoolExport { pool } => {
+                    self.zpool_export(pool)?;
                 }
                 _ => {}
             }

@@ -21,6 +21,9 @@ impl Executor<'_> {
         at: &Path,
         read_only: bool,
     ) -> Result<Outcome, StepError> {
+        if fstype == "zfs" {
+            return self.mount_dataset(device, at, read_only);
+        }
         let real = self.sys.canonicalize(device)?;
         let is_it = |m: &&Mounted| {
             m.mount_point == at

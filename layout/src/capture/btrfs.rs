@@ -372,6 +372,10 @@ impl Capture<'_> {
 
     /// The filesystem that is mounted somewhere; `None` also for a directory of one, as bind mounts show it.
     pub(super) fn mounted_filesystem(&self, mounted: &Mounted) -> Option<NodeId> {
+        if mounted.fstype == "zfs" {
+            let whole = mounted.subtree == "/";
+            return self.dataset_called(&mounted.source).filter(|_| whole);
+        }
         if mounted.fstype != "btrfs" {
             return self
                 .filesystem_on(&mounted.major_minor)

@@ -19,6 +19,7 @@ pub(crate) mod segments;
 pub(crate) mod swap_file;
 mod volume;
 pub(crate) mod volumes;
+pub(crate) mod zfs;
 
 pub use gpt::check_gpt_entries;
 
@@ -101,6 +102,7 @@ fn capture_with(
         layout: Layout::new(boot::firmware(sys)),
         members: Vec::new(),
         tolerant,
+        zfs_members: Vec::new(),
     };
     for disk in devices.disks() {
         capture.disk(disk)?;
@@ -112,6 +114,7 @@ fn capture_with(
         capture.other_virtuals();
     }
     capture.btrfs()?;
+    capture.pools(only.is_none())?;
     capture.mounts();
     capture.crypttab();
     capture.subvolume_mounts();
@@ -136,6 +139,8 @@ pub(crate) struct Capture<'a> {
     members: Vec<btrfs::Member>,
     /// Whether what is damaged is no error.
     tolerant: bool,
+    /// Devices signed as members of ZFS pools, until the pools are added.
+    zfs_members: Vec<zfs::SignedMember>,
 }
 
 impl Capture<'_> {
@@ -190,6 +195,10 @@ impl Capture<'_> {
                 return Ok(true);
             }
             "btrfs" => return self.btrfs_member(device, on),
+            "zfs_member" => {
+                self.zfs_signed(device, on);
+                return Ok(true);
+            }
             other => match meaning(other) {
                 Some(meaning) => {
                     self.unsupported(device, vec![on.clone()], other, meaning);
@@ -248,7 +257,6 @@ fn meaning(fstype: &str) -> Option<&'static str> {
         "ddf_raid_member" | "isw_raid_member" => {
             "RAID with the metadata of firmware is not supported: the array and what is on it are not restored"
         }
-        "zfs_member" => "ZFS is not supported yet: the pool and its datasets are not restored",
         "bcache" | "drbd" | "LVM1_member" | "LVM2_thinpool" | "DM_snapshot_cow"
         | "mpath_member" | "ceph_bluestore" | "VMFS_volume_member" | "stratis" | "bcachefs"
         | "ambiguous" => {

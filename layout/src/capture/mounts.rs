@@ -153,7 +153,7 @@ impl Capture<'_> {
             }
         }
         if !spec.starts_with("/dev/") {
-            return None;
+            return self.dataset_called(spec);
         }
         let path = Path::new(spec);
         self.content_of(path).or_else(|| {

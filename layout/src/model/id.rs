@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::VdevRole;
+
 /// A stable name: `disk:<gpt guid or mbr signature, else serial>`, `part:<partuuid>`, `raid:<uuid>`, `luks:<uuid>`,
 /// `pv:<uuid>`, `vg:<name>`, `lv:<vg>/<lv>`, `fs:<uuid>`, `swap:<uuid>`, `swapfile:<path>`, `other:<device>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +56,18 @@ impl NodeId {
     /// A swap file by its place in the host.
     pub fn swap_file(path: &std::path::Path) -> NodeId {
         NodeId(format!("swapfile:{}", path.display()))
+    }
+    /// A ZFS pool by name.
+    pub fn pool(name: &str) -> NodeId {
+        NodeId(format!("zpool:{name}"))
+    }
+    /// A device in a ZFS pool by its place there.
+    pub fn zfs_member(pool: &str, role: VdevRole, vdev: usize, member: usize) -> NodeId {
+        NodeId(format!("zmember:{pool}/{role}-{vdev}-{member}"))
+    }
+    /// A ZFS filesystem or volume by name.
+    pub fn dataset(name: &str) -> NodeId {
+        NodeId(format!("zfs:{name}"))
     }
     /// Something not supported, by kernel name.
     pub fn other(name: &str) -> NodeId {

@@ -14,6 +14,7 @@ mod raid;
 mod roles;
 mod swap;
 mod swap_file;
+mod zfs;
 
 pub use boot::{Boot, EfiEntry, Firmware, GrubBios, GrubEfi, ProxmoxEsp, SystemdBoot};
 pub use btrfs::{Btrfs, Subvolume, is_guest_subvolume};
@@ -33,6 +34,7 @@ pub use raid::{RaidArray, RaidMember};
 pub use roles::UnknownPartition;
 pub use swap::Swap;
 pub use swap_file::SwapFile;
+pub use zfs::{Vdev, VdevRole, ZfsDataset, ZfsMember, ZfsPool, ZfsVolume, is_guest_dataset};
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -94,6 +96,14 @@ pub enum Node {
     Swap(Swap),
     /// A swap file.
     SwapFile(SwapFile),
+    /// A device in a ZFS pool.
+    ZfsMember(ZfsMember),
+    /// A ZFS pool.
+    ZfsPool(ZfsPool),
+    /// A filesystem in a ZFS pool.
+    ZfsDataset(ZfsDataset),
+    /// A volume in a ZFS pool: it is listed only.
+    ZfsVolume(ZfsVolume),
     /// Something that this version cannot rebuild.
     Unsupported(Unsupported),
 }
@@ -245,6 +255,10 @@ impl Node {
             Node::Btrfs(n) => n.on.clone(),
             Node::Swap(n) => vec![n.on.clone()],
             Node::SwapFile(n) => vec![n.on.clone()],
+            Node::ZfsMember(n) => vec![n.on.clone()],
+            Node::ZfsPool(n) => n.data_members().cloned().collect(),
+            Node::ZfsDataset(n) => vec![n.on.clone()],
+            Node::ZfsVolume(n) => vec![n.on.clone()],
             Node::Unsupported(n) => n.on.clone(),
         }
     }

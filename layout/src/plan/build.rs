@@ -97,12 +97,15 @@ impl<'a> Builder<'a> {
         self.mounts();
         self.swap_files();
         self.subvolume_options();
+        self.zfs_finish();
         self.boot();
         self.seal_subvolumes();
+        self.zfs_late();
         self.steps.push(Step::Unmount);
         self.finish_groups()?;
         self.take_down();
         self.raid_remarks();
+        self.zfs_remarks();
         self.remarks(&fence);
         let tools = super::safety::tools(&self.steps);
         let plan = Plan {
@@ -160,6 +163,10 @@ impl<'a> Builder<'a> {
             Some(Node::Disk(_)) => (0, 0),
             Some(Node::Partition(part)) => (1, part.number),
             Some(Node::RaidArray(_) | Node::Luks(_)) => (1, u32::MAX),
+            // A pool comes when all that may be a part of it is there, its datasets after it.
+            Some(Node::ZfsMember(_)) => (5, 1),
+            Some(Node::ZfsPool(_)) => (5, 2),
+            Some(Node::ZfsDataset(_) | Node::ZfsVolume(_)) => (5, 3),
             Some(Node::PhysicalVolume(_)) => (2, 0),
             Some(Node::VolumeGroup(_)) => (3, 0),
             // Volumes with a place of their own come before those that LVM finds one for.
@@ -194,10 +201,13 @@ impl<'a> Builder<'a> {
             Some(Node::Vfat(fs)) => self.vfat(id, fs),
             Some(Node::Btrfs(fs)) => self.btrfs(id, fs),
             Some(Node::Swap(swap)) => self.swap(id, swap),
+            Some(Node::ZfsMember(member)) => self.zfs_member(id, member),
+            Some(Node::ZfsPool(pool)) => self.zfs_pool(id, pool),
+            Some(Node::ZfsDataset(dataset)) => self.zfs_dataset(id, dataset),
             // Made when the files are there.
             Some(Node::SwapFile(_)) => Ok(()),
             // Told in the notes.
-            Some(Node::ThinVolume(_) | Node::Unsupported(_)) | None => Ok(()),
+            Some(Node::ThinVolume(_) | Node::ZfsVolume(_) | Node::Unsupported(_)) | None => Ok(()),
         }
     }
 
@@ -256,6 +266,9 @@ impl<'a> Builder<'a> {
                 (Step::LuksOpen { name, .. }, _) => {
                     down.push(Step::LuksClose { name: name.clone() });
                 }
+                (Step::ZpoolCreate { pool, .. }, _) => down.push(Step::ZpoolExport {
+                    pool: pool.name.clone(),
+                }),
                 (Step::RaidCreate { device, .. }, _) => down.push(Step::RaidStop {
                     device: device.clone(),
                 }),
@@ -362,6 +375,10 @@ impl<'a> Builder<'a> {
         for mount in self.saved.filesystems_to_save() {
             if let Some(Node::Btrfs(fs)) = self.saved.nodes.get(&mount.node) {
                 self.mount_subvolume(fs, mount);
+                continue;
+            }
+            if let Some(Node::ZfsDataset(dataset)) = self.saved.nodes.get(&mount.node) {
+                self.mount_dataset(dataset, mount);
                 continue;
             }
             let on = self

@@ -22,6 +22,7 @@ mod sectors;
 mod step;
 mod swap_file;
 mod ties;
+mod zfs;
 
 pub use boot::{PlannedEsp, ProxmoxMode};
 pub use choices::{Choices, DiskChoice, Grow, LeaveOut};
@@ -29,7 +30,8 @@ pub use error::PlanError;
 pub use in_place::{InPlace, Kept, Remade};
 pub use mode::Mode;
 pub use step::{
-    FstabOption, PlannedPartition, PlannedPv, PlannedSubvolume, Step, UsedPartition, UsedPv,
+    FstabOption, PlannedPartition, PlannedPv, PlannedSubvolume, PlannedVdev, Step, UsedPartition,
+    UsedPv,
 };
 
 use std::path::{Path, PathBuf};

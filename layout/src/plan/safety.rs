@@ -56,6 +56,25 @@ impl Plan {
                     }
                     made.extend(partitions.iter().map(|p| p.device.clone()));
                 }
+                Step::ZpoolCreate { pool, .. } => {
+                    if !made.insert(PathBuf::from(&pool.name)) {
+                        return Some(format!("two pools are called {}", pool.name));
+                    }
+                }
+                Step::ZfsCreate { name, .. } => {
+                    // Datasets are mounted by name, as if they were devices.
+                    if !pool_of(name).is_some_and(|pool| made.contains(Path::new(pool))) {
+                        return Some(format!("{name} is in a pool that the plan does not make"));
+                    }
+                    made.insert(PathBuf::from(name));
+                }
+                Step::ZpoolFinish { pool: name, .. }
+                | Step::ZfsSet { name, .. }
+                | Step::ZpoolExport { pool: name }
+                    if !pool_of(name).is_some_and(|pool| made.contains(Path::new(pool))) =>
+                {
+                    return Some(format!("\"{step}\": the plan does not make that pool"));
+                }
                 Step::VgCreate { name, .. } | Step::GroupUse { name, .. } => {
                     groups.insert(name);
                 }
@@ -268,6 +287,27 @@ impl Plan {
                         return Some(format!("array {:?}: {reason}", array.name));
                     }
                 }
+                Step::ZpoolCreate { pool, root, .. } => {
+                    if let Some(reason) = super::zfs::unsound(pool) {
+                        return Some(format!("pool {:?}: {reason}", pool.name));
+                    }
+                    if let Some(name) = root.keys().find(|p| !super::zfs::is_property(p)) {
+                        return forged("property", name);
+                    }
+                }
+                Step::ZfsCreate { name, .. } | Step::ZfsSet { name, .. }
+                    if !super::zfs::is_zfs_name(name) =>
+                {
+                    return forged("dataset", name);
+                }
+                Step::ZfsCreate { properties, .. } => {
+                    if let Some(name) = properties.keys().find(|p| !super::zfs::is_property(p)) {
+                        return forged("property", name);
+                    }
+                }
+                Step::ZfsSet { property, .. } if !super::zfs::is_property(property) => {
+                    return forged("property", property);
+                }
                 Step::MakeSwapFile { path, .. } if !stays_inside(path) => {
                     return forged("swap file", path);
                 }
@@ -338,6 +378,11 @@ fn is_fstab_line(line: &str) -> bool {
     line.split_whitespace().count() == 6 && !line.contains('\n') && !line.starts_with('#')
 }
 
+/// The pool that a dataset is in.
+fn pool_of(name: &str) -> Option<&str> {
+    name.split('/').next()
+}
+
 /// Is it the name of one directory?
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
@@ -390,6 +435,9 @@ impl Step {
             Step::GrubEfi { device, .. } => device.iter().cloned().collect(),
             Step::ProxmoxBoot { esps } => esps.iter().map(|esp| esp.device.clone()).collect(),
             Step::InitramfsDrivers { .. } => Vec::new(),
+            Step::ZpoolCreate { vdevs, .. } => {
+                vdevs.iter().flat_map(|v| v.devices.clone()).collect()
+            }
             Step::LvCreate { pvs, .. } | Step::CacheCreate { pvs, .. } => pvs.clone(),
             Step::ThinPoolCreate {
                 pvs, metadata_pvs, ..
@@ -413,6 +461,10 @@ impl Step {
             | Step::UpdateInitramfs { .. }
             | Step::GrubConfig
             | Step::Unmount
+            | Step::ZfsCreate { .. }
+            | Step::ZpoolFinish { .. }
+            | Step::ZfsSet { .. }
+            | Step::ZpoolExport { .. }
             | Step::Deactivate { .. } => Vec::new(),
         }
     }
@@ -449,6 +501,7 @@ impl Step {
             Step::MakeXfs { .. } => &["mkfs.xfs"],
             Step::MakeVfat { .. } => &["mkfs.vfat"],
             Step::MakeSwap { .. } => &["mkswap"],
+            Step::ZpoolCreate { .. } => &["zpool", "zfs", "zdb"],
             Step::MakeSwapFile { no_cow: true, .. } => &["chattr", "mkswap"],
             Step::MakeSwapFile { .. } => &["mkswap"],
             Step::MakeBtrfs { .. } => &["btrfs", "mkfs.btrfs"],

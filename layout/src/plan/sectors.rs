@@ -169,8 +169,8 @@ fn still_fits(saved: &Layout, id: &NodeId, part: &Partition, now: Bytes) -> Resu
         empty = false;
         let this = match node {
             Node::PhysicalVolume(pv) => pv.pe_start.plus(pv.size),
-            // It is made as big as its device.
-            Node::Swap(_) => Bytes(0),
+            // They are made as big as their device.
+            Node::Swap(_) | Node::ZfsMember(_) => Bytes(0),
             Node::Btrfs(fs) => fs.size_on(id).round_down(Bytes(4096)),
             other => other.filesystem().map_or(part.size(), |fs| fs.size),
         };
@@ -235,6 +235,16 @@ fn contents(made: &mut Converted, id: &NodeId, node: &Node, to: SectorSize) -> R
             return Err(format!("the extents of {id} start within a sector"));
         }
         Node::Swap(_) => accept("size"),
+        Node::ZfsPool(pool) => {
+            let least = pool.vdevs.iter().filter_map(|v| v.ashift).min();
+            if let Some(ashift) = least.filter(|a| sector.0 > 1u64.checked_shl(*a).unwrap_or(0)) {
+                return Err(format!(
+                    "pool {} was made for sectors of {} (ashift {ashift}), which are smaller than those of the disk",
+                    pool.name,
+                    Bytes(1u64.checked_shl(ashift).unwrap_or(0))
+                ));
+            }
+        }
         _ => {}
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The steps of a plan: plain data, complete enough to be carried out without the layout.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::PlannedEsp;
 use crate::model::{
     Btrfs, Cache, Ext4, GptTable, GroupSettings, Luks, MbrTable, NodeId, RaidArray, Segments,
-    Table, Vfat, VolumeSettings, Xfs,
+    Table, VdevRole, Vfat, VolumeSettings, Xfs, ZfsPool,
 };
 use crate::units::{Bytes, Lba, SectorSize};
 
@@ -371,6 +372,43 @@ pub enum Step {
         /// Loader with backslashes.
         loader: String,
     },
+    /// Makes a ZFS pool, and its first dataset with it. Nothing stays mounted.
+    ZpoolCreate {
+        /// What; its vdevs are as saved.
+        pool: ZfsPool,
+        /// Its vdevs as they are made.
+        vdevs: Vec<PlannedVdev>,
+        /// Properties of the first dataset.
+        root: BTreeMap<String, String>,
+    },
+    /// Makes a ZFS filesystem, and does not mount it.
+    ZfsCreate {
+        /// Full name.
+        name: String,
+        /// Its properties.
+        properties: BTreeMap<String, String>,
+    },
+    /// Names the dataset that is booted from, and tells the restored host where the pool's devices are.
+    ZpoolFinish {
+        /// Name of the pool.
+        pool: String,
+        /// The dataset.
+        bootfs: Option<String>,
+    },
+    /// Sets a property that would have been in the way of the files.
+    ZfsSet {
+        /// Full name of the dataset.
+        name: String,
+        /// Property.
+        property: String,
+        /// Its value.
+        value: String,
+    },
+    /// Exports a pool, so that any host imports it.
+    ZpoolExport {
+        /// Name of the pool.
+        pool: String,
+    },
     /// Unmounts everything below the restore root.
     Unmount,
     /// Deactivates volume groups, so that the next start finds them clean.
@@ -529,6 +567,20 @@ pub struct PlannedPv {
     pub tags: Vec<String>,
     /// `false`: LVM puts no new volumes on it.
     pub allocatable: bool,
+}
+
+/// A vdev at the top of a pool to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedVdev {
+    /// What for.
+    pub role: VdevRole,
+    /// As in [`crate::model::Vdev`].
+    pub kind: String,
+    /// Exponent of the sector size.
+    pub ashift: Option<u32>,
+    /// Its devices.
+    pub devices: Vec<PathBuf>,
 }
 
 /// A partition to be made.
@@ -798,6 +850,25 @@ impl fmt::Display for Step {
             }
             Step::GrubConfig => f.write_str("Write GRUB's configuration"),
             Step::EfiBootEntry { label, .. } => write!(f, "Make EFI boot entry \"{label}\""),
+            Step::ZpoolCreate { pool, vdevs, .. } => {
+                write!(f, "Make ZFS pool {}:", pool.name)?;
+                for vdev in vdevs {
+                    let role = vdev.role.keyword().map(|w| format!("{w} "));
+                    let role = role.unwrap_or_default();
+                    write!(f, " {role}{} {}", vdev.kind, list(&vdev.devices))?;
+                }
+                Ok(())
+            }
+            Step::ZfsCreate { name, .. } => write!(f, "Make ZFS filesystem {name}"),
+            Step::ZpoolFinish { pool, .. } => {
+                write!(f, "Make pool {pool} known to the restored host")
+            }
+            Step::ZfsSet {
+                name,
+                property,
+                value,
+            } => write!(f, "Set {property}={value} on {name}"),
+            Step::ZpoolExport { pool } => write!(f, "Export pool {pool}"),
             Step::Unmount => f.write_str("Unmount everything"),
             Step::Deactivate { vgs, .. } => write!(f, "Deactivate volume group {}", vgs.join(", ")),
             Step::RaidStop { device } => write!(f, "Stop array {}", device.display()),

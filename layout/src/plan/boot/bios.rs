@@ -122,6 +122,7 @@ impl Builder<'_> {
                 match node {
                     Node::Xfs(_) => "xfs",
                     Node::Btrfs(_) => "btrfs",
+                    Node::ZfsDataset(_) => "zfs",
                     _ => "ext2",
                 }
                 .to_owned(),

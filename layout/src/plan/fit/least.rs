@@ -4,7 +4,7 @@
 //! use and a tenth more (plus 32 MiB: a host that comes back full is not much of a host), and its own metadata. Where the
 //! use is not known (it was not mounted when the backup was made) it keeps its size.
 
-use crate::model::{Btrfs, Ext4, Node, ThinPool, Vfat, Xfs};
+use crate::model::{Btrfs, Ext4, Node, ThinPool, Vfat, Xfs, ZfsMember};
 use crate::units::Bytes;
 
 /// Added to what is in use, apart from the tenth.
@@ -165,6 +165,19 @@ pub(super) fn swap(size: Bytes) -> Bytes {
         .max(Bytes::mib(64))
         .round_up(Bytes::MIB)
         .min(size)
+}
+
+/// The least size of a device in a ZFS pool: its share of what is in use, and what the pool keeps for itself.
+///
+/// OpenZFS keeps back the 32nd part of a pool, 128 MiB at least (zfs(4), `spa_slop_shift`), has labels of 4.5 MiB, and rounds
+/// down to whole metaslabs.
+pub(super) fn zfs_member(member: &ZfsMember, size: Bytes) -> Bytes {
+    let Some(used) = member.used else {
+        return size;
+    };
+    let kept = u128::from(Bytes::mib(192).0);
+    let least = gross(with_margin(used), MILLION / 16).map(|bytes| bytes + kept);
+    least.and_then(|bytes| smaller(bytes, size)).unwrap_or(size)
 }
 
 /// The least size of a thin pool: what its guests had in use, which comes back from their dumps, and a tenth more.

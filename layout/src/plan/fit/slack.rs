@@ -51,6 +51,10 @@ impl Sizing<'_> {
                 slack
             }
             Node::Swap(_) => at(Stage::Swap, size.minus(least::swap(size))),
+            Node::ZfsMember(member) => at(
+                Stage::Filesystem,
+                size.minus(least::zfs_member(member, size)),
+            ),
             _ => {
                 let Some(fs) = node.filesystem() else {
                     return [0; STAGES];

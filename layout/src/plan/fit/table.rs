@@ -241,6 +241,7 @@ impl<'a> Sizing<'a> {
                     .max()
                     .unwrap_or(Bytes(0)),
                 Node::Btrfs(fs) => fs.size_on(id),
+                Node::ZfsMember(_) => disk.size,
                 other => other.filesystem().map_or(Bytes(0), |fs| fs.size),
             })
             .max()
@@ -344,6 +345,9 @@ impl<'a> Sizing<'a> {
                 holds_root || (grow == Grow::ThinPool && self.biggest_pool(vg).is_some())
             }),
             Node::Luks(_) => self.may_grow(child),
+            Node::ZfsMember(member) => {
+                grow == Grow::Root && root_on.contains(&NodeId::pool(&member.pool))
+            }
             _ => child == root && grow == Grow::Root,
         })
     }
