@@ -339,7 +339,7 @@ fn recipe_dir() -> PathBuf {
 }
 
 /// The Debian release of the golden host: that of this machine, whose C library the product's binaries need.
-fn suite() -> String {
+pub(crate) fn suite() -> String {
     if let Ok(suite) = std::env::var("LIFEBOAT_GOLDEN_SUITE") {
         return suite;
     }

@@ -18,3 +18,4 @@ pub mod scenarios;
 pub mod serial;
 pub mod uml;
 pub mod verdict;
+pub mod zfs;

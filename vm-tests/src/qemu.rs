@@ -61,6 +61,19 @@ pub struct Drive {
     pub serial: String,
     /// Logical sector in bytes: 512 or 4096 (virtio and NVMe only).
     pub sector: u32,
+    /// Whether the machine can only read it.
+    pub read_only: bool,
+}
+
+/// A kernel that is started without a boot loader.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+    /// Its command line.
+    pub append: String,
 }
 
 impl Drive {
@@ -71,7 +84,15 @@ impl Drive {
             bus,
             serial: serial.into(),
             sector: 512,
+            read_only: false,
         }
+    }
+
+    /// Makes it a disk that cannot be written to.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
     }
 
     /// Sets the size of its sectors, in bytes.
@@ -91,6 +112,7 @@ pub struct Machine {
     cpus: u32,
     drives: Vec<Drive>,
     share: Option<PathBuf>,
+    direct: Option<Direct>,
 }
 
 /// What the guest did to one disk, by QEMU's count (`query-blockstats`).
@@ -114,6 +136,7 @@ impl Machine {
             cpus: 1,
             drives: Vec::new(),
             share: None,
+            direct: None,
         }
     }
 
@@ -161,6 +184,13 @@ impl Machine {
     #[must_use]
     pub fn share(mut self, dir: impl Into<PathBuf>) -> Self {
         self.share = Some(dir.into());
+        self
+    }
+
+    /// Starts this kernel rather than what is on the disks.
+    #[must_use]
+    pub fn direct(mut self, direct: Direct) -> Self {
+        self.direct = Some(direct);
         self
     }
 
@@ -274,6 +304,14 @@ impl Machine {
             );
             cmd = cmd.args(["-virtfs", &share]);
         }
+        if let Some(direct) = &self.direct {
+            cmd = cmd
+                .arg("-kernel")
+                .arg(&direct.kernel)
+                .arg("-initrd")
+                .arg(&direct.initrd)
+                .args(["-append", &direct.append]);
+        }
         let mut sata = 0;
         for (index, drive) in self.drives.iter().enumerate() {
             if drive.serial.len() > 20 {
@@ -290,7 +328,8 @@ impl Machine {
             cmd = cmd.args([
                 "-drive",
                 &format!(
-                    "if=none,id=disk{index},format={format},cache=unsafe,discard=unmap,file={}",
+                    "if=none,id=disk{index},format={format},cache=unsafe,discard=unmap,readonly={},file={}",
+                    if drive.read_only { "on" } else { "off" },
                     option_value(&drive.image)
                 ),
             ]);

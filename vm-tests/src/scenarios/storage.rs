@@ -1,13 +1,13 @@
 //! The storage floor's layout files, listed and run beside the machines that boot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::artefacts::Artefacts;
 use crate::product::profile_dir;
 use crate::runner::Scenario;
-use crate::uml::case::{Case, Expect};
+use crate::uml::case::{Case, Expect, Kind};
 use crate::uml::machine::{self, Floor, Task};
 use crate::uml::power;
 
@@ -21,6 +21,10 @@ const POWER: usize = 5;
 /// One scenario for each layout file, and those that cut it; none when the directory cannot be read.
 pub fn scenarios() -> Vec<Scenario> {
     let files = Case::all().unwrap_or_default();
+    let on_zfs = |file: &&PathBuf| {
+        matches!(Case::load(file), Ok((case, _)) if case.machine == Kind::Zfs)
+    };
+    let (zfs, files): (Vec<&PathBuf>, Vec<&PathBuf>) = files.iter().partition(on_zfs);
     let mut all: Vec<Scenario> = files
         .iter()
         .map(|file| {
@@ -35,6 +39,7 @@ pub fn scenarios() -> Vec<Scenario> {
             })
         })
         .collect();
+    all.extend(zfs.into_iter().map(|file| with_zfs(file)));
     for file in &files {
         let Ok((case, _)) = Case::load(file) else {
             continue;
@@ -57,6 +62,25 @@ pub fn scenarios() -> Vec<Scenario> {
         }
     }
     all
+}
+
+/// A layout with a pool: the tree that it needs takes a quarter of an hour to build.
+fn with_zfs(file: &Path) -> Scenario {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let about = "QEMU with OpenZFS: this layout is applied onto dirty disks, captured again and compared";
+    let file = file.to_owned();
+    Scenario::new(&format!("storage-{stem}"), about, needs_zfs, move |log| {
+        crate::zfs::floor::run(&file, &profile_dir().join("uml-floor"), log)
+    })
+    .long()
+}
+
+fn needs_zfs() -> Result<(), String> {
+    let program = profile_dir().join("uml-floor");
+    if !program.is_file() {
+        return Err(format!("{} is not built", program.display()));
+    }
+    crate::zfs::missing().map_or(Ok(()), Err)
 }
 
 /// A sample of the places, and as a long scenario all of them.

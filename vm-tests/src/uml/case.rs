@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub struct Case {
     /// What it is about.
     pub description: String,
+    /// The machine that it runs on.
+    #[serde(default)]
+    pub machine: Kind,
     /// The machine's disks, `/dev/ubda` first.
     pub disks: Vec<DiskSpec>,
     /// Saved disk to the device that takes its place.
@@ -65,6 +68,17 @@ impl DiskSpec {
     }
 }
 
+/// A machine of the storage floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// User Mode Linux; its disks are `/dev/ubda`, `/dev/ubdb`...
+    #[default]
+    Uml,
+    /// QEMU, on a tree with ZFS; its disks are `/dev/vdb`, `/dev/vdc`..., as the tree is on the first one.
+    Zfs,
+}
+
 /// What an earlier life left on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,6 +104,12 @@ pub enum Dirt {
     ActiveLuks,
     /// ext4 on the whole disk, and a GPT's backup at its end.
     Ext4AndOldBackup,
+    /// A pool called `rpool` on the whole disk, exported.
+    Pool,
+    /// The same, imported.
+    ActivePool,
+    /// A GPT with a pool called `rpool` in partition 3, exported.
+    PoolInPartition,
 }
 
 /// A disaster that is answered without bare metal.
@@ -142,6 +162,14 @@ pub enum Expect {
 }
 
 impl Case {
+    /// The device of the disk of this index.
+    pub fn device(&self, index: usize) -> PathBuf {
+        match self.machine {
+            Kind::Uml => self.disks.get(index).map_or_else(PathBuf::new, |disk| disk.device(index)),
+            Kind::Zfs => PathBuf::from(format!("/dev/vd{}", (b'b' + index as u8) as char)),
+        }
+    }
+
     /// Reads a layout file; one that is named by `layout_of` lies beside it.
     pub fn load(path: &Path) -> Result<(Case, Layout)> {
         let case = Case::read(path)?;

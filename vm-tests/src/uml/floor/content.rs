@@ -96,6 +96,20 @@ impl Files<'_> {
             .collect()
     }
 
+    /// What a host with pools has in `/etc`.
+    fn zfs(&self, into: &Path) -> io::Result<()> {
+        let hostid = self.saved.nodes.values().find_map(|node| match node {
+            Node::ZfsPool(pool) => pool.hostid.as_ref(),
+            _ => None,
+        });
+        let Some(hostid) = hostid.and_then(|id| u32::from_str_radix(id, 16).ok()) else {
+            return Ok(());
+        };
+        fs::write(into.join("etc/hostid"), hostid.to_le_bytes())?;
+        fs::create_dir_all(into.join("etc/zfs"))?;
+        fs::write(into.join("etc/zfs/zpool.cache"), crate::zfs::STALE_CACHE)
+    }
+
     fn half_way(&self, what: &str, mount_point: Option<&Path>) -> io::Result<()> {
         match (self.trap.content(what), mount_point) {
             (None, _) => Ok(()),
@@ -145,6 +159,7 @@ impl Files<'_> {
         fs::create_dir_all(into.join("etc"))?;
         fs::write(into.join("etc/fstab"), fstab)?;
         fs::write(into.join("etc/crypttab"), self.crypttab())?;
+        self.zfs(into)?;
         crate::boot::programs(self.saved, into)?;
         for mount in &self.saved.mounts {
             fs::create_dir_all(

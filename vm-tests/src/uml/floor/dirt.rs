@@ -92,6 +92,13 @@ pub fn make(device: &str, dirt: Dirt) -> Result<()> {
             let next = format!("{start}{next}");
             raid::stale(device, Some(&next), "--metadata=1.2", &array(device), true)?;
         }
+        Dirt::Pool => crate::zfs::stale(device, false)?,
+        Dirt::ActivePool => crate::zfs::stale(device, true)?,
+        Dirt::PoolInPartition => {
+            tool(&["sgdisk", "-n", "3:1M:0", "-t", "3:bf01", device])?;
+            settle()?;
+            crate::zfs::stale(&format!("{device}3"), false)?;
+        }
         Dirt::Ext4AndOldBackup => {
             tool(&["sgdisk", "-n", "5:40M:100M", "-n", "7:200M:0", device])?;
             settle()?;

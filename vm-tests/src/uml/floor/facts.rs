@@ -204,6 +204,7 @@ fn contents(saved: &Layout, plan: &Plan, lvm: stack::Lvm) -> Result<()> {
                 signed(device, "vfat", &fs.uuid, fs.label.as_deref())?;
                 tool(&["fsck.vfat", "-n", &device.to_string_lossy()])?;
             }
+            Step::ZpoolCreate { pool, vdevs, .. } => crate::zfs::check(pool, vdevs, saved)?,
             Step::UpdateFstab { switch_off, .. } => active_lines(plan, switch_off)?,
             Step::MakeBtrfs { devices, fs } => {
                 crate::btrfs::check(devices, fs)?;
@@ -301,7 +302,14 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
             .with_context(|| format!("mounting {}", device.display()))?;
             let text = std::fs::read_to_string("/run/look/floor.txt");
             let data = std::fs::read("/run/look/floor.data");
+            let cache = match fstype.as_str() {
+                "zfs" if mount_point == Path::new("/") => {
+                    crate::zfs::cache(&plan.steps, Path::new("/run/look"))
+                }
+                _ => Ok(()),
+            };
             umount("/run/look")?;
+            cache?;
             let found = PathBuf::from(
                 text.with_context(|| format!("the file on {}", mount_point.display()))?,
             );

@@ -40,6 +40,17 @@ const MODULES: &[&str] = &[
     "loop",
 ];
 
+/// On a machine with ZFS, whose tree has the modules of its kernel.
+const ZFS_MODULES: &[&str] = &[
+    "zfs",
+    "dm-mod",
+    "vfat",
+    "nls_cp437",
+    "nls_iso8859-1",
+    "nls_ascii",
+    "xfs",
+];
+
 /// Every LVM command touches and locks its reserve before it suspends a volume: in this machine, page by page through
 /// ptrace.
 const LVM_CONF: &str =
@@ -90,13 +101,19 @@ pub fn start() -> Result<()> {
     // The root directory is that of the machine outside, read-only: what tools write goes to memory.
     mount_fs("tmpfs", "/etc/lvm")?;
     std::fs::write("/etc/lvm/lvm.conf", LVM_CONF)?;
-    std::os::unix::fs::symlink("/usr/lib/uml/modules", "/run/modules/lib/modules")?;
+    let own = Path::new("/usr/lib/uml/modules");
+    let modules = if own.is_dir() { MODULES } else { ZFS_MODULES };
+    if own.is_dir() {
+        std::os::unix::fs::symlink(own, "/run/modules/lib/modules")?;
+    } else {
+        std::os::unix::fs::symlink("/lib/modules", "/run/modules/lib/modules")?;
+    }
     // As in the rescue system: nothing that is found on disks starts by itself.
     std::fs::create_dir_all("/run/udev/rules.d")?;
     for rules in ["64-md-raid-assembly.rules", "69-lvm.rules"] {
         std::os::unix::fs::symlink("/dev/null", Path::new("/run/udev/rules.d").join(rules))?;
     }
-    for &module in MODULES {
+    for &module in modules {
         // Some are built in, by kernel version.
         if let Err(error) = tool(&["modprobe", "-d", "/run/modules", module]) {
             println!("floor: note: {error}");

@@ -16,6 +16,7 @@ mod record;
 mod restore;
 mod stack;
 mod volumes;
+mod zfs;
 
 use std::process::ExitCode;
 

@@ -96,7 +96,7 @@ impl Setup {
             .disks
             .iter()
             .enumerate()
-            .map(|(i, disk)| disk.device(i))
+            .map(|(i, _)| case.device(i))
             .collect();
         for disk in &case.disks {
             other_sectors(disk)?;
@@ -130,7 +130,12 @@ impl Setup {
             .filter_map(|(disk, spec)| Some((disk, spec.dirt?)))
             .collect();
         // Volumes of one name can be active once only: that disk comes last.
-        dirty.sort_by_key(|(_, dirt)| matches!(dirt, Dirt::ActivePve | Dirt::PveWithNext));
+        dirty.sort_by_key(|(_, dirt)| {
+            matches!(
+                dirt,
+                Dirt::ActivePve | Dirt::PveWithNext | Dirt::ActivePool
+            )
+        });
         for (disk, what) in dirty {
             dirt::make(&disk.to_string_lossy(), what)
                 .with_context(|| format!("making {} dirty", disk.display()))?;

@@ -7,6 +7,7 @@ use layout::plan::{Plan, Step};
 use crate::luks;
 use crate::machine::settle;
 use crate::raid;
+use crate::zfs;
 
 /// An LVM command that sees the plan's physical volumes.
 pub type Lvm<'a> = &'a dyn Fn(&[&str]) -> Result<String>;
@@ -37,6 +38,7 @@ pub fn up(plan: &Plan, lvm: Lvm) -> Result<()> {
                     luks::check_open(luks)?;
                 }
             }
+            Step::ZpoolCreate { pool, vdevs, .. } => zfs::import(pool, vdevs)?,
             Step::VgCreate { name, .. } => {
                 lvm(&["vgchange", "-ay", "--ignoreactivationskip", name])?;
             }
@@ -53,6 +55,7 @@ pub fn with(plan: &Plan, lvm: Lvm, look: impl FnOnce() -> Result<()>) -> Result<
     for step in plan.steps.iter().rev() {
         match step {
             Step::RaidCreate { device, .. } => raid::stop(device)?,
+            Step::ZpoolCreate { pool, .. } => zfs::export(&pool.name)?,
             Step::LuksHeader { node, luks, .. } if opened(plan, node) => luks::close(&luks.name)?,
             Step::VgCreate { name, .. } => {
                 lvm(&["vgchange", "-an", name])?;
