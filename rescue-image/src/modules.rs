@@ -261,7 +261,7 @@ pub(crate) fn ever_wanted(path: &str) -> bool {
 }
 
 /// `kernel/fs/ext4/ext4.ko.xz` is `ext4`; `-` and `_` mean the same.
-fn name_of(path: &str) -> Option<String> {
+pub(crate) fn name_of(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     let stem = ENDINGS.iter().find_map(|e| file.strip_suffix(e))?;
     Some(stem.replace('-', "_"))
@@ -278,16 +278,17 @@ fn wanted(set: ModuleSet, path: &str, name: &str) -> bool {
     in_dirs || named(STORAGE_NAMES) || (set == ModuleSet::Full && named(NETWORK_NAMES))
 }
 
-/// The module files (paths relative to `modules_dir`, sorted) of this set with all that they depend on.
-pub(crate) fn select(modules_dir: &Path, set: ModuleSet) -> Result<Vec<String>> {
+/// The module files (paths relative to `modules_dir`, sorted) of this set and those with the names in `more`, with all that
+/// they depend on.
+pub(crate) fn select(modules_dir: &Path, set: ModuleSet, more: &[&str]) -> Result<Vec<String>> {
     let dep = modules_dir.join("modules.dep");
     let text = fs::read_to_string(&dep).map_err(Error::io("read", &dep))?;
     // modules.softdep is a comfort: a kernel without it has no such dependencies.
     let soft = fs::read_to_string(modules_dir.join("modules.softdep")).unwrap_or_default();
-    Ok(closure(&text, &soft, set))
+    Ok(closure(&text, &soft, set, more))
 }
 
-pub(crate) fn closure(dep: &str, soft: &str, set: ModuleSet) -> Vec<String> {
+pub(crate) fn closure(dep: &str, soft: &str, set: ModuleSet, more: &[&str]) -> Vec<String> {
     let mut needs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut by_name: BTreeMap<String, &str> = BTreeMap::new();
     for line in dep.lines() {
@@ -315,7 +316,7 @@ pub(crate) fn closure(dep: &str, soft: &str, set: ModuleSet) -> Vec<String> {
     }
     let mut todo: Vec<&str> = by_name
         .iter()
-        .filter(|(name, path)| wanted(set, path, name))
+        .filter(|(name, path)| wanted(set, path, name) || more.contains(&name.as_str()))
         .map(|(_, path)| *path)
         .collect();
     let mut chosen = BTreeSet::new();
@@ -378,7 +379,7 @@ mod tests {
 
     #[test]
     fn dependencies_of_dependencies_come_along() {
-        let chosen = closure(DEP, "", ModuleSet::Slim);
+        let chosen = closure(DEP, "", ModuleSet::Slim, &[]);
         for module in [
             "fs/ext4/ext4",
             "fs/jbd2/jbd2",
@@ -400,7 +401,7 @@ mod tests {
 
     #[test]
     fn the_full_set_has_controllers_and_network_cards_but_not_everything() {
-        let full = closure(DEP, "", ModuleSet::Full);
+        let full = closure(DEP, "", ModuleSet::Full, &[]);
         assert!(full.iter().any(|m| m.contains("megaraid_sas")));
         assert!(full.iter().any(|m| m.contains("igb")) && full.iter().any(|m| m.contains("dca")));
         assert!(
@@ -409,7 +410,7 @@ mod tests {
                 .any(|m| m.contains("sound") || m.contains("qedf"))
         );
         assert!(
-            !closure(DEP, "", ModuleSet::Storage)
+            !closure(DEP, "", ModuleSet::Storage, &[])
                 .iter()
                 .any(|m| m.contains("igb"))
         );
@@ -422,8 +423,17 @@ mod tests {
             dep,
             "# text\nsoftdep ext4 pre: special_hash\n",
             ModuleSet::Slim,
+            &[],
         );
         assert!(chosen.contains(&"kernel/crypto/special-hash.ko".to_owned()));
+    }
+
+    #[test]
+    fn modules_that_are_asked_for_by_name_come_along() {
+        let dep = "updates/dkms/zfs.ko: updates/dkms/spl.ko\nupdates/dkms/spl.ko:\n";
+        assert!(closure(dep, "", ModuleSet::Full, &[]).is_empty());
+        let chosen = closure(dep, "", ModuleSet::Slim, &["zfs"]);
+        assert_eq!(chosen, ["updates/dkms/spl.ko", "updates/dkms/zfs.ko"]);
     }
 
     #[test]

@@ -242,6 +242,9 @@ fn escape(text: &str) -> String {
 
 /// A file as far as it is about storage.
 fn file(path: &Path, content: &[u8], names: &mut Names) -> Vec<u8> {
+    if path.ends_with("etc/hostid") {
+        return super::zfs::HOSTID.to_vec();
+    }
     let Ok(text) = std::str::from_utf8(content) else {
         // The variable Secure Boot, and nothing else that is not text.
         return match file_name(path).starts_with("SecureBoot-") {
@@ -360,6 +363,9 @@ fn command(line: &str, stdout: &[u8], names: &mut Names) -> Vec<u8> {
                 Some((name, path)) if !path.starts_with("HD(") => names.text(name),
                 _ => names.text(line),
             })
+        }),
+        "zpool" | "zfs" | "zdb" => each(names, &|names, line| {
+            super::zfs::line(program, line, names)
         }),
         _ => names.text(&text),
     }

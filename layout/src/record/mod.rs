@@ -10,6 +10,7 @@ mod document;
 mod esp;
 mod names;
 mod recorder;
+mod zfs;
 
 pub use document::RecordingError;
 

@@ -53,7 +53,7 @@ fn repair_sums(tar: &mut [u8]) {
 pub(super) fn modules(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for set in [ModuleSet::Full, ModuleSet::Slim] {
-        module::closure(&text, &text, set);
+        module::closure(&text, &text, set, &["zfs"]);
     }
     module::plain_path(&text);
 }

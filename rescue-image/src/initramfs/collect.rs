@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Compression, InitramfsSpec, MissingTool, ModuleSet, etc, tools};
+use super::{Compression, InitramfsSpec, MissingTool, ModuleSet, etc, tools, zfs};
 use crate::elf::{self, Libraries};
 use crate::error::{Error, Result};
 use crate::modules;
@@ -263,8 +263,39 @@ impl Collector {
         Ok(())
     }
 
-    fn modules(&mut self, spec: &InitramfsSpec) -> Result<()> {
-        let chosen = modules::select(&spec.kernel.modules_dir, spec.modules)?;
+    /// Tools of ZFS, where there is a pool.
+    fn zfs(&mut self) -> Result<()> {
+        for (n, name) in zfs::TOOLS.iter().enumerate() {
+            match Self::find(name) {
+                Some(path) => {
+                    self.add_file(&path)?;
+                    self.content.tools.insert((*name).to_owned());
+                }
+                None if n < zfs::NEEDED => self.content.missing.push(MissingTool {
+                    name: (*name).to_owned(),
+                    package: zfs::PACKAGE.to_owned(),
+                }),
+                None => {}
+            }
+        }
+        // Without them, pools that are bound to a list can be made with the features they have all the same.
+        for entry in fs::read_dir(zfs::COMPATIBILITY).into_iter().flatten().flatten() {
+            if entry.path().is_file() {
+                self.add_file(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn modules(&mut self, spec: &InitramfsSpec, pools: bool) -> Result<()> {
+        let more: &[&str] = if pools { &[zfs::MODULE] } else { &[] };
+        let chosen = modules::select(&spec.kernel.modules_dir, spec.modules, more)?;
+        if pools && !chosen.iter().any(|path| modules::name_of(path).as_deref() == Some(zfs::MODULE)) {
+            self.content.missing.push(MissingTool {
+                name: format!("kernel module {} for {}", zfs::MODULE, spec.kernel.version),
+                package: zfs::MODULE_PACKAGE.to_owned(),
+            });
+        }
         let to = Path::new("usr/lib/modules").join(&spec.kernel.version);
         for module in &chosen {
             let from = spec.kernel.modules_dir.join(module);
@@ -306,7 +337,11 @@ pub(crate) fn collect(spec: &InitramfsSpec) -> Result<Content> {
     all.fixed()?;
     all.tools(spec.modules == ModuleSet::Slim)?;
     all.device_manager()?;
-    all.modules(spec)?;
+    let pools = zfs::has_pools(Path::new(zfs::POOLS));
+    if pools {
+        all.zfs()?;
+    }
+    all.modules(spec, pools)?;
     let binary = &spec.rescue_binary;
     let start = first_bytes(binary)?;
     if elf::is_elf(&start) {

@@ -4,6 +4,7 @@ mod archive;
 mod collect;
 mod etc;
 mod tools;
+mod zfs;
 
 use std::fs;
 use std::path::{Path, PathBuf};

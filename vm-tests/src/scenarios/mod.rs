@@ -17,6 +17,7 @@ mod system_only;
 mod too_small;
 mod uefi_dirty_same_size;
 mod wizard_serial;
+mod zfs_mirror_root;
 
 use std::path::Path;
 
@@ -41,6 +42,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         too_small::scenario(artefacts),
         flipped_byte::scenario(artefacts),
         stick_boots::scenario(artefacts),
+        zfs_mirror_root::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(other_machine::scenarios(artefacts));

@@ -65,8 +65,15 @@ impl Work {
             })
             .collect();
         let headers = luks_headers(&context.sys, &layout, &mut images)?;
-        let (exclude, reasons) =
+        let (mut exclude, mut reasons) =
             exclusions(&context.sys, &context.config, args, &mount_points, targets)?;
+        for mount in layout.filesystems_to_save() {
+            if mount.fstype == "zfs" {
+                let pattern = format!("{}/.zfs", literal(&mount.mount_point).trim_end_matches('/'));
+                exclude.add(&pattern).map_err(|e| Usage(e.to_string()))?;
+                reasons.push((pattern, "what ZFS shows of snapshots".to_owned()));
+            }
+        }
         let trees = mount_points
             .into_iter()
             .map(|m| TreeSource {
@@ -112,7 +119,10 @@ fn filesystem_of(layout: &Layout, mount_point: &Path) -> Option<String> {
         .mounts
         .iter()
         .find(|m| m.mounted && m.mount_point == mount_point)?;
-    let uuid = mount.node.as_str().strip_prefix("fs:")?;
+    let Some(uuid) = mount.node.as_str().strip_prefix("fs:") else {
+        // A dataset of ZFS has a number that is its own, and a name that another one may get.
+        return crate::filesystem::identity(mount_point);
+    };
     // Each subvolume of a btrfs has inode numbers of its own.
     let name = match mount.subvolume() {
         Some(path) if !path.is_empty() => format!("{uuid}/{path}"),

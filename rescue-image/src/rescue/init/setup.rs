@@ -39,6 +39,7 @@ const MODULES: &[&str] = &[
     "virtio_scsi",
     "hid_generic",
     "usbhid",
+    "zfs",
 ];
 
 /// Rules that would start volume groups, arrays or caches found on disks. Rules of these names in `/run` replace those
