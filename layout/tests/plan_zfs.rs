@@ -168,7 +168,10 @@ fn a_smaller_disk_is_enough_as_long_as_what_is_in_use_fits() {
             _ => None,
         })
         .collect();
-    assert!(ends.len() == 2 && ends.iter().all(|end| *end < 600 << 11), "{ends:?}");
+    assert!(
+        ends.len() == 2 && ends.iter().all(|end| *end < 600 << 11),
+        "{ends:?}"
+    );
     assert!(
         smaller
             .substitutions
@@ -214,7 +217,9 @@ fn a_raidz_that_was_not_whole_is_refused_and_half_a_mirror_is_made() {
     let plan = planned(&layout, &[1000], 1, Grow::Nothing).unwrap();
     let words = words(&plan);
     assert!(
-        words.iter().any(|w| w == "Make ZFS pool rpool: single /dev/sda3"),
+        words
+            .iter()
+            .any(|w| w == "Make ZFS pool rpool: single /dev/sda3"),
         "{words:#?}"
     );
     assert!(plan.notes.iter().any(|n| n.contains("zpool attach")));

@@ -56,10 +56,8 @@ impl Plan {
                     }
                     made.extend(partitions.iter().map(|p| p.device.clone()));
                 }
-                Step::ZpoolCreate { pool, .. } => {
-                    if !made.insert(PathBuf::from(&pool.name)) {
-                        return Some(format!("two pools are called {}", pool.name));
-                    }
+                Step::ZpoolCreate { pool, .. } if !made.insert(PathBuf::from(&pool.name)) => {
+                    return Some(format!("two pools are called {}", pool.name));
                 }
                 Step::ZfsCreate { name, .. } => {
                     // Datasets are mounted by name, as if they were devices.

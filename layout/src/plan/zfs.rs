@@ -82,6 +82,10 @@ impl Builder<'_> {
         if changed || !absent.is_empty() {
             self.accept(id, "size", "its devices have other sizes");
         }
+        let system = self.saved.mount_at(Path::new("/"));
+        if !system.is_some_and(|m| self.relevant.contains(&m.node)) {
+            self.accept(id, "hostid", "the system, which has it, is not restored");
+        }
         let root = self.saved.nodes.get(&NodeId::dataset(&pool.name));
         let root = match root {
             Some(Node::ZfsDataset(root)) => early(root),
@@ -138,6 +142,12 @@ impl Builder<'_> {
         self.steps.push(Step::RestoreTree {
             mount_point: mount.mount_point.clone(),
         });
+    }
+
+    /// Whether the root filesystem lies in a pool.
+    pub(super) fn root_on_zfs(&self) -> bool {
+        let root = self.saved.mount_at(Path::new("/"));
+        root.is_some_and(|m| matches!(self.saved.nodes.get(&m.node), Some(Node::ZfsDataset(_))))
     }
 
     fn pools(&self) -> Vec<&ZfsPool> {

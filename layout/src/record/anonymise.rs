@@ -364,9 +364,9 @@ fn command(line: &str, stdout: &[u8], names: &mut Names) -> Vec<u8> {
                 _ => names.text(line),
             })
         }),
-        "zpool" | "zfs" | "zdb" => each(names, &|names, line| {
-            super::zfs::line(program, line, names)
-        }),
+        "zpool" | "zfs" | "zdb" => {
+            each(names, &|names, line| super::zfs::line(program, line, names))
+        }
         _ => names.text(&text),
     }
     .into_bytes()

@@ -10,15 +10,15 @@ pub(super) const HOSTID: [u8; 4] = [0x2a, 0x15, 0x7c, 0xa8];
 pub(super) fn line(program: &str, line: &str, names: &mut Names) -> Option<String> {
     if program == "zdb" {
         // Labels hold the host's name and id, and paths of devices.
-        return line
-            .trim()
-            .starts_with("ashift:")
-            .then(|| line.to_owned());
+        return line.trim().starts_with("ashift:").then(|| line.to_owned());
     }
     match parse_row(line) {
         // Of properties that are users' own the names are kept; remarks are theirs, too.
         Some([name, property, value, source])
-            if value != "-" && (property.contains(':') || property == "comment" || property == "keylocation") =>
+            if value != "-"
+                && (property.contains(':')
+                    || property == "comment"
+                    || property == "keylocation") =>
         {
             let name = names.text(name);
             Some(format!("{name}\t{property}\tx\t{source}"))
@@ -48,6 +48,9 @@ mod tests {
             Some("rpool\tbootfs\trpool/ROOT/pve-1\tlocal")
         );
         assert_eq!(kept("zdb", "    hostname: 'alice'"), None);
-        assert_eq!(kept("zdb", "        ashift: 12").as_deref(), Some("        ashift: 12"));
+        assert_eq!(
+            kept("zdb", "        ashift: 12").as_deref(),
+            Some("        ashift: 12")
+        );
     }
 }

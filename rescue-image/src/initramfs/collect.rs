@@ -279,7 +279,11 @@ impl Collector {
             }
         }
         // Without them, pools that are bound to a list can be made with the features they have all the same.
-        for entry in fs::read_dir(zfs::COMPATIBILITY).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(zfs::COMPATIBILITY)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if entry.path().is_file() {
                 self.add_file(&entry.path())?;
             }
@@ -290,7 +294,11 @@ impl Collector {
     fn modules(&mut self, spec: &InitramfsSpec, pools: bool) -> Result<()> {
         let more: &[&str] = if pools { &[zfs::MODULE] } else { &[] };
         let chosen = modules::select(&spec.kernel.modules_dir, spec.modules, more)?;
-        if pools && !chosen.iter().any(|path| modules::name_of(path).as_deref() == Some(zfs::MODULE)) {
+        if pools
+            && !chosen
+                .iter()
+                .any(|path| modules::name_of(path).as_deref() == Some(zfs::MODULE))
+        {
             self.content.missing.push(MissingTool {
                 name: format!("kernel module {} for {}", zfs::MODULE, spec.kernel.version),
                 package: zfs::MODULE_PACKAGE.to_owned(),

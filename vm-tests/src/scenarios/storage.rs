@@ -21,9 +21,8 @@ const POWER: usize = 5;
 /// One scenario for each layout file, and those that cut it; none when the directory cannot be read.
 pub fn scenarios() -> Vec<Scenario> {
     let files = Case::all().unwrap_or_default();
-    let on_zfs = |file: &&PathBuf| {
-        matches!(Case::load(file), Ok((case, _)) if case.machine == Kind::Zfs)
-    };
+    let on_zfs =
+        |file: &&PathBuf| matches!(Case::load(file), Ok((case, _)) if case.machine == Kind::Zfs);
     let (zfs, files): (Vec<&PathBuf>, Vec<&PathBuf>) = files.iter().partition(on_zfs);
     let mut all: Vec<Scenario> = files
         .iter()
@@ -67,7 +66,8 @@ pub fn scenarios() -> Vec<Scenario> {
 /// A layout with a pool: the tree that it needs takes a quarter of an hour to build.
 fn with_zfs(file: &Path) -> Scenario {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let about = "QEMU with OpenZFS: this layout is applied onto dirty disks, captured again and compared";
+    let about =
+        "QEMU with OpenZFS: this layout is applied onto dirty disks, captured again and compared";
     let file = file.to_owned();
     Scenario::new(&format!("storage-{stem}"), about, needs_zfs, move |log| {
         crate::zfs::floor::run(&file, &profile_dir().join("uml-floor"), log)

@@ -106,7 +106,9 @@ impl Facts {
         }
         let mut bad = manifest_differences(&self.manifest, &restored.manifest);
         // Written anew: it tells where the devices are now.
-        bad.retain(|line| !line.starts_with("/etc/zfs/zpool.cache:") && !line.starts_with("/etc/zfs: mtime"));
+        bad.retain(|line| {
+            !line.starts_with("/etc/zfs/zpool.cache:") && !line.starts_with("/etc/zfs: mtime")
+        });
         bad.truncate(20);
         for (what, before, after) in [
             ("files", &self.files, &restored.files),
@@ -143,7 +145,9 @@ fn run_all(artefacts: &Path, log: &Artefacts) -> Result<()> {
 fn back_up(host: &Host, product: &Product, stick: &Path, log: &Artefacts) -> Result<Facts> {
     let share = log.path("share");
     product.copy_to(&share, log)?;
-    let mut machine = Machine::new("host", Firmware::Bios).memory(2048).share(&share);
+    let mut machine = Machine::new("host", Firmware::Bios)
+        .memory(2048)
+        .share(&share);
     for (n, image) in host.disks().iter().enumerate() {
         let overlay = log.path(&format!("host-{n}.qcow2"));
         disk::overlay(image, &overlay, log)?;
@@ -284,11 +288,7 @@ fn scrubbed(machine: &mut Running) -> Result<String> {
 }
 
 fn judge(before: &Facts, targets: &[PathBuf; 2], log: &Artefacts) -> Result<()> {
-    let both: Vec<(&Path, &str)> = targets
-        .iter()
-        .map(PathBuf::as_path)
-        .zip(TARGETS)
-        .collect();
+    let both: Vec<(&Path, &str)> = targets.iter().map(PathBuf::as_path).zip(TARGETS).collect();
     let mut machine = booted("both", &both, log)?;
     let after = Facts::take(&mut machine.channel)?;
     before.ensure_equal(&after, "both", log)?;

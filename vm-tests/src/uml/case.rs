@@ -165,7 +165,10 @@ impl Case {
     /// The device of the disk of this index.
     pub fn device(&self, index: usize) -> PathBuf {
         match self.machine {
-            Kind::Uml => self.disks.get(index).map_or_else(PathBuf::new, |disk| disk.device(index)),
+            Kind::Uml => self
+                .disks
+                .get(index)
+                .map_or_else(PathBuf::new, |disk| disk.device(index)),
             Kind::Zfs => PathBuf::from(format!("/dev/vd{}", (b'b' + index as u8) as char)),
         }
     }

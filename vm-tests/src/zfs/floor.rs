@@ -49,10 +49,7 @@ pub fn run(file: &Path, program: &Path, log: &Artefacts) -> Result<()> {
         .rev()
         .find_map(|line| line.trim().strip_prefix("floor: failed: "));
     match reason {
-        Some(reason) => bail!(
-            "{reason} (console: {})",
-            log.path("console.log").display()
-        ),
+        Some(reason) => bail!("{reason} (console: {})", log.path("console.log").display()),
         None => bail!(
             "the machine ended without a verdict: {}",
             process::tail(&said, 2000)

@@ -220,13 +220,18 @@ fn build(cache: &Path, work: &Path, log: &Artefacts) -> Result<()> {
 fn modules(cache: &Path, debs: &Path, log: &Artefacts) -> Result<PathBuf> {
     let (_, own) = recipes();
     let program = own.join("build-modules");
-    kept(cache, "zfs-modules", &hash_of(&[program.clone()])?, |work| {
-        let cmd = Cmd::new(&program)
-            .arg(work.join("tree"))
-            .arg(work.join("modules.tar"))
-            .arg(debs);
-        script(cmd, "build-modules", log)
-    })
+    kept(
+        cache,
+        "zfs-modules",
+        &hash_of(&[program.clone()])?,
+        |work| {
+            let cmd = Cmd::new(&program)
+                .arg(work.join("tree"))
+                .arg(work.join("modules.tar"))
+                .arg(debs);
+            script(cmd, "build-modules", log)
+        },
+    )
 }
 
 /// A host with its root on a mirror of two disks; not to be written to.

@@ -65,6 +65,8 @@ impl Builder<'_> {
             .any(|id| matches!(self.saved.nodes.get(id), Some(Node::Swap(_))));
         let reason = if waits_for_swap {
             Some("it may wait for a swap area that is left out")
+        } else if self.root_on_zfs() {
+            Some("it tells where the devices of the saved pool were")
         } else if boot.initramfs_modules.as_deref() == Some("dep") {
             Some("it holds the drivers of the saved machine only (MODULES=dep)")
         } else {

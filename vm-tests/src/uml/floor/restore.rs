@@ -131,10 +131,7 @@ impl Setup {
             .collect();
         // Volumes of one name can be active once only: that disk comes last.
         dirty.sort_by_key(|(_, dirt)| {
-            matches!(
-                dirt,
-                Dirt::ActivePve | Dirt::PveWithNext | Dirt::ActivePool
-            )
+            matches!(dirt, Dirt::ActivePve | Dirt::PveWithNext | Dirt::ActivePool)
         });
         for (disk, what) in dirty {
             dirt::make(&disk.to_string_lossy(), what)

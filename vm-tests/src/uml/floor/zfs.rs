@@ -17,7 +17,15 @@ pub const STALE_CACHE: &[u8] = b"the cache of the saved host";
 /// Makes an old pool, called as that of the layouts is.
 pub fn stale(device: &str, active: bool) -> Result<()> {
     tool(&[
-        "zpool", "create", "-f", "-o", "cachefile=none", "-O", "mountpoint=none", "rpool", device,
+        "zpool",
+        "create",
+        "-f",
+        "-o",
+        "cachefile=none",
+        "-O",
+        "mountpoint=none",
+        "rpool",
+        device,
     ])?;
     tool(&["zfs", "create", "-u", "rpool/ROOT"])?;
     if !active {
@@ -105,7 +113,15 @@ pub fn check(pool: &ZfsPool, vdevs: &[PlannedVdev], saved: &Layout) -> Result<()
         bootfs == pool.bootfs.as_deref().unwrap_or("-"),
         "bootfs is {bootfs}"
     );
-    let all = text(&["zpool", "get", "-Hp", "-o", "property,value", "all", &pool.name])?;
+    let all = text(&[
+        "zpool",
+        "get",
+        "-Hp",
+        "-o",
+        "property,value",
+        "all",
+        &pool.name,
+    ])?;
     let mut features: Vec<&str> = all
         .lines()
         .filter_map(|l| l.strip_prefix("feature@")?.split_once('\t'))
@@ -143,7 +159,9 @@ fn datasets(pool: &ZfsPool, saved: &Layout) -> Result<()> {
         }
     }
     expected.sort_unstable();
-    let out = text(&["zfs", "list", "-H", "-r", "-t", "all", "-o", "name", &pool.name])?;
+    let out = text(&[
+        "zfs", "list", "-H", "-r", "-t", "all", "-o", "name", &pool.name,
+    ])?;
     let mut found: Vec<&str> = out.lines().collect();
     found.sort_unstable();
     ensure!(found == expected, "datasets are {found:?}");
