@@ -347,8 +347,10 @@ impl Machine {
                 n => format!(",logical_block_size={n},physical_block_size={n}"),
             };
             let device = format!(
-                "{device},drive=disk{index},serial={},bootindex={index}{sector}",
-                drive.serial
+                "{device},drive=disk{index},serial={},bootindex={}{sector}",
+                drive.serial,
+                // The first place is that of a kernel that is started directly.
+                index + usize::from(self.direct.is_some())
             );
             cmd = cmd.args(["-device", &device]);
         }
