@@ -83,7 +83,10 @@ pub fn start() -> Result<()> {
     // SAFETY: there is one thread yet.
     unsafe { std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin") };
     mount_fs("proc", "/proc")?;
-    mount_fs("sysfs", "/sys")?;
+    // An initramfs has done that already.
+    if !Path::new("/sys/class").exists() {
+        mount_fs("sysfs", "/sys")?;
+    }
     mount_fs("tmpfs", "/run")?;
     if !Path::new("/dev/null").exists() {
         mount_fs("devtmpfs", "/dev")?;
