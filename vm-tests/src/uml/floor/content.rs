@@ -98,14 +98,17 @@ impl Files<'_> {
 
     /// What a host with pools has in `/etc`.
     fn zfs(&self, into: &Path) -> io::Result<()> {
-        let hostid = self.saved.nodes.values().find_map(|node| match node {
-            Node::ZfsPool(pool) => pool.hostid.as_ref(),
+        let pool = self.saved.nodes.values().find_map(|node| match node {
+            Node::ZfsPool(pool) => Some(pool),
             _ => None,
         });
-        let Some(hostid) = hostid.and_then(|id| u32::from_str_radix(id, 16).ok()) else {
+        let Some(pool) = pool else {
             return Ok(());
         };
-        fs::write(into.join("etc/hostid"), hostid.to_le_bytes())?;
+        let hostid = pool.hostid.as_ref();
+        if let Some(hostid) = hostid.and_then(|id| u32::from_str_radix(id, 16).ok()) {
+            fs::write(into.join("etc/hostid"), hostid.to_le_bytes())?;
+        }
         fs::create_dir_all(into.join("etc/zfs"))?;
         fs::write(into.join("etc/zfs/zpool.cache"), crate::zfs::STALE_CACHE)
     }
