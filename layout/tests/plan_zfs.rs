@@ -41,6 +41,7 @@ fn machine(mib: &[u64]) -> Inventory {
         in_use: false,
     });
     Inventory {
+        present: None,
         firmware: Firmware::Bios,
         disks: disks.collect(),
         memory: Bytes::GIB,
