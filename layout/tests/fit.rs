@@ -320,7 +320,7 @@ fn space_is_given_up_in_order() {
     // Then the pool, down to what the guests use and a margin.
     assert_eq!(at(2024), (7192, 4096, 1024, 512));
     let (pool, root, swap, esp) = at(1024 + 5900);
-    assert!(pool >= 2232 && pool < 2300, "{pool}");
+    assert!((2232..2300).contains(&pool), "{pool}");
     assert_eq!((root, swap, esp), (4096, 1024, 512));
     // Then the filesystem, swap, and last the EFI system partition.
     let (_, root, swap, _) = at(8500);

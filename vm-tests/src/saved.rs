@@ -36,7 +36,10 @@ pub struct Saved {
 }
 
 /// One backup at a time of each kind, so that the second scenario finds the first one's.
-static MAKING: Mutex<Vec<(Host, Firmware, Arc<Mutex<()>>)>> = Mutex::new(Vec::new());
+static MAKING: Mutex<Vec<Making>> = Mutex::new(Vec::new());
+
+/// A kind of backup, and who makes it.
+type Making = (Host, Firmware, Arc<Mutex<()>>);
 
 fn making(host: Host, firmware: Firmware) -> Arc<Mutex<()>> {
     let mut all = MAKING.lock().unwrap_or_else(PoisonError::into_inner);

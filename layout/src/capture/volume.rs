@@ -6,7 +6,7 @@ use super::volumes::lv_path;
 use super::{Capture, CaptureError};
 use crate::model::{LogicalVolume, Node, NodeId, Segments, ThinPool, VolumeSettings};
 
-fn is_active(row: &Row) -> bool {
+pub(super) fn is_active(row: &Row) -> bool {
     row.text("lv_active") == "active" || row.text("lv_attr").chars().nth(4) == Some('a')
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::lvm::{Row, is_guest_volume, policy};
 use super::segments::Volumes;
+use super::volume::is_active;
 use super::{Capture, CaptureError};
 use crate::model::{
     GroupSettings, Node, NodeId, PhysicalVolume, ThinVolume, Unsupported, VolumeGroup,
@@ -59,7 +60,14 @@ impl Capture<'_> {
     /// Adds the volume groups whose physical volumes are known.
     pub(super) fn volume_groups(&mut self) -> Result<(), CaptureError> {
         let mut names = BTreeSet::new();
-        for vg in self.lvm.vgs.clone() {
+        let mut vgs = self.lvm.vgs.clone();
+        // Of two with one name, the host runs from the one whose volumes are active: LVM refuses those of the other.
+        let idle = |vg: &Row| {
+            let mut volumes = self.lvm.lvs.iter();
+            !volumes.any(|lv| lv.text("vg_uuid") == vg.text("vg_uuid") && is_active(lv))
+        };
+        vgs.sort_by_key(idle);
+        for vg in vgs {
             let name = vg.text("vg_name").to_owned();
             let pvs: BTreeMap<String, NodeId> = self
                 .lvm
@@ -80,7 +88,7 @@ impl Capture<'_> {
             }
             if !names.insert(name.clone()) {
                 self.layout.warnings.push(format!(
-                    "there are two volume groups called {name}: only the first is restored, the one with UUID {} is not",
+                    "there are two volume groups called {name}: only the one that is in use is restored, the one with UUID {} is not",
                     vg.text("vg_uuid")
                 ));
                 continue;

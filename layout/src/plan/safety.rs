@@ -106,10 +106,10 @@ impl Plan {
                     }
                     made.insert(Path::new("/dev").join(vg).join(name));
                 }
-                Step::LuksOpen { name, .. } | Step::LuksUse { name, .. } => {
-                    if !made.insert(super::luks::mapping(name)) {
-                        return Some(format!("two LUKS containers are called {name}"));
-                    }
+                Step::LuksOpen { name, .. } | Step::LuksUse { name, .. }
+                    if !made.insert(super::luks::mapping(name)) =>
+                {
+                    return Some(format!("two LUKS containers are called {name}"));
                 }
                 Step::RaidCreate {
                     device,

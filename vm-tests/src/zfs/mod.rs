@@ -223,7 +223,7 @@ fn modules(cache: &Path, debs: &Path, log: &Artefacts) -> Result<PathBuf> {
     kept(
         cache,
         "zfs-modules",
-        &hash_of(&[program.clone()])?,
+        &hash_of(std::slice::from_ref(&program))?,
         |work| {
             let cmd = Cmd::new(&program)
                 .arg(work.join("tree"))
