@@ -1,6 +1,8 @@
 //! Recorded hosts: each directory in `hosts` is one, made by `scripts/record-host`. What is captured of it and what would be
 //! planned for it lies beside it as text, to be read by people. `UPDATE_GOLDEN=1` writes it.
 
+#![allow(clippy::unwrap_used)] // a failing test is to panic
+
 use std::path::{Path, PathBuf};
 
 use layout::capture::capture;
