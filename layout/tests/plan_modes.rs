@@ -464,3 +464,39 @@ fn a_plan_that_would_destroy_what_stays_is_found_out() {
     let text = serde_json::to_string(&made).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), made);
 }
+
+#[test]
+fn every_layout_file_has_a_safe_plan_or_a_reason() {
+    let (mut plans, mut refusals) = (0, 0);
+    for entry in std::fs::read_dir(here("../vm-tests/layouts")).unwrap() {
+        let path = entry.unwrap().path();
+        let case: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let Ok(saved) = Layout::from_value(case["layout"].clone()) else {
+            continue;
+        };
+        for mode in [Mode::SystemOnly, Mode::BootRepair, Mode::TableRepair] {
+            let mut now = machine(&saved);
+            if mode == Mode::TableRepair {
+                present(&mut now).tables.clear();
+            }
+            match plan(&saved, &now, &in_mode(mode)) {
+                Ok(made) => {
+                    plans += 1;
+                    assert_eq!(made.writes_outside(), None);
+                    let kept = made.in_place.as_ref().unwrap();
+                    assert!(!kept.remade.is_empty(), "{}: {mode}", path.display());
+                    assert!(
+                        kept.remade.iter().all(|r| r.disk.starts_with("/dev")),
+                        "{}: {:?}",
+                        path.display(),
+                        kept.remade
+                    );
+                }
+                Err(PlanError::NotInPlace { .. } | PlanError::NothingToRestore) => refusals += 1,
+                Err(other) => panic!("{}: {mode}: {other}", path.display()),
+            }
+        }
+    }
+    assert!(plans > 30 && refusals > 10, "{plans} {refusals}");
+}
