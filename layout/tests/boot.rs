@@ -287,6 +287,36 @@ fn proxmox_boot_tool_sets_up_its_partitions_for_the_firmware_at_hand() {
     }
 }
 
+#[test]
+fn proxmox_boot_tool_is_not_asked_for_what_cannot_be() {
+    let (mut layout, esps) = two_esps();
+    layout.boot.proxmox_esps = esps
+        .iter()
+        .map(|esp| ProxmoxEsp {
+            esp: esp.clone(),
+            systemd_boot: true,
+            grub_efi: false,
+            grub: false,
+        })
+        .collect();
+    layout.firmware = Firmware::Uefi;
+    layout
+        .nodes
+        .retain(|_, n| !matches!(n, Node::Partition(p) if p.type_guid == types::BIOS_BOOT));
+    let plan = planned(&layout, Firmware::Bios);
+    assert!(
+        !plan
+            .steps
+            .iter()
+            .any(|s| matches!(s, Step::ProxmoxBoot { .. }))
+    );
+    assert!(
+        noted(&plan, "Start the stick through UEFI instead"),
+        "{:?}",
+        plan.notes
+    );
+}
+
 /// A PVE host on LVM that the installer was started through BIOS on.
 fn bios_host() -> Layout {
     let mut layout = saved("pve-ext4-lvm");

@@ -64,7 +64,7 @@ impl Builder<'_> {
             .collect()
     }
 
-    fn has_room_for_core(&self, id: &NodeId) -> bool {
+    pub(super) fn has_room_for_core(&self, id: &NodeId) -> bool {
         let Some(Node::Disk(disk)) = self.saved.nodes.get(id) else {
             return false;
         };

@@ -50,6 +50,15 @@ impl Builder<'_> {
                 continue;
             };
             let mode = mode(esp, self.inventory.firmware);
+            let disks = saved.disks_below(&esp.esp);
+            if mode == ProxmoxMode::GrubBios && !disks.iter().all(|d| self.has_room_for_core(d)) {
+                self.notes.push(format!(
+                    "This machine was started through BIOS, and there is no BIOS boot partition beside {}: nothing is installed \
+                     there. Start the stick through UEFI instead, and restore again.",
+                    device.display()
+                ));
+                continue;
+            }
             differs |= result(esp, mode).as_ref() != Some(esp);
             planned.push(PlannedEsp {
                 device: device.clone(),

@@ -28,7 +28,8 @@ clean)
     mv "$list.new" "$list" ;;
 init)
     uuid=$(blkid -p -s UUID -o value "$2")
-    [ "$(blkid -p -s TYPE -o value "$2")" = vfat ] && ! findmnt -S "$2"
+    [ "$(blkid -p -s TYPE -o value "$2")" = vfat ]
+    if findmnt -S "$2"; then exit 1; fi
     grep -q root= /etc/kernel/cmdline
     at=/var/tmp/espmounts/$uuid
     mkdir -p "$at"
