@@ -4,7 +4,7 @@
 //! files: an entry in its list, a loader, kernels.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -177,8 +177,8 @@ pub fn check(plan: &Plan) -> Result<()> {
 }
 
 fn mbr(disk: &Path) -> Result<()> {
-    let bytes = fs::read(disk)?;
-    let code = bytes.get(..440).context("a short disk")?;
+    let mut code = [0u8; 440];
+    fs::File::open(disk)?.read_exact(&mut code)?;
     ensure!(
         code.windows(4).any(|w| w == b"GRUB"),
         "{} has no boot code",
