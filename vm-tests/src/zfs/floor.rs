@@ -32,7 +32,7 @@ pub fn run(file: &Path, program: &Path, log: &Artefacts) -> Result<()> {
         ..case.clone()
     };
     fs::write(share.join("case.json"), serde_json::to_vec(&whole)?)?;
-    let mut machine = tree.machine("floor", "floor", &share);
+    let mut machine = tree.machine("floor", &share)?;
     for (n, spec) in case.disks.iter().enumerate() {
         let image = log.path(&format!("disk{n}.raw"));
         disk::blank(&image, spec.mib << 20)?;

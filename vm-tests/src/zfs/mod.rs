@@ -124,7 +124,10 @@ impl Tree {
             .context("locking the cache of trees with ZFS")?;
         let (common, own) = recipes();
         let mut files: Vec<PathBuf> = COMMON.iter().map(|name| common.join(name)).collect();
-        files.extend(files_below(&own)?);
+        // What machines on the tree run comes in a shared directory.
+        let machine = own.join("machine");
+        let own = files_below(&own)?;
+        files.extend(own.into_iter().filter(|path| !path.starts_with(&machine)));
         let dir = kept(cache, "zfs-tree", &hash_of(&files)?, |work| {
             let log = Artefacts::new(artefacts.join("golden-zfs"))?;
             build(cache, work, &log)
@@ -143,20 +146,27 @@ impl Tree {
         name.to_string_lossy().into_owned()
     }
 
-    /// A machine that runs `/golden-zfs/<script>` of the tree as process 1; its further disks are `/dev/vdb`, `/dev/vdc`...
-    pub fn machine(&self, name: &str, script: &str, share: &Path) -> Machine {
-        Machine::new(name, Firmware::Bios)
+    /// A machine that runs a program of `golden-zfs/machine` as process 1, with `share` at `/mnt`; its further disks are
+    /// `/dev/vdb`, `/dev/vdc`...
+    pub fn machine(&self, program: &str, share: &Path) -> Result<Machine> {
+        let (_, own) = recipes();
+        for name in ["common.sh", program] {
+            fs::copy(own.join("machine").join(name), share.join(name))
+                .with_context(|| format!("copying {name} to {}", share.display()))?;
+        }
+        let machine = Machine::new(program, Firmware::Bios)
             .memory(2048)
             .direct(Direct {
                 kernel: self.dir.join("vmlinuz"),
                 initrd: self.dir.join("initrd.img"),
                 // The tree is on a disk like others: nothing may come to write to it, and nothing has to.
                 append: format!(
-                    "root=/dev/vda ro console=ttyS0,115200 quiet init=/golden-zfs/{script}"
+                    "root=/dev/vda ro console=ttyS0,115200 quiet init=/golden-init golden={program}"
                 ),
             })
             .share(share)
-            .drive(Drive::new(self.dir.join("floor.raw"), Bus::Virtio, "TREE").read_only())
+            .drive(Drive::new(self.dir.join("floor.raw"), Bus::Virtio, "TREE").read_only());
+        Ok(machine)
     }
 }
 
@@ -202,11 +212,7 @@ fn build(cache: &Path, work: &Path, log: &Artefacts) -> Result<()> {
     };
     fs::copy(boot("vmlinuz-")?, work.join("vmlinuz"))?;
     fs::copy(boot("initrd.img-")?, work.join("initrd.img"))?;
-    let scripts = tree.join("golden-zfs");
-    fs::create_dir(&scripts)?;
-    for name in ["common.sh", "floor", "make-disk"] {
-        fs::copy(own.join(name), scripts.join(name))?;
-    }
+    fs::copy(own.join("init"), tree.join("golden-init"))?;
     let image = work.join("floor.raw");
     disk::blank(&image, 3 * GIB / 2)?;
     // Without a journal, which would be written to when it is mounted, and cannot be on a disk that is made read-only.
@@ -244,14 +250,20 @@ impl Host {
     /// Returns the host of the present recipe; makes its disks when they are not in the cache.
     pub fn get(cache: &Path, artefacts: &Path) -> Result<Self> {
         let tree = Tree::get(cache, artefacts)?;
-        let key = tree.key().replace("zfs-tree-", "");
+        let (_, own) = recipes();
+        let scripts = ["common.sh", "make-disk"].map(|name| own.join("machine").join(name));
+        let key = format!(
+            "{}-{}",
+            tree.key().replace("zfs-tree-", ""),
+            hash_of(&scripts)?
+        );
         let dir = kept(cache, "zfs-host", &key, |work| {
             let log = Artefacts::new(artefacts.join("golden-zfs-host"))?;
             let share = log.path("share");
             fs::create_dir(&share)?;
             fs::hard_link(tree.tar(), share.join("tree.tar"))
                 .or_else(|_| fs::copy(tree.tar(), share.join("tree.tar")).map(drop))?;
-            let mut machine = tree.machine("make-disk", "make-disk", &share);
+            let mut machine = tree.machine("make-disk", &share)?;
             for n in 0..2 {
                 let image = work.join(disk_name(n));
                 disk::blank(&image, DISK_BYTES)?;
