@@ -2,6 +2,7 @@
 //! disks. Both together and each alone boot, and a scrub finds nothing.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -212,6 +213,22 @@ fn arm(host: &Host, product: &Product, stick: &Path, log: &Artefacts) -> Result<
     Ok(())
 }
 
+/// Makes a disk of another host that was installed in the same way: half of a pool of the same name, and nothing else.
+fn other_host(from: &Path, to: &Path, log: &Artefacts) -> Result<()> {
+    disk::copy(from, to, log)?;
+    let gpt = disk::gpt(to)?;
+    let esp = gpt.partitions.get(1).context("a disk without an ESP")?;
+    let file = fs::File::options().write(true).open(to)?;
+    // Its volume id is that of the host, too.
+    file.write_all_at(&[0; 4096], esp.start * 512)?;
+    run(
+        &Cmd::new("sgdisk").arg("-G").arg(to),
+        log,
+        Duration::from_secs(60),
+    )?;
+    Ok(())
+}
+
 /// Boots the stick beside the targets; two more disks are there, one of them with half of the host's own pool on it.
 fn restore(host: &Host, stick: &Path, log: &Artefacts) -> Result<[PathBuf; 2]> {
     let targets = [0, 1].map(|n| log.path(&format!("target-{n}.raw")));
@@ -219,7 +236,7 @@ fn restore(host: &Host, stick: &Path, log: &Artefacts) -> Result<[PathBuf; 2]> {
     for image in targets.iter().chain([&others[0]]) {
         disk::blank(image, DISK_BYTES)?;
     }
-    disk::copy(&host.disks()[1], &others[1], log)?;
+    other_host(&host.disks()[1], &others[1], log)?;
     let watched = [
         Untouched::watch(&others[0], BYSTANDERS[0])?,
         Untouched::watch(&others[1], BYSTANDERS[1])?,
