@@ -60,6 +60,7 @@ pub(super) fn partition(present: &Layout, part: &Partition) -> String {
             Node::PhysicalVolume(_) => "LVM physical volume".to_owned(),
             Node::Luks(luks) => format!("LUKS container {}", luks.uuid),
             Node::Swap(_) => "swap".to_owned(),
+            Node::ZfsMember(member) => format!("device of ZFS pool {}", member.pool),
             Node::Unsupported(what) => what.what.clone(),
             node => node
                 .filesystem()
