@@ -1,6 +1,7 @@
 //! The machine at hand: its disks, and in words what is on them now.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,9 @@ pub struct InventoryDisk {
     /// Whether anything on it is mounted or swapped to.
     pub in_use: bool,
 }
+
+/// Bytes at the beginning of a disk that are looked at where no tool knows what is on it.
+const LOOKED_AT: u64 = 1 << 20;
 
 /// Lists the disks of the machine at hand.
 pub fn inventory(sys: &dyn System) -> Result<Inventory, CaptureError> {
@@ -267,6 +271,10 @@ impl Look<'_> {
         }
         vgs.sort();
         vgs.dedup();
+        // A damaged partition table, or encryption without a header, is not nothing.
+        if contents.is_empty() && !self.begins_with_zeros(device) {
+            contents.push("data of an unknown kind".to_owned());
+        }
         InventoryDisk {
             device: device.node.clone(),
             model: facts.model,
@@ -282,6 +290,16 @@ impl Look<'_> {
             vgs,
             in_use: self.in_use(device) || parts.iter().any(|part| self.in_use(part)),
         }
+    }
+
+    /// Whether there is nothing but zeros at the beginning of a disk, or nobody can say.
+    fn begins_with_zeros(&self, device: &BlockDevice) -> bool {
+        let mut head = Vec::new();
+        let Ok(file) = self.sys.open(&device.node) else {
+            return true;
+        };
+        let read = file.take(LOOKED_AT).read_to_end(&mut head);
+        read.is_err() || head.iter().all(|byte| *byte == 0)
     }
 
     fn content(&self, device: &BlockDevice, vgs: &mut Vec<String>) -> Option<String> {
