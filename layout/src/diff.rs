@@ -95,7 +95,14 @@ const ADDED_LATER: [&str; 3] = ["systemd_boot", "proxmox_esps", "esp_images"];
 
 /// Compares. A restore is good when every difference is accepted.
 pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
-    let assigned: BTreeSet<NodeId> = plan.disks.iter().map(|d| d.saved.clone()).collect();
+    let merged = plan.merged.iter().map(|d| &d.saved);
+    let assigned: BTreeSet<NodeId> = plan
+        .disks
+        .iter()
+        .map(|d| &d.saved)
+        .chain(merged)
+        .cloned()
+        .collect();
     let now = renamed(now, plan);
     let mut found = Vec::new();
     for (id, node) in &saved.nodes {

@@ -242,6 +242,8 @@ fn the_same_disk_is_known_by_its_serial_whatever_its_name() {
         disk("/dev/sda", "X", 4096),
         disk("/dev/sdb", "OLD-DISK-1", 3072),
     ];
+    let mut disks = disks;
+    disks[1].model = Some("OLD MODEL".into());
     let plan = plan(&pve(), &machine(disks), &Choices::default()).unwrap();
     assert_eq!(plan.disks[0].device, Path::new("/dev/sdb"));
     assert_eq!(plan.disks[0].why, "same serial number");
@@ -475,6 +477,7 @@ fn same_disks(layout: &Layout) -> Vec<InventoryDisk> {
             let letter = (b'a' + n as u8) as char;
             let mut disk = disk(&format!("/dev/vd{letter}"), "", saved.size.0 >> 20);
             disk.serial.clone_from(&saved.serial);
+            disk.model.clone_from(&saved.model);
             disk.contents.clear();
             disk
         })
@@ -665,6 +668,7 @@ fn containers_grow_with_their_partition_and_lead_nowhere_else() {
     let layout = saved("luks2-lvm");
     let mut disks = same_disks(&layout);
     disks[0].size = disks[0].size.plus(Bytes::mib(400));
+    disks[0].serial = None;
     let bigger = machine(disks);
     let plan_of = |layout: &Layout| plan(layout, &bigger, &Choices::default());
     let grown = plan_of(&layout).unwrap();

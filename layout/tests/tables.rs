@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{Firmware, GrubBios, Layout, MbrTable, Node, Table};
-use layout::plan::{Choices, Plan, PlanError, PlannedPartition, Step, plan};
+use layout::plan::{Choices, DiskChoice, Plan, PlanError, PlannedPartition, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
 
 fn saved(name: &str) -> Layout {
@@ -35,7 +35,7 @@ fn disk(device: &str, serial: &str, size: Bytes) -> InventoryDisk {
     }
 }
 
-/// Plans on disks that have the serials of the saved ones.
+/// Plans on disks that are named for the saved ones, in their order.
 fn on(layout: &Layout, sizes: &[Bytes]) -> Result<Plan, PlanError> {
     on_sectors(layout, sizes, SectorSize::S512)
 }
@@ -55,7 +55,14 @@ fn on_sectors(layout: &Layout, sizes: &[Bytes], sector: SectorSize) -> Result<Pl
         memory: Bytes::GIB,
         present: None,
     };
-    plan(layout, &machine, &Choices::default())
+    let named = layout.disks().zip(&machine.disks);
+    let choices = Choices {
+        disks: named
+            .map(|((id, _), disk)| (id.clone(), DiskChoice::Device(disk.device.clone())))
+            .collect(),
+        ..Choices::default()
+    };
+    plan(layout, &machine, &choices)
 }
 
 fn mbr(plan: &Plan) -> (&MbrTable, &[PlannedPartition]) {

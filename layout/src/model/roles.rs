@@ -39,6 +39,13 @@ const SYSTEM: [&str; 17] = [
     "/srv",
 ];
 
+impl Mount {
+    /// Whether the operating system has its files there.
+    pub(crate) fn belongs_to_the_system(&self) -> bool {
+        SYSTEM.iter().any(|s| self.mount_point == Path::new(s))
+    }
+}
+
 impl Layout {
     /// The disks below a node (several when a volume group spans them).
     pub fn disks_below(&self, id: &NodeId) -> BTreeSet<NodeId> {
@@ -64,7 +71,7 @@ impl Layout {
     pub fn system_disks(&self) -> BTreeSet<NodeId> {
         self.mounts
             .iter()
-            .filter(|m| m.mounted && SYSTEM.iter().any(|s| m.mount_point == Path::new(s)))
+            .filter(|m| m.mounted && m.belongs_to_the_system())
             .flat_map(|m| self.disks_below(&m.node))
             .collect()
     }

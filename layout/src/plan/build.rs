@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use super::disk::describe;
 use super::fit::Fit;
-use super::{Choices, DiskAssignment, FencedDisk, Plan, PlanError, SizeChange, Step, Substitution};
+use super::{
+    Choices, DiskAssignment, FencedDisk, MergedDisk, Plan, PlanError, SizeChange, Step,
+    Substitution,
+};
 use crate::inventory::Inventory;
 use crate::model::{Layout, Node, NodeId};
 use crate::units::Bytes;
@@ -16,6 +19,10 @@ pub(super) struct Builder<'a> {
     pub inventory: &'a Inventory,
     pub choices: &'a Choices,
     pub disks: Vec<DiskAssignment>,
+    /// Saved disks without a present one of their own, which are not in the layout any more.
+    pub merged: Vec<MergedDisk>,
+    /// First fields of lines of fstab that name what is not made.
+    pub switch_off: Vec<String>,
     /// Nodes that lie on assigned disks only: the ones to make.
     pub relevant: BTreeSet<NodeId>,
     /// Where a node will be.
@@ -65,6 +72,8 @@ impl<'a> Builder<'a> {
             inventory,
             choices,
             disks,
+            merged: Vec::new(),
+            switch_off: Vec::new(),
             relevant,
             devices: BTreeMap::new(),
             fit,
@@ -110,6 +119,7 @@ impl<'a> Builder<'a> {
         let tools = super::safety::tools(&self.steps);
         let plan = Plan {
             disks: self.disks,
+            merged: self.merged,
             fence,
             steps: self.steps,
             sizes: self.sizes,

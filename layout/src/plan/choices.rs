@@ -46,6 +46,45 @@ pub enum DiskChoice {
     Wwn(String),
     /// By device node.
     Device(PathBuf),
+    /// None of its own: what was on it goes onto the disk that takes the place of this other saved disk.
+    Onto(NodeId),
+    /// None: what was on it is done without, which mirrors can.
+    Missing,
+}
+
+/// Before the saved disk that another one goes onto.
+const ONTO: &str = "onto:";
+const MISSING: &str = "missing";
+
+impl DiskChoice {
+    /// What is meant on command lines and in tokens: `onto:SAVED`, `missing`, a device below `/dev`, or else a serial number.
+    pub fn parse(text: &str) -> DiskChoice {
+        if let Some(saved) = text.strip_prefix(ONTO) {
+            DiskChoice::Onto(NodeId::new(saved))
+        } else if text == MISSING {
+            DiskChoice::Missing
+        } else if text.starts_with("/dev/") {
+            DiskChoice::Device(text.into())
+        } else {
+            DiskChoice::Serial(text.to_owned())
+        }
+    }
+
+    /// The saved disk that a word of a command line names after `onto:`.
+    pub fn onto(text: &str) -> Option<&str> {
+        text.strip_prefix(ONTO)
+    }
+}
+
+impl std::fmt::Display for DiskChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DiskChoice::Serial(text) | DiskChoice::Wwn(text) => f.write_str(text),
+            DiskChoice::Device(path) => write!(f, "{}", path.display()),
+            DiskChoice::Onto(saved) => write!(f, "{ONTO}{saved}"),
+            DiskChoice::Missing => f.write_str(MISSING),
+        }
+    }
 }
 
 /// What happens with the space of a bigger disk.
@@ -154,6 +193,19 @@ mod tests {
             error,
             "\"pool\" is none of: root, thin-pool, vg-free, untouched"
         );
+    }
+
+    #[test]
+    fn words_for_disks_are_read_as_they_are_written() {
+        for (text, choice) in [
+            ("onto:disk:a", DiskChoice::Onto(NodeId::disk("a"))),
+            ("missing", DiskChoice::Missing),
+            ("/dev/sdb", DiskChoice::Device("/dev/sdb".into())),
+            ("S-1", DiskChoice::Serial("S-1".into())),
+        ] {
+            assert_eq!(DiskChoice::parse(text), choice);
+            assert_eq!(choice.to_string(), text);
+        }
     }
 
     #[test]

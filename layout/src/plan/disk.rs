@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::candidates::{Look, by_size, candidates, fits};
 use super::fit::{Squeeze, needed};
-use super::{Choices, DiskAssignment, DiskChoice, DiskIdentity, LeaveOut, PlanError, ties};
+use super::identity::{self, Likeness, likeness};
+use super::{Choices, DiskAssignment, DiskChoice, DiskIdentity, PlanError, ties};
 use crate::inventory::{Inventory, InventoryDisk};
 use crate::model::{Disk, Layout, Node, NodeId};
-use crate::units::Bytes;
 
 /// Entries that a table has at least (UEFI specification 2.10, 5.3.1: 16 KiB), although some disks come with fewer.
 pub(super) const LEAST_ENTRIES: u32 = 128;
@@ -80,9 +81,11 @@ pub(super) fn excluded(disk: &InventoryDisk, choices: &Choices) -> Option<&'stat
     }
 }
 
-/// Assigns disks, or says why that cannot be done.
+/// Assigns disks, or says why that cannot be done. `original` is the layout with the saved disks that share the place of
+/// others, or are done without: they are still no blank ones.
 pub(super) fn assign(
     saved: &Layout,
+    original: &Layout,
     inventory: &Inventory,
     choices: &Choices,
 ) -> Result<Vec<DiskAssignment>, PlanError> {
@@ -95,8 +98,17 @@ pub(super) fn assign(
             continue;
         };
         let known = match choices.disks.get(id) {
-            Some(choice) => Some((chosen(id, choice, inventory, choices)?, "chosen")),
-            None => by_identity(saved, id, disk, inventory, choices)?,
+            Some(choice) => {
+                let present = chosen(id, disk, choice, inventory, choices)?;
+                let other = identity::is_other_saved_disk(original, id, present);
+                let why = if other && likeness(disk, present) == Likeness::Other {
+                    "chosen, although it is another disk of the saved host"
+                } else {
+                    "chosen"
+                };
+                Some((present, why))
+            }
+            None => by_identity(original, id, disk, inventory, choices)?,
         };
         match known {
             Some((present, why)) => {
@@ -106,16 +118,26 @@ pub(super) fn assign(
             None => open.push((id, disk)),
         }
     }
-    mirrors(saved, inventory, choices, &mut assigned, &mut open)?;
+    let look = Look {
+        saved,
+        original,
+        inventory,
+        choices,
+    };
+    mirrors(&look, &mut assigned, &mut open)?;
     let taken = devices(&assigned);
     let several_open = open.len() > 1;
     for (id, disk) in open {
-        let (present, why) = by_size(saved, id, disk, inventory, choices, &taken)?;
+        let (present, why) = by_size(&look, id, disk, &taken)?;
         if several_open && assigned.iter().any(|a| a.device == present.device) {
-            let candidates = vec![describe(present)];
-            return Err(PlanError::Ambiguous {
+            return Err(PlanError::NoDiskFor {
                 disk: id.clone(),
-                candidates,
+                needed: needed(saved, id, disk, choices, Squeeze::All),
+                reason: format!(
+                    "{} is the only one, and another saved disk needs one, too",
+                    describe(present)
+                ),
+                instead: Vec::new(),
             });
         }
         take(&mut assigned, id, present, why)?;
@@ -130,22 +152,18 @@ fn devices(assigned: &[DiskAssignment]) -> BTreeSet<PathBuf> {
 /// Assigns saved disks that are alike (the halves of a mirror, for example) to as many present ones that are alike: any
 /// order is right. What is not so clear stays open.
 fn mirrors<'a>(
-    saved: &'a Layout,
-    inventory: &Inventory,
-    choices: &Choices,
+    look: &Look<'a>,
     assigned: &mut Vec<DiskAssignment>,
     open: &mut Vec<(&'a NodeId, &'a Disk)>,
 ) -> Result<(), PlanError> {
     let mut first = 0;
     while let Some((id, disk)) = open.get(first).copied() {
         let alike = |other: &(&NodeId, &Disk)| {
-            other.0 == id || ties::interchangeable(saved, (id, disk), (other.0, other.1))
+            other.0 == id || ties::interchangeable(look.saved, (id, disk), (other.0, other.1))
         };
         let (set, others): (Vec<_>, Vec<_>) = open.iter().copied().partition(|o| alike(o));
         let taken = devices(assigned);
-        let roomy = |(id, disk): &(&NodeId, &Disk)| {
-            candidates(saved, id, disk, inventory, choices, &taken).roomy
-        };
+        let roomy = |(id, disk): &(&NodeId, &Disk)| candidates(look, id, disk, &taken).roomy;
         let places = roomy(&(id, disk));
         let same_for_all = set.iter().all(|s| roomy(s) == places);
         let wanted_by_others = others
@@ -201,294 +219,128 @@ pub(super) fn take(
 
 pub(super) fn chosen<'a>(
     id: &NodeId,
+    disk: &Disk,
     choice: &DiskChoice,
     inventory: &'a Inventory,
     choices: &Choices,
 ) -> Result<&'a InventoryDisk, PlanError> {
-    let (matches, words): (Vec<&InventoryDisk>, String) = match choice {
-        DiskChoice::Serial(serial) => (
-            inventory
-                .disks
-                .iter()
-                .filter(|d| d.serial.as_ref() == Some(serial))
-                .collect(),
-            format!("with serial {serial}"),
-        ),
-        DiskChoice::Wwn(wwn) => (
-            inventory
-                .disks
-                .iter()
-                .filter(|d| d.wwn.as_ref() == Some(wwn))
-                .collect(),
-            format!("with WWN {wwn}"),
-        ),
-        DiskChoice::Device(path) => (
-            inventory
-                .disks
-                .iter()
-                .filter(|d| d.device == *path)
-                .collect(),
-            path.display().to_string(),
-        ),
+    let words = match choice {
+        DiskChoice::Serial(serial) => format!("with serial {serial}"),
+        DiskChoice::Wwn(wwn) => format!("with WWN {wwn}"),
+        other => other.to_string(),
     };
+    let is_meant = |d: &&InventoryDisk| match choice {
+        DiskChoice::Serial(serial) => identity::has_serial(d, serial),
+        DiskChoice::Wwn(wwn) => identity::has_wwn(d, wwn),
+        DiskChoice::Device(path) => d.device == *path,
+        // Dealt with before disks are looked for.
+        DiskChoice::Onto(_) | DiskChoice::Missing => false,
+    };
+    let matches: Vec<&InventoryDisk> = inventory.disks.iter().filter(is_meant).collect();
     let bad = |reason: String| PlanError::BadChoice {
         disk: id.clone(),
         reason,
     };
-    match matches.as_slice() {
-        [] => Err(bad(format!("this machine has no disk {words}"))),
-        [one] => match excluded(one, choices) {
-            Some(reason) => Err(bad(format!("{}: {reason}", describe(one)))),
-            None => Ok(one),
-        },
-        several => Err(PlanError::Ambiguous {
-            disk: id.clone(),
-            candidates: several.iter().map(|d| describe(d)).collect(),
-        }),
-    }
+    let one = match matches.as_slice() {
+        [] => return Err(bad(format!("this machine has no disk {words}"))),
+        [one] => *one,
+        several => {
+            return Err(PlanError::Ambiguous {
+                disk: id.clone(),
+                candidates: several.iter().map(|d| describe(d)).collect(),
+            });
+        }
+    };
+    let reason = if let Some(reason) = excluded(one, choices) {
+        reason.to_owned()
+    } else if let Some(other) = identity::other_path(inventory, one) {
+        seen_twice(other)
+    } else if choices.blank_only
+        && matches!(choice, DiskChoice::Device(_))
+        && (one.serial.is_some() || one.wwn.is_some())
+        && !one.contents.is_empty()
+        && !matches!(likeness(disk, one), Likeness::Same(_))
+    {
+        // Between arming and the restore, another disk may have got the name.
+        format!(
+            "it is not blank ({}), and named by its kernel name only, which changes from start to start: name it by serial \
+             number or WWN",
+            one.contents.join("; ")
+        )
+    } else {
+        return Ok(one);
+    };
+    Err(bad(format!("{}: {reason}", describe(one))))
 }
 
+pub(super) fn seen_twice(other: &InventoryDisk) -> String {
+    format!(
+        "it is seen twice, as {}, too, which has the same WWN: disconnect one of the two",
+        other.device.display()
+    )
+}
+
+/// The disk at hand that is the saved one, certainly. A doubt is an error, not a reason to look for another one.
 pub(super) fn by_identity<'a>(
-    saved: &Layout,
+    original: &Layout,
     id: &NodeId,
     disk: &Disk,
     inventory: &'a Inventory,
     choices: &Choices,
 ) -> Result<Option<(&'a InventoryDisk, &'static str)>, PlanError> {
-    for (why, test) in [
-        (
-            "same WWN",
-            (|a, b| same(&a.wwn, &b.wwn)) as fn(&Disk, &InventoryDisk) -> bool,
-        ),
-        ("same serial number", |a, b| same(&a.serial, &b.serial)),
-    ] {
-        let found: Vec<&InventoryDisk> = inventory
-            .disks
-            .iter()
-            .filter(|present| test(disk, present))
-            .collect();
-        match found.as_slice() {
-            [] => {}
-            // Another saved disk had this number, too: which of them is it?
-            [one] if saved.disks().any(|(i, d)| i != id && test(d, one)) => {}
-            [one] => {
-                return match excluded(one, choices) {
-                    Some(reason) => {
-                        let reason =
-                            format!("{} is the saved disk itself, but {reason}", describe(one));
-                        Err(PlanError::BadChoice {
-                            disk: id.clone(),
-                            reason,
-                        })
-                    }
-                    None => Ok(Some((one, why))),
-                };
-            }
-            // Cheap sticks and virtual disks share serials: that identifies nothing.
-            several => {
-                let candidates = several.iter().map(|d| describe(d)).collect();
-                return Err(PlanError::Ambiguous {
-                    disk: id.clone(),
-                    candidates,
-                });
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// The disks that could take the place of a saved one, and why the others cannot.
-struct Candidates<'a> {
-    /// On which every volume keeps its size.
-    roomy: Vec<&'a InventoryDisk>,
-    /// On which volumes have to shrink.
-    tight: Vec<&'a InventoryDisk>,
-    /// Why the others were passed over.
-    reasons: Vec<String>,
-    /// Those of them that are about size or sectors.
-    errors: Vec<PlanError>,
-}
-
-fn candidates<'a>(
-    saved: &Layout,
-    id: &NodeId,
-    disk: &Disk,
-    inventory: &'a Inventory,
-    choices: &Choices,
-    taken: &BTreeSet<PathBuf>,
-) -> Candidates<'a> {
-    let mut found = Candidates {
-        roomy: Vec::new(),
-        tight: Vec::new(),
-        reasons: Vec::new(),
-        errors: Vec::new(),
-    };
-    let keeps_all = needed(saved, id, disk, choices, Squeeze::Free);
+    let (mut by_wwn, mut by_serial, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut shared = Vec::new();
     for present in &inventory.disks {
-        if taken.contains(&present.device) {
+        let found = likeness(disk, present);
+        // Another saved disk had this number, too: which of them is it? Of disks that share a serial number, only the WWN
+        // tells one from another.
+        let another = match found {
+            Likeness::Other => continue,
+            Likeness::Same("same WWN") => identity::is_certainly_another(original, id, present),
+            _ => identity::is_other_saved_disk(original, id, present),
+        };
+        if another {
+            shared.push(present);
             continue;
         }
-        let reason = if let Some(reason) = excluded(present, choices) {
-            reason.to_owned()
-        } else if is_other_saved_disk(saved, id, present) {
-            "it is another disk of the saved host".to_owned()
-        } else if present.removable && !disk.removable {
-            "its medium is removable".to_owned()
-        } else if choices.blank_only && !present.contents.is_empty() {
-            format!(
-                "it is not blank ({}), and it was not named",
-                present.contents.join("; ")
-            )
-        } else {
-            match fits(saved, id, disk, present, choices) {
-                Ok(()) if present.size >= keeps_all => {
-                    found.roomy.push(present);
-                    continue;
-                }
-                Ok(()) if choices.blank_only => format!(
-                    "volumes would have to shrink for it ({keeps_all} are needed to keep them), and it was not named"
-                ),
-                Ok(()) => {
-                    found.tight.push(present);
-                    continue;
-                }
-                Err(error) => {
-                    let reason = error.to_string();
-                    found.errors.push(error);
-                    reason
-                }
-            }
-        };
-        found
-            .reasons
-            .push(format!("{}: {reason}", describe(present)));
+        match found {
+            Likeness::Same("same WWN") => by_wwn.push(present),
+            Likeness::Same(_) => by_serial.push(present),
+            Likeness::Doubtful(doubt) if excluded(present, choices).is_none() => doubts.push(doubt),
+            _ => {}
+        }
     }
-    found
-}
-
-fn by_size<'a>(
-    saved: &Layout,
-    id: &NodeId,
-    disk: &Disk,
-    inventory: &'a Inventory,
-    choices: &Choices,
-    taken: &BTreeSet<PathBuf>,
-) -> Result<(&'a InventoryDisk, &'static str), PlanError> {
-    let Candidates {
-        roomy,
-        tight,
-        reasons,
-        mut errors,
-    } = candidates(saved, id, disk, inventory, choices, taken);
-    let ambiguous = |several: &[&InventoryDisk]| PlanError::Ambiguous {
-        disk: id.clone(),
-        candidates: several.iter().map(|d| describe(d)).collect(),
+    let several = |disks: &[&InventoryDisk], doubts: Vec<String>| {
+        let candidates = disks.iter().map(|d| describe(d)).chain(doubts);
+        Err(PlanError::Ambiguous {
+            disk: id.clone(),
+            candidates: candidates.collect(),
+        })
     };
-    match (roomy.as_slice(), tight.as_slice()) {
-        ([one], _) => Ok((one, "the only disk that is big enough")),
-        ([], [one]) => Ok((one, "the only disk that takes it, with smaller volumes")),
+    let (one, why) = match (by_wwn.as_slice(), by_serial.as_slice()) {
+        // Two paths to one disk, or bridges that share their number.
+        ([_, _, ..], _) => return several(&by_wwn, Vec::new()),
+        ([one], _) => (*one, "same WWN"),
+        ([], [one]) if doubts.is_empty() => (*one, "same serial number"),
+        ([], []) if doubts.is_empty() && shared.len() < 2 => return Ok(None),
+        ([], []) if doubts.is_empty() => return several(&shared, doubts),
         ([], []) => {
-            // With one disk that would be the right one but for its size, its own error says more than a list.
-            if errors.len() == 1 {
-                return Err(errors.remove(0));
-            }
-            // The biggest of several too small ones tells how much is missing at least.
-            let sizes_only = !errors.is_empty()
-                && errors
-                    .iter()
-                    .all(|e| matches!(e, PlanError::TooSmall { .. }));
-            errors.sort_by_key(|e| match e {
-                PlanError::TooSmall { missing, .. } => *missing,
-                _ => Bytes(u64::MAX),
-            });
-            if sizes_only {
-                return Err(errors.remove(0));
-            }
-            let reason = if reasons.is_empty() {
-                "there is no disk".to_owned()
-            } else {
-                reasons.join("; ")
-            };
-            Err(PlanError::NoDiskFor {
+            return Err(PlanError::Doubtful {
                 disk: id.clone(),
-                needed: needed(saved, id, disk, choices, Squeeze::All),
+                candidates: doubts,
+            });
+        }
+        // Cheap sticks and virtual disks share serials: that identifies nothing.
+        ([], _) => return several(&by_serial, doubts),
+    };
+    match excluded(one, choices) {
+        Some(reason) => {
+            let reason = format!("{} is the saved disk itself, but {reason}", describe(one));
+            Err(PlanError::BadChoice {
+                disk: id.clone(),
                 reason,
             })
         }
-        ([], several) => Err(ambiguous(several)),
-        (several, _) => {
-            ties::tell_apart(saved, id, disk, inventory, several).ok_or_else(|| ambiguous(several))
-        }
+        None => Ok(Some((one, why))),
     }
-}
-
-/// A data disk of the saved host that is still there must not be taken for a blank one.
-fn is_other_saved_disk(saved: &Layout, id: &NodeId, present: &InventoryDisk) -> bool {
-    saved.disks().any(|(other, disk)| {
-        other != id && (same(&disk.wwn, &present.wwn) || same(&disk.serial, &present.serial))
-    })
-}
-
-fn fits(
-    saved: &Layout,
-    id: &NodeId,
-    disk: &Disk,
-    present: &InventoryDisk,
-    choices: &Choices,
-) -> Result<(), PlanError> {
-    let converted;
-    let (saved, disk) = if disk.sector_size == present.sector_size {
-        (saved, disk)
-    } else {
-        let (to, size) = (present.sector_size, present.size);
-        let made = super::sectors::convert(saved, id, disk, to, size);
-        converted = made.map_err(|reason| PlanError::SectorSize {
-            disk: id.clone(),
-            device: present.device.clone(),
-            saved: disk.sector_size,
-            now: to,
-            reason,
-        })?;
-        match converted.layout.nodes.get(id) {
-            Some(Node::Disk(disk)) => (&converted.layout, disk),
-            _ => (saved, disk),
-        }
-    };
-    let needed = needed(saved, id, disk, choices, Squeeze::All);
-    if present.size < needed {
-        return Err(PlanError::TooSmall {
-            disk: id.clone(),
-            device: present.device.clone(),
-            needed,
-            available: present.size,
-            missing: needed.minus(present.size),
-            without: fits_without(saved, id, disk, choices, present.size),
-        });
-    }
-    Ok(())
-}
-
-/// What has to be left out so that the rest fits: the least of it; empty when nothing helps.
-fn fits_without(
-    saved: &Layout,
-    id: &NodeId,
-    disk: &Disk,
-    choices: &Choices,
-    size: Bytes,
-) -> Vec<LeaveOut> {
-    // Swap first: it costs nothing to do without.
-    for offer in [
-        vec![LeaveOut::Swap],
-        vec![LeaveOut::GuestPool],
-        vec![LeaveOut::Swap, LeaveOut::GuestPool],
-    ] {
-        let mut with = choices.clone();
-        with.leave_out.extend(&offer);
-        if with.leave_out != choices.leave_out
-            && needed(saved, id, disk, &with, Squeeze::All) <= size
-        {
-            return offer;
-        }
-    }
-    Vec::new()
 }

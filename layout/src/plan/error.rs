@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{LeaveOut, Mode};
+use super::{DiskChoice, LeaveOut, Mode};
 use crate::model::NodeId;
 use crate::units::{Bytes, SectorSize};
 
@@ -33,7 +33,8 @@ pub enum PlanError {
     },
     /// No disk can take the place of a saved one.
     #[error(
-        "no disk of this machine can take the place of the saved disk {disk} ({needed} needed): {reason}"
+        "no disk of this machine can take the place of the saved disk {disk} ({needed} needed): {reason}{}",
+        offer(disk, instead)
     )]
     NoDiskFor {
         /// The saved disk.
@@ -42,6 +43,19 @@ pub enum PlanError {
         needed: Bytes,
         /// Why each present disk was passed over.
         reason: String,
+        /// What can be chosen for it instead of a disk; with each of these there is a plan.
+        instead: Vec<DiskChoice>,
+    },
+    /// A disk could be a saved one, but something about it says that it is not.
+    #[error(
+        "it is not certain whether the saved disk {disk} is in this machine: {}: say which disk to erase for it",
+        candidates.join(", ")
+    )]
+    Doubtful {
+        /// The saved disk.
+        disk: NodeId,
+        /// Device, model, serial and size of each, with what agrees and what does not.
+        candidates: Vec<String>,
     },
     /// Several disks could take the place of a saved one.
     #[error(
@@ -116,4 +130,19 @@ fn leave_out(without: &[LeaveOut]) -> String {
     }
     let words: Vec<String> = without.iter().map(ToString::to_string).collect();
     format!("leave out {}, or ", words.join(" and "))
+}
+
+fn offer(disk: &NodeId, instead: &[DiskChoice]) -> String {
+    let words: Vec<String> = instead
+        .iter()
+        .map(|choice| match choice {
+            DiskChoice::Missing => format!("do without it ({disk}={choice})"),
+            other => format!("put it onto the same disk as another one ({disk}={other})"),
+        })
+        .collect();
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!(": add a disk, or {}", words.join(", or "))
+    }
 }

@@ -4,19 +4,23 @@ mod allocation;
 mod boot;
 mod btrfs;
 mod build;
+mod candidates;
 mod choices;
 mod disk;
 mod error;
 mod fit;
 mod fs;
 mod gpt;
+mod identity;
 pub(crate) mod in_place;
+mod instead;
 pub(crate) mod luks;
 mod lvm;
 mod mbr;
 mod mode;
 pub(crate) mod raid;
 mod render;
+mod reshape;
 mod safety;
 mod sectors;
 mod step;
@@ -48,6 +52,9 @@ use crate::units::{Bytes, SectorSize};
 pub struct Plan {
     /// Which present disk takes the place of which saved one.
     pub disks: Vec<DiskAssignment>,
+    /// Saved disks that have no present one of their own, by choice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<MergedDisk>,
     /// The disks that are made read-only first.
     pub fence: Vec<FencedDisk>,
     /// The steps in order.
@@ -86,6 +93,18 @@ pub struct DiskAssignment {
     pub erased: Vec<String>,
     /// Why this disk: `same serial`, `chosen`, `the only one big enough`.
     pub why: String,
+}
+
+/// A saved disk that has no present one of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergedDisk {
+    /// The saved disk.
+    pub saved: NodeId,
+    /// Its model, serial number and size, in words.
+    pub what: String,
+    /// The saved disk whose place it shares; `None`: it is done without.
+    pub onto: Option<NodeId>,
 }
 
 /// What tells one disk from another.
@@ -174,16 +193,43 @@ pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
 
 /// Computes what a restore of `saved` onto the machine `inventory` does.
 pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
+    attempt(saved, inventory, choices)
+        .map_err(|error| instead::offer(error, saved, inventory, choices))
+}
+
+/// Whether saved disks can share a place, or be done without, as chosen: what that does to the rest, in words. What depends
+/// on the disks at hand is found out by [`plan`].
+pub fn check_shapes(saved: &Layout, choices: &Choices) -> Result<Vec<String>, PlanError> {
+    Ok(reshape::reshape(saved, choices)?.map_or_else(Vec::new, |shaped| shaped.notes))
+}
+
+/// A plan without a second thought about what else could be done.
+fn attempt(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
     if choices.mode.is_in_place() {
+        reshape::not_in_place(choices)?;
         return in_place::plan(saved, inventory, choices);
     }
-    let disks = disk::assign(saved, inventory, choices)?;
-    let converted = sectors::fit(saved, &disks)?;
-    let layout = converted.as_ref().map_or(saved, |c| &c.layout);
+    let shaped = reshape::reshape(saved, choices)?;
+    let with = shaped.as_ref().map(|s| s.choices(choices));
+    let choices = with.as_ref().unwrap_or(choices);
+    let layout = shaped.as_ref().map_or(saved, |s| &s.layout);
+    let disks = disk::assign(layout, saved, inventory, choices)?;
+    if let Some(shaped) = &shaped {
+        shaped.left_in_the_machine(saved, inventory, &disks)?;
+    }
+    let converted = sectors::fit(layout, &disks)?;
+    let layout = converted.as_ref().map_or(layout, |c| &c.layout);
     let added = boot::room::for_firmware(layout, inventory, &disks);
     let layout = added.as_ref().map_or(layout, |a| &a.layout);
     let fit = fit::fit(layout, &disks, choices)?;
     let mut builder = build::Builder::new(layout, inventory, choices, disks, fit)?;
+    if let Some(shaped) = &shaped {
+        let substitutions = shaped.substitutions.iter().cloned();
+        builder.substitutions.extend(substitutions);
+        builder.notes.extend(shaped.notes.iter().cloned());
+        builder.merged.clone_from(&shaped.merged);
+        builder.switch_off.clone_from(&shaped.switch_off);
+    }
     if let Some(converted) = &converted {
         builder
             .substitutions

@@ -22,7 +22,7 @@ impl Builder<'_> {
         }
         if !array.can_run() {
             return Err(refuse(format!(
-                "{} of its {} members were missing when the backup was made, and {} cannot run without them",
+                "{} of its {} members are missing, and {} cannot run without them",
                 array.missing(),
                 array.raid_devices,
                 array.level
@@ -50,8 +50,8 @@ impl Builder<'_> {
         }
         if array.missing() > 0 {
             self.notes.push(format!(
-                "Array {} is made with {} of its {} members, as it was when the backup was made: it has less or no \
-                 redundancy until you add a disk (mdadm --add).",
+                "Array {} is made with {} of its {} members: it has less or no redundancy until you add a disk \
+                 (mdadm --add).",
                 array.name,
                 array.raid_devices as usize - array.missing(),
                 array.raid_devices

@@ -63,6 +63,21 @@ impl Plan {
                 "      takes the place of: ",
                 &format!("{} ({})", disk.saved, disk.why),
             );
+            for merged in &self.merged {
+                if merged.onto.as_ref() == Some(&disk.saved) {
+                    let text = format!("{} ({}; chosen)", merged.saved, merged.what);
+                    wrap(&mut out, "      and of: ", &text);
+                }
+            }
+        }
+        let missing = self.merged.iter().filter(|m| m.onto.is_none());
+        let missing: Vec<_> = missing.collect();
+        if !missing.is_empty() {
+            out.push_str("\nDONE WITHOUT\n");
+            for disk in missing {
+                let text = format!("{} ({}; chosen)", disk.saved, disk.what);
+                wrap(&mut out, "  ", &text);
+            }
         }
         out.push_str("\nWILL NOT BE TOUCHED\n");
         self.render_fence(&mut out);

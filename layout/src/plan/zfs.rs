@@ -65,8 +65,8 @@ impl Builder<'_> {
         }
         if pool.vdevs.iter().any(|v| v.missing > 0) {
             self.notes.push(format!(
-                "Pool {} was degraded when the backup was made: it is made of the devices that were there, and has less or \
-                 no redundancy until you add a disk (zpool attach).",
+                "Pool {} is made of fewer devices than it had: it has less or no redundancy until you add a disk (zpool \
+                 attach).",
                 pool.name
             ));
             self.accept(id, "vdevs", "it is made of the devices that were there");

@@ -92,6 +92,7 @@ impl LoopDisk {
                 erased: Vec::new(),
                 why: String::new(),
             }],
+            merged: Vec::new(),
             fence: Vec::new(),
             steps: vec![
                 Step::Fence {

@@ -62,7 +62,8 @@ impl Builder<'_> {
             .fit
             .left_out()
             .iter()
-            .any(|id| matches!(self.saved.nodes.get(id), Some(Node::Swap(_))));
+            .any(|id| matches!(self.saved.nodes.get(id), Some(Node::Swap(_))))
+            || !self.switch_off.is_empty();
         let reason = if waits_for_swap {
             Some("it may wait for a swap area that is left out")
         } else if self.root_on_zfs() {

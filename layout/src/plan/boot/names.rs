@@ -33,6 +33,7 @@ impl Builder<'_> {
                 _ => None,
             })
             .collect();
+        specs.extend(self.switch_off.iter().cloned());
         specs.sort();
         specs.dedup();
         specs

@@ -98,7 +98,7 @@ pub(crate) fn assign(
             choices,
         };
         let found = match choices.disks.get(id) {
-            Some(choice) => Some((chosen(id, choice, inventory, choices)?, "chosen")),
+            Some(choice) => Some((chosen(id, disk, choice, inventory, choices)?, "chosen")),
             None if choices.mode == Mode::TableRepair => one.without_table()?,
             None => one.by_table()?,
         };

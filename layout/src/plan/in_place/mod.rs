@@ -127,6 +127,8 @@ impl<'a> Draft<'a> {
             inventory,
             choices,
             disks,
+            merged: Vec::new(),
+            switch_off: Vec::new(),
             relevant: BTreeSet::new(),
             devices: Default::default(),
             fit: Fit::default(),
@@ -218,6 +220,7 @@ fn finish(builder: Builder<'_>, in_place: InPlace) -> Result<Plan, PlanError> {
     let tools = super::safety::tools(&builder.steps);
     sound(Plan {
         disks: builder.disks,
+        merged: Vec::new(),
         fence,
         steps: builder.steps,
         sizes: builder.sizes,

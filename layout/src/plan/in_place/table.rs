@@ -25,6 +25,8 @@ pub(super) fn plan(
         inventory,
         choices,
         disks: disks.clone(),
+        merged: Vec::new(),
+        switch_off: Vec::new(),
         relevant: BTreeSet::new(),
         devices: Default::default(),
         fit: Fit::default(),

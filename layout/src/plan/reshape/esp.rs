@@ -1,0 +1,110 @@
+//! What firmware starts from: partitions that every disk of a host has a copy of.
+
+use super::Work;
+use crate::model::{Node, NodeId, Partition, mbr_types, types};
+use crate::plan::PlanError;
+
+fn is_esp(part: &Partition) -> bool {
+    [types::ESP, mbr_types::ESP].contains(&part.type_guid.as_str())
+}
+
+impl Work {
+    /// Drops the boot partitions of disks that are not made where another disk has its own. An EFI system partition that is
+    /// mounted takes the place of one that only mirrors it.
+    pub(super) fn boot_partitions(&mut self) -> Result<(), PlanError> {
+        for (disk, onto) in self.gone.clone() {
+            let parts: Vec<(NodeId, Partition)> = self
+                .layout
+                .partitions(&disk)
+                .into_iter()
+                .map(|(id, part)| (id.clone(), part.clone()))
+                .collect();
+            for (id, part) in parts {
+                let reason = self.why(&disk);
+                if part.type_guid == types::BIOS_BOOT {
+                    let others = self.kept(onto.as_ref(), |p| p.type_guid == types::BIOS_BOOT);
+                    if onto.is_none() || !others.is_empty() {
+                        self.drop_down(&id, reason);
+                    }
+                } else if is_esp(&part) {
+                    self.efi_partition(&id, onto.as_ref(), reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Partitions of a kind on the disk that another one goes onto, or on all disks that stay.
+    fn kept(&self, onto: Option<&NodeId>, kind: impl Fn(&Partition) -> bool) -> Vec<NodeId> {
+        let nodes = self.layout.nodes.iter();
+        nodes
+            .filter_map(|(id, node)| match node {
+                Node::Partition(part) if kind(part) => {
+                    let here = onto.map_or(!self.gone.contains_key(&part.on), |on| part.on == *on);
+                    here.then(|| id.clone())
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn efi_partition(&mut self, id: &NodeId, onto: Option<&NodeId>, reason: &str) {
+        let others = self.kept(onto, is_esp);
+        let content: Vec<NodeId> = self.layout.children(id).map(|(c, _)| c.clone()).collect();
+        let mounted = |work: &Work, nodes: &[NodeId]| {
+            let mut mounts = work.layout.mounts.iter();
+            mounts.any(|m| m.mounted && nodes.contains(&m.node))
+        };
+        // With one on the other disks, or with none at all: then `missing` says what that means.
+        if !mounted(self, &content) {
+            if !others.is_empty() {
+                for node in &content {
+                    self.remove(node, reason);
+                }
+                self.drop_down(id, reason);
+            }
+            return;
+        }
+        let [content] = content.as_slice() else {
+            return;
+        };
+        let size = match self.layout.nodes.get(content) {
+            Some(Node::Vfat(fs)) => fs.size,
+            _ => return,
+        };
+        let mirror = others.into_iter().find(|other| {
+            let inside: Vec<NodeId> = self
+                .layout
+                .children(other)
+                .map(|(c, _)| c.clone())
+                .collect();
+            let known = self
+                .layout
+                .children(other)
+                .all(|(_, n)| matches!(n, Node::Vfat(_)));
+            let room = match self.layout.nodes.get(other) {
+                Some(Node::Partition(part)) => part.size() >= size,
+                _ => false,
+            };
+            known && room && !mounted(self, &inside)
+        });
+        let Some(mirror) = mirror else { return };
+        let inside: Vec<NodeId> = self
+            .layout
+            .children(&mirror)
+            .map(|(c, _)| c.clone())
+            .collect();
+        for node in inside {
+            self.remove(
+                &node,
+                "it was a copy of the EFI system partition that takes its place",
+            );
+        }
+        self.layout.boot.esp_images.retain(|id| *id != mirror);
+        if let Some(Node::Vfat(fs)) = self.layout.nodes.get_mut(content) {
+            fs.on = mirror;
+        }
+        self.accept(content, "on", reason);
+        self.drop_down(id, reason);
+    }
+}
