@@ -380,7 +380,8 @@ pub struct PlanArgs {
     /// Where to read from.
     #[command(flatten)]
     pub from: From,
-    /// Restore a saved disk onto the disk with this serial, WWN or device; repeat for several
+    /// Restore a saved disk onto the disk with this serial, WWN or device (onto:SAVED: where that saved disk goes; missing: do
+    /// without it); repeat for several
     #[arg(long, value_name = "SAVED=DISK")]
     pub disk: Vec<String>,
     /// Plan for the disks in this file (`lifeboat inventory --json` writes one), not for those of this machine
@@ -409,7 +410,8 @@ pub struct ArmArgs {
     /// The beginning of a restore point's id, or `latest`
     #[arg(long, default_value = "latest")]
     pub snapshot: String,
-    /// Restore a saved disk onto the disk with this serial; repeat for several [default: the disks it was saved from]
+    /// Restore a saved disk onto the disk with this serial (onto:SAVED: where that saved disk goes; missing: do without it);
+    /// repeat for several [default: the disks it was saved from]
     #[arg(long, value_name = "SAVED=SERIAL")]
     pub disk: Vec<String>,
     /// Where a saved disk is not there any more, let the rescue system choose another one by its size

@@ -1,4 +1,5 @@
-//! `--disk SAVED=DISK`: which saved disk goes onto which disk at hand.
+//! `--disk SAVED=DISK`: which saved disk goes onto which disk at hand. `SAVED=onto:OTHER` puts it where the saved disk OTHER
+//! goes, `SAVED=missing` does without it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,25 @@ pub fn split(saved: &Layout, arg: &str) -> anyhow::Result<(NodeId, String)> {
             known.join(", ")
         ))
     };
-    // The last `=`: names of saved disks may hold one, serials and devices do not.
-    let (wanted, disk) = arg
-        .rsplit_once('=')
-        .ok_or_else(|| wrong("write SAVED=DISK".into()))?;
+    let both = match arg.find("=onto:") {
+        Some(at) => Some((&arg[..at], &arg[at + 1..])),
+        // The last `=`: names of saved disks may hold one, serials and devices do not.
+        None => arg.rsplit_once('='),
+    };
+    let (wanted, disk) = both.ok_or_else(|| wrong("write SAVED=DISK".into()))?;
     if wanted.is_empty() || disk.is_empty() {
         return Err(wrong("write SAVED=DISK".into()).into());
     }
+    let id = find(saved, wanted).map_err(&wrong)?;
+    let disk = match DiskChoice::onto(disk) {
+        Some(other) => DiskChoice::Onto(find(saved, other).map_err(&wrong)?).to_string(),
+        None => disk.to_owned(),
+    };
+    Ok((id, disk))
+}
+
+/// The saved disk with this name, serial, or device at that time.
+fn find(saved: &Layout, wanted: &str) -> Result<NodeId, String> {
     let mut fits = saved.disks().filter(|(id, d)| {
         id.as_str() == wanted
             || id.as_str().strip_prefix("disk:") == Some(wanted)
@@ -32,11 +45,9 @@ pub fn split(saved: &Layout, arg: &str) -> anyhow::Result<(NodeId, String)> {
             || d.device == Path::new(wanted)
     });
     match (fits.next(), fits.next()) {
-        (Some((id, _)), None) => Ok((id.clone(), disk.to_owned())),
-        (None, _) => Err(wrong(format!("there is no saved disk {wanted}")).into()),
-        (Some(_), Some(_)) => {
-            Err(wrong(format!("{wanted} fits several saved disks, use the name")).into())
-        }
+        (Some((id, _)), None) => Ok(id.clone()),
+        (None, _) => Err(format!("there is no saved disk {wanted}")),
+        (Some(_), Some(_)) => Err(format!("{wanted} fits several saved disks, use the name")),
     }
 }
 
@@ -63,7 +74,7 @@ pub fn choices(
         {
             DiskChoice::Wwn(disk)
         } else {
-            DiskChoice::Serial(disk)
+            DiskChoice::parse(&disk)
         };
         if choices.insert(id.clone(), choice).is_some() {
             return Err(Usage(format!("--disk names the saved disk {id} twice")).into());
@@ -105,6 +116,27 @@ mod tests {
                 (NodeId::disk("aaaa"), "NEW".into())
             );
         }
+    }
+
+    #[test]
+    fn one_disk_goes_onto_another_or_nowhere() {
+        let onto = (NodeId::disk("bbbb"), "onto:disk:aaaa".to_owned());
+        for other in ["disk:aaaa", "aaaa", "S1", "/dev/nvme0n1"] {
+            assert_eq!(split(&saved(), &format!("S2=onto:{other}")).unwrap(), onto);
+        }
+        assert!(split(&saved(), "S2=onto:S9").is_err());
+        let none = Inventory {
+            firmware: Firmware::Bios,
+            disks: Vec::new(),
+            memory: Bytes(0),
+        };
+        let args = ["S1=missing".to_owned(), "S2=onto:aaaa".to_owned()];
+        let choices = choices(&saved(), &none, &args).unwrap();
+        assert_eq!(choices[&NodeId::disk("aaaa")], DiskChoice::Missing);
+        assert_eq!(
+            choices[&NodeId::disk("bbbb")],
+            DiskChoice::Onto(NodeId::disk("aaaa"))
+        );
     }
 
     #[test]

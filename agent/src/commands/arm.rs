@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use anyhow::{Context as _, bail};
-use layout::model::Layout;
+use layout::model::{Layout, NodeId};
+use layout::plan::{Choices, DiskChoice, check_shapes};
 use rescue_image::stick::Stick;
 use rescue_image::token::{self, Armed};
 
@@ -89,6 +90,12 @@ fn choose(
         };
         chosen.insert(id.to_string(), serial);
     }
+    let choices = Choices {
+        disks: choices(&chosen),
+        ..Choices::default()
+    };
+    // What cannot come of it is to be known now, not at a boot that nobody watches.
+    check_shapes(saved, &choices).map_err(|error| Refused(error.to_string()))?;
     for (id, serial) in &chosen {
         let of = |d: &layout::model::Disk| d.serial.as_deref() == Some(serial.as_str());
         if saved.disks().filter(|(_, d)| of(d)).count() > 1 {
@@ -100,6 +107,13 @@ fn choose(
         }
     }
     Ok(chosen)
+}
+
+fn choices(chosen: &BTreeMap<String, String>) -> BTreeMap<NodeId, DiskChoice> {
+    chosen
+        .iter()
+        .map(|(id, disk)| (NodeId::new(id.as_str()), DiskChoice::parse(disk)))
+        .collect()
 }
 
 /// 128 random bits in hexadecimal.
@@ -138,9 +152,30 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
         } else {
             "erases"
         };
+        let was = was.trim();
+        out.push_str(&match DiskChoice::parse(disk) {
+            DiskChoice::Onto(other) => format!(
+                "puts {id} ({was}) onto the disk for {other}
+"
+            ),
+            DiskChoice::Missing => format!(
+                "does without {id} ({was})
+"
+            ),
+            _ => format!(
+                "{what} the disk {disk} for {id} ({was})
+"
+            ),
+        });
+    }
+    let shapes = Choices {
+        disks: choices(&armed.disks),
+        ..Choices::default()
+    };
+    for note in check_shapes(saved, &shapes).unwrap_or_default() {
         out.push_str(&format!(
-            "{what} the disk {disk} for {id} ({})\n",
-            was.trim()
+            "note: {note}
+"
         ));
     }
     if armed.disks.is_empty() && armed.mode.is_in_place() {
@@ -180,6 +215,23 @@ mod tests {
         }
         assert!(choose(&saved, &["system=NEW".into()], true).is_ok());
         assert!(choose(&saved, &["system=/dev/sdb".into()], true).is_ok());
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_done_without_is_refused_now() {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../vm-tests/layouts/md1-lvm.json"
+        );
+        let case: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let saved = Layout::from_value(case["layout"].clone()).unwrap();
+        let chosen = choose(&saved, &["OLD-DISK-2=missing".into()], false).unwrap();
+        assert_eq!(chosen.len(), 2);
+        assert!(chosen.values().any(|disk| disk == "missing"));
+        let both = ["OLD-DISK-1=missing".into(), "OLD-DISK-2=missing".into()];
+        let error = choose(&saved, &both, false).unwrap_err();
+        assert_eq!(crate::output::error_code(&error), 4, "{error}");
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub fn run(context: &Context, args: &PlanArgs) -> anyhow::Result<Outcome> {
         PlanError::TooSmall { .. }
         | PlanError::NoDiskFor { .. }
         | PlanError::Ambiguous { .. }
+        | PlanError::Doubtful { .. }
         | PlanError::BadChoice { .. }
         | PlanError::NotInPlace { .. }
         | PlanError::SectorSize { .. } => anyhow::Error::from(Refused(error.to_string())),

@@ -101,7 +101,8 @@ enum Command {
         /// each disk of the plan
         #[arg(long, value_name = "SERIAL")]
         yes_erase: Vec<String>,
-        /// Saved disk and the serial or device that takes its place
+        /// Saved disk and the serial or device that takes its place; onto:SAVED: it goes where that saved disk goes; missing: it
+        /// is done without
         #[arg(long, value_name = "SAVED=SERIAL")]
         disk: Vec<String>,
         /// How much of the machine is touched: table-repair, boot-repair, system-only or bare-metal
@@ -489,6 +490,7 @@ mod tests {
         let (fence, steps, sizes, notes, tools, substitutions) = Default::default();
         Plan {
             disks,
+            merged: Vec::new(),
             fence,
             steps,
             sizes,

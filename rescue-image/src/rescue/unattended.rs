@@ -76,15 +76,11 @@ pub fn request(armed: &Armed) -> Request {
     request
 }
 
-/// Saved disk to present one: a path below `/dev` is a device, all else a serial number.
+/// Saved disk to present one, as [`DiskChoice::parse`] reads it: a device, a serial number, or what is done instead.
 pub fn choices(disks: &BTreeMap<String, String>) -> BTreeMap<NodeId, DiskChoice> {
-    let choice = |text: &String| match text.strip_prefix("/dev/") {
-        Some(_) => DiskChoice::Device(text.into()),
-        None => DiskChoice::Serial(text.clone()),
-    };
     disks
         .iter()
-        .map(|(saved, present)| (NodeId::new(saved.as_str()), choice(present)))
+        .map(|(saved, present)| (NodeId::new(saved.as_str()), DiskChoice::parse(present)))
         .collect()
 }
 
@@ -219,6 +215,8 @@ mod tests {
         let disks = BTreeMap::from([
             ("disk:a".to_owned(), "SER-1".to_owned()),
             ("disk:b".to_owned(), "/dev/vdb".to_owned()),
+            ("disk:c".to_owned(), "onto:disk:a".to_owned()),
+            ("disk:d".to_owned(), "missing".to_owned()),
         ]);
         let choices = choices(&disks);
         assert_eq!(
@@ -229,5 +227,10 @@ mod tests {
             choices[&NodeId::new("disk:b")],
             DiskChoice::Device("/dev/vdb".into())
         );
+        assert_eq!(
+            choices[&NodeId::new("disk:c")],
+            DiskChoice::Onto(NodeId::new("disk:a"))
+        );
+        assert_eq!(choices[&NodeId::new("disk:d")], DiskChoice::Missing);
     }
 }

@@ -107,6 +107,8 @@ pub fn disk(device: &str, serial: Option<&str>, size: Bytes) -> InventoryDisk {
 /// What the world does, and what was asked of it, in order.
 pub struct Fake {
     pub id: Id,
+    /// What the restore point says of the host.
+    pub saved: Layout,
     pub disks: Mutex<Vec<InventoryDisk>>,
     pub media: Vec<PathBuf>,
     pub damaged: Vec<Damage>,
@@ -128,6 +130,7 @@ impl Fake {
         ];
         Self {
             id: Id::from_bytes([0xab; 32]),
+            saved: saved(),
             disks: Mutex::new(disks),
             media: vec!["/dev/sdc".into()],
             damaged: Vec::new(),
@@ -174,7 +177,7 @@ impl Parts for Fake {
             wanted == "latest" || self.id.to_string().starts_with(wanted),
             "no restore point {wanted}"
         );
-        let layout = serde_json::to_value(saved())?;
+        let layout = serde_json::to_value(&self.saved)?;
         let tree = Tree {
             mount_point: "/".to_owned(),
             filesystem: None,

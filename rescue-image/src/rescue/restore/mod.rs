@@ -20,8 +20,8 @@ use bundle::verify::{Damage, VerifyReport};
 use layout::apply::ApplyError;
 use layout::diff::Difference;
 use layout::inventory::Inventory;
-use layout::model::Layout;
-use layout::plan::{Choices, LeaveOut, Mode, Plan, PlanError, Step};
+use layout::model::{Layout, NodeId};
+use layout::plan::{Choices, DiskChoice, LeaveOut, Mode, Plan, PlanError, Step};
 
 use super::events::{Announce, Line};
 use content::{Losses, StoreContent};
@@ -92,6 +92,8 @@ pub enum Stop {
         missing_bytes: Option<u64>,
         /// What can be left out so that it is big enough.
         without: Vec<LeaveOut>,
+        /// What can be chosen for a saved disk that has no place.
+        instead: Vec<(NodeId, DiskChoice)>,
     },
     /// Data that it needs are damaged in every attached store; no disk was written to.
     #[error(
@@ -136,6 +138,7 @@ impl Stop {
             reason: reason.to_string(),
             missing_bytes: None,
             without: Vec::new(),
+            instead: Vec::new(),
         }
     }
 
@@ -186,16 +189,31 @@ impl Stop {
 
 impl From<PlanError> for Stop {
     fn from(error: PlanError) -> Self {
-        let (missing_bytes, without) = match &error {
+        let (mut missing_bytes, mut without, mut instead) = (None, Vec::new(), Vec::new());
+        match &error {
             PlanError::TooSmall {
-                missing, without, ..
-            } => (Some(missing.get()), without.clone()),
-            _ => (None, Vec::new()),
-        };
+                missing,
+                without: offered,
+                ..
+            } => {
+                missing_bytes = Some(missing.get());
+                without.clone_from(offered);
+            }
+            PlanError::NoDiskFor {
+                disk,
+                instead: offered,
+                ..
+            } => {
+                let offered = offered.iter().map(|choice| (disk.clone(), choice.clone()));
+                instead.extend(offered);
+            }
+            _ => {}
+        }
         Self::Refused {
             reason: error.to_string(),
             missing_bytes,
             without,
+            instead,
         }
     }
 }

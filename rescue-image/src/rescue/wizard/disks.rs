@@ -43,9 +43,11 @@ pub fn show(
             false
         }
     };
-    let without = match &outcome {
-        Err(Stop::Refused { without, .. }) => without.clone(),
-        _ => Vec::new(),
+    let (without, instead) = match &outcome {
+        Err(Stop::Refused {
+            without, instead, ..
+        }) => (without.clone(), instead.clone()),
+        _ => (Vec::new(), Vec::new()),
     };
     let answer = if !without.is_empty() {
         words(
@@ -54,6 +56,16 @@ pub fn show(
             &["change", "leave-out", "back"],
             "back",
         )?
+    } else if !instead.is_empty() {
+        let missing = instead.iter().any(|(_, c)| *c == DiskChoice::Missing);
+        let onto = instead.iter().any(|(_, c)| *c != DiskChoice::Missing);
+        let offers = [("missing", missing), ("onto", onto)];
+        let offers = offers.iter().filter(|(_, is)| *is).map(|(word, _)| *word);
+        let offers: Vec<&str> = std::iter::once("change")
+            .chain(offers)
+            .chain(["back"])
+            .collect();
+        words(terminal, "Assign disks by hand", &offers, "back")?
     } else if possible {
         words(
             terminal,
@@ -78,6 +90,15 @@ pub fn show(
             answers.leave_out.extend(without);
             Ok(Screen::Disks)
         }
+        ("missing", _) => {
+            let missing = instead.into_iter().find(|(_, c)| *c == DiskChoice::Missing);
+            answers.disks.extend(missing);
+            Ok(Screen::Disks)
+        }
+        ("onto", _) => {
+            onto(answers, instead, &saved, terminal)?;
+            Ok(Screen::Disks)
+        }
         ("change", _) => {
             change(answers, &saved, &inventory, &media, terminal)?;
             Ok(Screen::Disks)
@@ -88,6 +109,30 @@ pub fn show(
             Ok(Screen::Action)
         }
     }
+}
+
+/// Puts a saved disk where another one goes: where several would do, it is asked which.
+fn onto(
+    answers: &mut Answers,
+    offers: Vec<(NodeId, DiskChoice)>,
+    saved: &Layout,
+    terminal: &mut dyn Terminal,
+) -> Result<(), Gone> {
+    let places: Vec<(NodeId, NodeId)> = offers
+        .into_iter()
+        .filter_map(|(disk, choice)| match choice {
+            DiskChoice::Onto(other) => Some((disk, other)),
+            _ => None,
+        })
+        .collect();
+    let others: Vec<NodeId> = places.iter().map(|(_, other)| other.clone()).collect();
+    let Some((disk, _)) = places.into_iter().next() else {
+        return Ok(());
+    };
+    if let Some(other) = pick_saved(&others, saved, SHARE, terminal)? {
+        answers.disks.insert(disk, DiskChoice::Onto(other));
+    }
+    Ok(())
 }
 
 /// What is needed to assign by hand, which must work also when the planner finds nothing.
@@ -148,6 +193,16 @@ fn assigned(prepared: &Prepared) -> String {
             saved_name(&prepared.saved, &disk.saved),
             disk.why
         ));
+        for merged in &prepared.plan.merged {
+            if merged.onto.as_ref() == Some(&disk.saved) {
+                let name = saved_name(&prepared.saved, &merged.saved);
+                text.push_str(&format!("      and for {name}\n"));
+            }
+        }
+    }
+    for merged in prepared.plan.merged.iter().filter(|m| m.onto.is_none()) {
+        let name = saved_name(&prepared.saved, &merged.saved);
+        text.push_str(&format!("  nothing for {name}\n"));
     }
     text.trim_end().to_owned()
 }
@@ -175,9 +230,13 @@ fn change(
 ) -> Result<(), Gone> {
     // Only disks that carry the system are made anew; the others stay as they are.
     let system: Vec<NodeId> = saved.system_disks().into_iter().collect();
-    let Some(wanted) = pick_saved(&system, saved, terminal)? else {
+    let Some(wanted) = pick_saved(&system, saved, ASSIGN, terminal)? else {
         return Ok(());
     };
+    let others: Vec<NodeId> = system.into_iter().filter(|id| *id != wanted).collect();
+    if !others.is_empty() {
+        terminal.say("Or m to do without it, or o to put it onto the disk for another one.");
+    }
     loop {
         let answer = terminal.ask("Number of the disk to erase for it", None)?;
         let answer = answer.trim();
@@ -186,6 +245,19 @@ fn change(
             || answer.eq_ignore_ascii_case("back")
         {
             return Ok(());
+        }
+        match answer {
+            "m" if !others.is_empty() => {
+                answers.disks.insert(wanted, DiskChoice::Missing);
+                return Ok(());
+            }
+            "o" if !others.is_empty() => {
+                if let Some(other) = pick_saved(&others, saved, SHARE, terminal)? {
+                    answers.disks.insert(wanted, DiskChoice::Onto(other));
+                }
+                return Ok(());
+            }
+            _ => {}
         }
         let disk = answer
             .parse::<usize>()
@@ -207,9 +279,13 @@ fn change(
     }
 }
 
+const ASSIGN: &str = "Saved disk to assign";
+const SHARE: &str = "Saved disk whose place it shares";
+
 fn pick_saved(
     system: &[NodeId],
     saved: &Layout,
+    question: &str,
     terminal: &mut dyn Terminal,
 ) -> Result<Option<NodeId>, Gone> {
     if system.len() < 2 {
@@ -221,7 +297,7 @@ fn pick_saved(
     }
     terminal.say(text.trim_end());
     loop {
-        let answer = terminal.ask("Saved disk to assign", Some("1"))?;
+        let answer = terminal.ask(question, Some("1"))?;
         match answer
             .trim()
             .parse::<usize>()

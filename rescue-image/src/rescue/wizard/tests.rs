@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result as Anyhow;
 use bundle::document::{HostIdentity, SnapshotHeader, Summary};
 use bundle::extract::ExtractReport;
+use layout::model::Layout;
 
 use super::world::Destination;
 use super::*;
@@ -396,6 +397,63 @@ fn too_small_is_said_and_assigning_by_hand_is_offered() {
     // Verifying and the shell work without a plan.
     assert!(world.fake.calls().contains(&"check".to_owned()));
     assert_eq!(world.shells.get(), 1);
+}
+
+/// A host with a mirror of two disks, of which this machine has room for one.
+fn mirrored() -> Layout {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../vm-tests/layouts/md1-lvm.json"
+    );
+    let text = std::fs::read(file).expect("the layout file");
+    let case: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    Layout::from_value(case["layout"].clone()).expect("a layout")
+}
+
+#[test]
+fn a_saved_disk_without_a_place_is_done_without_or_shares_one() {
+    let fake = Fake {
+        saved: mirrored(),
+        ..Fake::good()
+    };
+    let mut world = Test::new(fake);
+    let disks: Vec<NodeId> = mirrored().disks().map(|(id, _)| id.clone()).collect();
+    let offered = "Assign disks by hand (change, missing, onto, back) [back]: ";
+    let mut show = |script: &[(&'static str, &'static str)]| {
+        let mut answers = Answers::default();
+        let mut script = Script::new(script);
+        points::show(&mut answers, &mut world, &mut script).expect("shown");
+        let mut screen = Screen::Disks;
+        while screen == Screen::Disks && !script.answers.is_empty() {
+            screen = disks::show(&mut answers, &mut world, &mut script).expect("shown");
+        }
+        (answers, screen, script.shown)
+    };
+    let (answers, screen, shown) = show(&[POINT, (offered, "missing"), DISKS]);
+    assert_eq!(screen, Screen::Plan, "{shown}");
+    let chosen: Vec<&DiskChoice> = answers.disks.values().collect();
+    assert_eq!(chosen, [&DiskChoice::Missing]);
+    assert!(shown.contains("nothing for the saved"), "{shown}");
+    let (answers, screen, shown) = show(&[POINT, (offered, "onto"), DISKS]);
+    assert_eq!(screen, Screen::Plan, "{shown}");
+    assert!(
+        matches!(answers.disks.values().next(), Some(DiskChoice::Onto(_))),
+        "{shown}"
+    );
+    assert!(shown.contains("and for the saved"), "{shown}");
+    // By hand: the first one has no place, and the second one takes the disk.
+    let (answers, screen, shown) = show(&[
+        POINT,
+        (offered, "change"),
+        ("Saved disk to assign [1]: ", "1"),
+        ("Number of the disk to erase for it: ", "m"),
+        DISKS,
+    ]);
+    assert_eq!(screen, Screen::Plan, "{shown}");
+    assert_eq!(answers.disks[&disks[0]], DiskChoice::Missing);
+    for line in shown.lines() {
+        assert!(line.is_ascii(), "{line}");
+    }
 }
 
 #[test]
