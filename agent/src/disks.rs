@@ -129,6 +129,7 @@ mod tests {
             firmware: Firmware::Bios,
             disks: Vec::new(),
             memory: Bytes(0),
+            present: None,
         };
         let args = ["S1=missing".to_owned(), "S2=onto:aaaa".to_owned()];
         let choices = choices(&saved(), &none, &args).unwrap();

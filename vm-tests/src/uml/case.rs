@@ -19,8 +19,8 @@ pub struct Case {
     pub machine: Kind,
     /// The machine's disks, `/dev/ubda` first.
     pub disks: Vec<DiskSpec>,
-    /// Saved disk to the device that takes its place.
-    pub map: BTreeMap<String, PathBuf>,
+    /// Saved disk to the device that takes its place; `onto:` and another saved disk, or `missing`.
+    pub map: BTreeMap<String, String>,
     /// What happens with the space of a bigger disk.
     #[serde(default)]
     pub grow: Grow,

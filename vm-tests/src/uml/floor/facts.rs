@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use layout::model::{Layout, Node, types};
+use layout::model::{Layout, Node, NodeId, types};
 use layout::plan::{Plan, Step};
 use nix::mount::{MsFlags, mount, umount};
 
@@ -327,6 +327,19 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
             );
         }
     }
+    // What a partition is now; one of a disk that has no place may not be made.
+    let made = |id: &NodeId| {
+        plan.steps.iter().find_map(|s| match s {
+            Step::WriteGpt { partitions, .. } | Step::WriteMbr { partitions, .. } => {
+                partitions.iter().find(|p| p.node == *id)
+            }
+            _ => None,
+        })
+    };
+    let formatted = |at: &Path| {
+        let mut steps = plan.steps.iter();
+        steps.any(|s| matches!(s, Step::MakeVfat { device, .. } if device == at))
+    };
     // A BIOS boot partition and an empty one are no images.
     let images = plan
         .steps
@@ -336,6 +349,7 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
     let expected = saved.nodes.iter().filter(|(id, node)| {
         matches!(node, Node::Partition(p) if p.type_guid != types::BIOS_BOOT && !p.is_extended())
             && saved.children(id).next().is_none()
+            && made(id).is_some_and(|p| !formatted(&p.device))
     });
     if images != expected.count() + saved.boot.esp_images.len() {
         bail!("{images} images were restored");

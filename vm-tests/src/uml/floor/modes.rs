@@ -23,7 +23,7 @@ pub fn run(setup: &Setup) -> Result<()> {
     let watch = setup.watch()?;
     let bare = setup.plan()?.context("the plan of bare metal")?;
     setup.attempt(&bare, &Trap::default())??;
-    let targets: Vec<PathBuf> = setup.case.map.values().cloned().collect();
+    let targets: Vec<PathBuf> = setup.case.map.values().map(PathBuf::from).collect();
     let groups = groups(setup);
     guests(setup, &groups)?;
     boot_code(&targets)?;
@@ -159,7 +159,7 @@ fn only(setup: &Setup, group: &str) -> Vec<String> {
             for disk in setup.saved.disks_below(&pv.on) {
                 if let Some(target) = setup.case.map.get(disk.as_str()) {
                     options.push("--devices".to_owned());
-                    options.push(format!("{}{number}", target.display()));
+                    options.push(format!("{target}{number}"));
                 }
             }
         }

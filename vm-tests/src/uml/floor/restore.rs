@@ -105,7 +105,10 @@ impl Setup {
     }
 
     fn is_target(&self, disk: &Path) -> bool {
-        self.case.map.values().any(|target| target == disk)
+        self.case
+            .map
+            .values()
+            .any(|target| Path::new(target) == disk)
     }
 
     /// Gives all disks their past.
@@ -163,7 +166,7 @@ impl Setup {
         let choices = Choices {
             mode,
             disks: disks
-                .map(|(id, device)| (NodeId::new(id), DiskChoice::Device(device.clone())))
+                .map(|(id, device)| (NodeId::new(id), DiskChoice::parse(device)))
                 .collect(),
             grow: self.case.grow,
             leave_out: self.case.leave_out.clone(),
