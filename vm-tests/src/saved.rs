@@ -36,17 +36,18 @@ pub struct Saved {
 }
 
 /// One backup at a time of each kind, so that the second scenario finds the first one's.
-static MAKING: Mutex<Vec<(Kind, Arc<Mutex<()>>)>> = Mutex::new(Vec::new());
+static MAKING: Mutex<Vec<Making>> = Mutex::new(Vec::new());
 
-type Kind = (Host, Firmware);
+/// A kind of backup, and who makes it.
+type Making = (Host, Firmware, Arc<Mutex<()>>);
 
-fn making(kind: Kind) -> Arc<Mutex<()>> {
+fn making(host: Host, firmware: Firmware) -> Arc<Mutex<()>> {
     let mut all = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, one)) = all.iter().find(|(k, _)| *k == kind) {
+    if let Some((_, _, one)) = all.iter().find(|(h, f, _)| (*h, *f) == (host, firmware)) {
         return Arc::clone(one);
     }
     let one = Arc::default();
-    all.push((kind, Arc::clone(&one)));
+    all.push((host, firmware, Arc::clone(&one)));
     one
 }
 
@@ -61,7 +62,7 @@ pub fn serial_of(first: &str, index: usize) -> String {
 impl Saved {
     /// Returns the stick of this build of the product; makes it when there is none (its log is below `artefacts`).
     pub fn get(host: Host, firmware: Firmware, artefacts: &Path) -> Result<Self> {
-        let one = making((host, firmware));
+        let one = making(host, firmware);
         let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = cache_dir();
         let golden = Golden::get(host, &cache, artefacts)?;
@@ -144,37 +145,43 @@ impl Saved {
         )?;
         ensure!(probe.len() == 64, "{PROBE_FILE} is too short");
         fs::write(work.join("probe"), probe)?;
-        install(&mut host)?;
-        let mut step = |name: &str, script: &str, minutes: u64| -> Result<()> {
-            log.note(&format!("in the host: {script}"));
-            let output = host.channel.run(script, Duration::from_secs(60 * minutes));
-            if let Ok(output) = &output {
-                fs::write(log.path(&format!("{name}.log")), output)?;
-            }
-            log.note(&format!("{name} ended"));
-            output.map(drop)
-        };
-        step(
-            "prepare",
-            &format!("{LIFEBOAT} prepare \"$({FIND_STICK})\" --yes-erase {STICK_SERIAL}"),
-            15,
-        )?;
-        step(
-            "backup",
-            &format!("{LIFEBOAT} backup --to \"$({FIND_STICK})\""),
-            20,
-        )?;
-        step(
-            "list",
-            &format!("{LIFEBOAT} list --from \"$({FIND_STICK})\""),
-            2,
-        )?;
+        save(&mut host, log)?;
         host.shut_down()?;
         fs::rename(&stick, work.join("stick.raw"))
             .or_else(|_| disk::copy(&stick, &work.join("stick.raw"), log))?;
         fs::rename(&work, &self.dir)?;
         Ok(())
     }
+}
+
+/// Has a running host prepare the stick that is attached to it, and save itself onto it.
+pub fn save(host: &mut Running, log: &Artefacts) -> Result<()> {
+    install(host)?;
+    let mut step = |name: &str, script: &str, minutes: u64| -> Result<()> {
+        log.note(&format!("in the host: {script}"));
+        let output = host.channel.run(script, Duration::from_secs(60 * minutes));
+        if let Ok(output) = &output {
+            fs::write(log.path(&format!("{name}.log")), output)?;
+        }
+        log.note(&format!("{name} ended"));
+        output.map(drop)
+    };
+    step(
+        "prepare",
+        &format!("{LIFEBOAT} prepare \"$({FIND_STICK})\" --yes-erase {STICK_SERIAL}"),
+        15,
+    )?;
+    step(
+        "backup",
+        &format!("{LIFEBOAT} backup --to \"$({FIND_STICK})\""),
+        20,
+    )?;
+    step(
+        "list",
+        &format!("{LIFEBOAT} list --from \"$({FIND_STICK})\""),
+        2,
+    )?;
+    Ok(())
 }
 
 /// The program inside the host.
