@@ -9,7 +9,7 @@ use layout::model::{
     Disk, Firmware, FstabEntry, GrubBios, GrubEfi, Layout, Node, NodeId, Partition, ProxmoxEsp,
     SystemdBoot, Vfat, types,
 };
-use layout::plan::{Choices, Plan, ProxmoxMode, Step, plan};
+use layout::plan::{Choices, DiskChoice, Plan, ProxmoxMode, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
 
 fn saved(name: &str) -> Layout {
@@ -34,7 +34,8 @@ fn machine(layout: &Layout, firmware: Firmware, factor: u64) -> Inventory {
     let disk = |(n, (_, saved)): (usize, (&NodeId, &Disk))| InventoryDisk {
         device: format!("/dev/nvme{n}n1").into(),
         model: None,
-        serial: saved.serial.clone(),
+        // A bigger disk is another one.
+        serial: saved.serial.clone().filter(|_| factor == 1),
         wwn: None,
         size: Bytes(saved.size.0 * factor),
         sector_size: SectorSize::S512,
@@ -191,7 +192,14 @@ fn each_esp_of_a_mirror_gets_its_files_and_its_loader() {
         // Whole sectors of 4096 bytes.
         assert_eq!((esp.start.0 % 8, (esp.end.0 + 1) % 8), (0, 0));
     }
-    let plan = layout::plan::plan(&layout, &other, &Choices::default()).unwrap();
+    let chosen = layout.disks().map(|(id, _)| id.clone()).zip(&other.disks);
+    let choices = Choices {
+        disks: chosen
+            .map(|(id, disk)| (id, DiskChoice::Device(disk.device.clone())))
+            .collect(),
+        ..Choices::default()
+    };
+    let plan = layout::plan::plan(&layout, &other, &choices).unwrap();
     let made: Vec<&PathBuf> = plan
         .steps
         .iter()

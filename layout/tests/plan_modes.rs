@@ -9,7 +9,7 @@ use layout::inventory::{FoundTable, Inventory, InventoryDisk, Present, Region};
 use layout::model::{
     Firmware, GrubBios, GrubEfi, Layout, Node, NodeId, Table, ThinVolume, Unsupported,
 };
-use layout::plan::{Choices, Mode, Plan, PlanError, Step, plan};
+use layout::plan::{Choices, DiskChoice, Mode, Plan, PlanError, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
 
 fn here(path: &str) -> PathBuf {
@@ -50,7 +50,7 @@ fn machine(saved: &Layout) -> Inventory {
         let at = PathBuf::from(device(n));
         disks.push(InventoryDisk {
             device: at.clone(),
-            model: Some("Test Disk".into()),
+            model: disk.model.clone(),
             serial: disk.serial.clone(),
             wwn: None,
             size: disk.size,
@@ -134,9 +134,26 @@ fn planned(saved: &Layout, machine: &Inventory, mode: Mode) -> Plan {
 }
 
 fn refused(saved: &Layout, machine: &Inventory, mode: Mode) -> String {
-    match plan(saved, machine, &in_mode(mode)) {
+    refusal(saved, machine, in_mode(mode))
+}
+
+/// Whatever the disks look like: they are named.
+fn refused_when_named(saved: &Layout, machine: &Inventory, mode: Mode) -> String {
+    let ids = saved.disks().map(|(id, _)| id.clone());
+    let chosen = ids.zip(machine.disks.iter().map(|d| d.device.clone()));
+    let choices = Choices {
+        disks: chosen
+            .map(|(id, device)| (id, DiskChoice::Device(device)))
+            .collect(),
+        ..in_mode(mode)
+    };
+    refusal(saved, machine, choices)
+}
+
+fn refusal(saved: &Layout, machine: &Inventory, choices: Choices) -> String {
+    match plan(saved, machine, &choices) {
         Err(error @ PlanError::NotInPlace { .. }) => error.to_string(),
-        other => panic!("{mode}: {other:?}"),
+        other => panic!("{}: {other:?}", choices.mode),
     }
 }
 
@@ -429,10 +446,10 @@ fn a_table_is_written_only_around_its_contents() {
     let mut now = machine(&saved);
     present(&mut now).tables.clear();
     now.disks[0].size = now.disks[0].size.minus(Bytes::MIB);
-    let text = refused(&saved, &now, Mode::TableRepair);
+    let text = refused_when_named(&saved, &now, Mode::TableRepair);
     assert!(text.contains("too small"), "{text}");
     now.disks[0].sector_size = SectorSize::S4096;
-    let text = refused(&saved, &now, Mode::TableRepair);
+    let text = refused_when_named(&saved, &now, Mode::TableRepair);
     assert!(text.contains("has sectors of 4096"), "{text}");
 }
 
