@@ -216,6 +216,10 @@ fn makes_containers(step: &Step) -> bool {
             | Step::CacheCreate { .. }
             | Step::CacheAttach { .. }
             | Step::VgSettings { .. }
+            | Step::MakeBtrfs { .. }
+            | Step::MakeSubvolumes { .. }
+            | Step::ZpoolCreate { .. }
+            | Step::ZfsCreate { .. }
             | Step::RestoreImage { .. }
             | Step::MakeSwap { .. }
     )

@@ -19,8 +19,14 @@ pub(super) fn plan(
 ) -> Result<Plan, PlanError> {
     let loaders = &saved.boot;
     if loaders.grub_efi.is_empty() && loaders.grub_bios.is_empty() {
-        let reason = "the saved host had no boot loader that this version knows".to_owned();
-        return Err(refusal(choices.mode, vec![reason]));
+        let other = !loaders.systemd_boot.is_empty() || !loaders.proxmox_esps.is_empty();
+        let reason = if other {
+            "the saved host is started by systemd-boot or by what proxmox-boot-tool keeps, which this version does not \
+             repair in place (from the shell: proxmox-boot-tool reinit and refresh, or bootctl install, in a chroot)"
+        } else {
+            "the saved host had no boot loader that this version knows"
+        };
+        return Err(refusal(choices.mode, vec![reason.to_owned()]));
     }
     let code = needs_boot_code(saved, inventory);
     let mut draft = Draft::new(saved, inventory, present, choices, disks, true);
@@ -31,12 +37,22 @@ pub(super) fn plan(
             .mounts
             .iter()
             .find(|m| m.node == grub.esp && m.mounted);
-        if let Some(mount) = mount {
-            draft.find_esp(mount);
-            esps.push((mount, grub));
+        match mount {
+            Some(mount) => {
+                draft.find_esp(mount);
+                esps.push((mount, grub));
+            }
+            None => draft.builder.notes.push(format!(
+                "{} was not mounted when the backup was made, which has no files of it: it is left as it is.",
+                grub.esp
+            )),
         }
     }
     let coded: Vec<PathBuf> = draft.boot_code_disks(code);
+    if esps.is_empty() && coded.is_empty() && draft.ground.problems.is_empty() {
+        let reason = "the backup has no files of any EFI system partition".to_owned();
+        return Err(refusal(choices.mode, vec![reason]));
+    }
     draft.open()?;
     for mount in &looked_at {
         draft.look_at(mount);
