@@ -51,6 +51,22 @@ pub(super) fn replace_specs(text: &str, replace: &[(String, String)]) -> String 
     out
 }
 
+/// The names to replace, and those first fields that are made of serial numbers of saved disks.
+fn specs_with_ids(
+    text: &str,
+    replace: &[(String, String)],
+    saved: &Layout,
+) -> Vec<(String, String)> {
+    let mut all = replace.to_vec();
+    for spec in text.lines().filter_map(|l| l.split_whitespace().next()) {
+        let known = all.iter().any(|(old, _)| old == spec);
+        if let Some(new) = by_id_content(saved, spec).filter(|_| !known) {
+            all.push((spec.to_owned(), new));
+        }
+    }
+    all
+}
+
 /// Makes comments of the lines with these first fields.
 pub(super) fn switch_off(text: &str, specs: &[String]) -> String {
     let mut out = String::with_capacity(text.len());
@@ -287,6 +303,7 @@ impl Executor<'_> {
                 .note("the restored host has no readable /etc/fstab: nothing to check");
             return Ok(Outcome::AlreadySo);
         };
+        let replace = &specs_with_ids(&text, replace, self.saved);
         let mut new = switch_off(&replace_specs(&text, replace), left_out);
         for line in add.iter().filter(|add| !text.lines().any(|l| l == *add)) {
             if !new.is_empty() && !new.ends_with('\n') {
@@ -452,6 +469,13 @@ mod tests {
         assert_eq!(name(&format!("/dev/disk/by-id/ata-Other-part{part}")), None);
         assert_eq!(name("/dev/disk/by-id/ata-Disk_S3R1AL"), None);
         assert_eq!(name("/dev/disk/by-id/ata-Disk_S3R1AL-part99"), None);
+        // A line of fstab for what is mounted by another line goes by the serial number as well.
+        let text = format!("UUID=1 / ext4\n/dev/disk/by-id/ata-Disk_S3R1AL-part{part} /x ext4\n");
+        let replace = specs_with_ids(&text, &[], &layout);
+        assert_eq!(
+            replace_specs(&text, &replace),
+            "UUID=1 / ext4\nUUID=feed /x ext4\n"
+        );
     }
 
     #[test]
