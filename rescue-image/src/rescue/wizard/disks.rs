@@ -179,9 +179,7 @@ fn describe(disk: &InventoryDisk) -> String {
 fn assigned(prepared: &Prepared) -> String {
     let mut text = String::from(match prepared.plan.mode() {
         Mode::BareMetal => "\nThe restore would erase and use:\n",
-        _ => {
-            "\nThese disks would be worked on; the next screen shows what is made anew, and what stays:\n"
-        }
+        _ => "\nThese disks would be worked on (the plan says what stays):\n",
     });
     for disk in &prepared.plan.disks {
         let model = disk.identity.model.as_deref().unwrap_or("unknown model");

@@ -13,8 +13,7 @@ pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen
         .map(|(n, mode)| Item::new(n + 1, words(*mode)))
         .collect();
     items.push(Item::new("b", "Back"));
-    let title =
-        "How much of this machine is to be made anew? The least that helps is the best choice.";
+    let title = "How much is to be made anew? The least that helps is the best choice.";
     let chosen = menu(terminal, title, &items, "How much", None)?;
     match Mode::ALL.get(chosen) {
         Some(mode) => {
