@@ -174,7 +174,8 @@ fn boot_code(targets: &[PathBuf]) -> Result<()> {
         file.write_all(&[0xEB; 440])?;
         file.sync_all()?;
     }
-    Ok(())
+    // udev has the table read again when a disk that was written to is closed, and the partitions are gone meanwhile.
+    settle()
 }
 
 /// An LVM command that sees the group on the targets only.
