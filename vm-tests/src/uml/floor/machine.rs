@@ -83,8 +83,8 @@ pub fn start() -> Result<()> {
     // SAFETY: there is one thread yet.
     unsafe { std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin") };
     mount_fs("proc", "/proc")?;
-    // An initramfs has done that already.
-    if !Path::new("/sys/class").exists() {
+    // An initramfs has done that already. On hostfs the one of the machine outside is seen.
+    if nix::sys::statfs::statfs("/sys")?.filesystem_type() != nix::sys::statfs::SYSFS_MAGIC {
         mount_fs("sysfs", "/sys")?;
     }
     mount_fs("tmpfs", "/run")?;
