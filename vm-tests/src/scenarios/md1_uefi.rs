@@ -22,6 +22,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
         super::needs_uefi,
         move |log| run(&artefacts, log),
     )
+    .long()
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {

@@ -24,6 +24,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
         super::needs_bios,
         move |log| run(&artefacts, log),
     )
+    .long()
 }
 
 fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
