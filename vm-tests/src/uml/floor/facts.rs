@@ -292,12 +292,15 @@ fn files(saved: &Layout, plan: &Plan) -> Result<()> {
             mount_point,
         } = step
         {
+            // XFS writes to its log when it is unmounted, after it was only to be read as well
+            // (linux: fs/xfs/xfs_log.c, `xfs_log_writable`).
+            let options = (fstype == "xfs").then_some("norecovery");
             mount(
                 Some(device),
                 "/run/look",
                 Some(fstype.as_str()),
                 MsFlags::MS_RDONLY,
-                None::<&str>,
+                options,
             )
             .with_context(|| format!("mounting {}", device.display()))?;
             let text = std::fs::read_to_string("/run/look/floor.txt");
