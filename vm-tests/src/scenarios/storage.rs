@@ -96,8 +96,8 @@ fn interrupted(file: &Path) -> Vec<Scenario> {
                 kind.to_owned()
             };
             let scenario = scenario(&name, file, &about, run);
-            // One layout is enough for the others unless all are asked for.
-            let usual = kind == "cut" || file.file_stem() == Some("pve-ext4-lvm".as_ref());
+            // One layout is enough unless all are asked for.
+            let usual = file.file_stem() == Some("pve-ext4-lvm".as_ref());
             all.push(if every || !usual {
                 scenario.long()
             } else {
