@@ -136,7 +136,7 @@ fn interrupted(file: &Path) -> Vec<Scenario> {
 }
 
 /// Layouts that are recorded when not all scenarios are asked for.
-const RECORDED: [&str; 3] = ["pve-ext4-lvm", "luks-on-md-and-lv", "btrfs-subvolumes"];
+const RECORDED: [&str; 3] = ["pve-ext4-lvm", "luks-on-md-and-lv", "btrfs-raid1"];
 
 type Body = Box<dyn Fn(&Path, &Floor, &Artefacts) -> Result<()> + Send + Sync>;
 
