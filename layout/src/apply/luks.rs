@@ -136,6 +136,7 @@ impl Executor<'_> {
     ) -> Result<Outcome, StepError> {
         let mapped = mapping(name);
         if self.mapping_exists(name)? {
+            self.mapping_lies_on(name, device)?;
             return Ok(Outcome::AlreadySo);
         }
         let key = self.content.luks_key(node, name)?;
@@ -186,6 +187,23 @@ impl Executor<'_> {
                 "{name} should be a LUKS container, and a device of that name is something else ({uuid}): rename one of them"
             )))
         }
+    }
+
+    /// An open container of that name may be another one, on a disk that nobody may write to.
+    fn mapping_lies_on(&self, name: &str, device: &Path) -> Result<(), StepError> {
+        let devices = Devices::new(self.sys)?;
+        let real = self.sys.canonicalize(device)?;
+        let below = devices.by_node(&real).map(|d| d.name.clone());
+        let mut found = devices.virtuals();
+        let found = found.find(|d| devices.sysfs(d, "dm/name").as_deref() == Some(name));
+        let lies = found.is_some_and(|d| below.is_some_and(|b| devices.slaves(d).contains(&b)));
+        if lies {
+            return Ok(());
+        }
+        Err(StepError::Refused(format!(
+            "the LUKS container {name} is open, and does not lie on {}: close it (cryptsetup close {name}) and start again",
+            device.display()
+        )))
     }
 
     pub(super) fn luks_close(&mut self, name: &str) -> Result<Outcome, StepError> {
