@@ -1,19 +1,16 @@
 //! The scenarios: one file each.
 
 mod bios_bigger_blank;
-mod boot_code;
-mod boot_repair;
 mod btrfs_root;
 mod flipped_byte;
 mod golden_boots;
-mod gpt_zeroed;
+mod in_place;
 mod luks_root;
 mod md1_uefi;
 mod other_machine;
 mod rescue;
 mod stick_boots;
 mod storage;
-mod system_only;
 mod too_small;
 mod uefi_dirty_same_size;
 mod wizard_serial;
@@ -31,10 +28,6 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
     let mut all = vec![
         bios_bigger_blank::scenario(artefacts),
         uefi_dirty_same_size::scenario(artefacts),
-        system_only::scenario(artefacts),
-        boot_repair::scenario(artefacts),
-        boot_code::scenario(artefacts),
-        gpt_zeroed::scenario(artefacts),
         wizard_serial::scenario(artefacts),
         md1_uefi::scenario(artefacts),
         luks_root::scenario(artefacts),
@@ -45,6 +38,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         zfs_mirror_root::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
+    all.extend(in_place::scenarios(artefacts));
     all.extend(other_machine::scenarios(artefacts));
     all.extend(storage::scenarios());
     all

@@ -9,7 +9,7 @@ use layout::plan::{Plan, Step};
 use nix::mount::{MsFlags, mount, umount};
 
 use crate::content;
-use crate::machine::{text, tool};
+use crate::machine::{settle, text, tool};
 use crate::stack;
 use crate::volumes;
 
@@ -80,6 +80,8 @@ pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
                 .filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit()))
                 .count();
             ensure!(count == partitions.len(), "{disk} has {count} partitions");
+            // sgdisk tries whether it could write, so udev reads the table again: the partitions are gone for a moment.
+            settle()?;
         }
         if let Step::WriteMbr {
             device,
@@ -94,7 +96,7 @@ pub fn check(saved: &Layout, plan: &Plan) -> Result<()> {
             if saved.boot.esp_images.contains(node) {
                 continue;
             }
-            let found = std::fs::read(device)?;
+            let found = std::fs::read(device).with_context(|| device.display().to_string())?;
             ensure!(
                 found.starts_with(&content::image()),
                 "{} does not hold its image",
