@@ -347,7 +347,7 @@ impl Machine {
                 n => format!(",logical_block_size={n},physical_block_size={n}"),
             };
             let device = format!(
-                "{device},drive=disk{index},serial={},bootindex={}{sector}",
+                "{device},id=device{index},drive=disk{index},serial={},bootindex={}{sector}",
                 drive.serial,
                 // The first place is that of a kernel that is started directly.
                 index + usize::from(self.direct.is_some())
@@ -434,13 +434,16 @@ impl Running {
         self.quit()
     }
 
+    fn index(&self, serial: &str) -> Result<usize> {
+        let mut drives = self.drives.iter();
+        drives
+            .position(|d| d.serial == serial)
+            .with_context(|| format!("{} has no disk {serial}", self.name))
+    }
+
     /// What the guest did so far to the disk with this serial number.
     pub fn counters(&mut self, serial: &str) -> Result<Counters> {
-        let index = self
-            .drives
-            .iter()
-            .position(|d| d.serial == serial)
-            .with_context(|| format!("{} has no disk {serial}", self.name))?;
+        let index = self.index(serial)?;
         let stats = self.qmp.command("query-blockstats", json!({}))?;
         let device = format!("disk{index}");
         let disk = stats
@@ -460,6 +463,33 @@ impl Running {
             writes: count("wr_operations")?,
             discards: count("unmap_operations")?,
         })
+    }
+
+    /// Pulls the stick out, as a hand does: the machine is not asked.
+    pub fn pull_out(&mut self, serial: &str) -> Result<()> {
+        let index = self.index(serial)?;
+        self.qmp
+            .command("device_del", json!({ "id": format!("device{index}") }))?;
+        Ok(())
+    }
+
+    /// Puts a stick that was pulled out back in.
+    pub fn put_back(&mut self, serial: &str) -> Result<()> {
+        let index = self.index(serial)?;
+        let node = format!("back{index}");
+        let file = json!({ "driver": "file", "filename": self.drives[index].image });
+        self.qmp.command(
+            "blockdev-add",
+            json!({ "node-name": node, "driver": "raw", "file": file }),
+        )?;
+        self.qmp.command(
+            "device_add",
+            json!({
+                "driver": "usb-storage", "bus": "xhci.0", "removable": true,
+                "id": format!("device{index}-again"), "drive": node, "serial": serial,
+            }),
+        )?;
+        Ok(())
     }
 
     /// Keeps a picture of the screen (PPM).

@@ -7,6 +7,7 @@ mod golden_boots;
 mod in_place;
 mod luks_root;
 mod md1_uefi;
+mod medium_pulled;
 mod other_machine;
 mod rescue;
 mod stick_boots;
@@ -30,6 +31,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         uefi_dirty_same_size::scenario(artefacts),
         wizard_serial::scenario(artefacts),
         md1_uefi::scenario(artefacts),
+        medium_pulled::scenario(artefacts),
         luks_root::scenario(artefacts),
         btrfs_root::scenario(artefacts),
         too_small::scenario(artefacts),

@@ -61,108 +61,143 @@ const QUESTIONS: [&str; 12] = [
 ];
 
 /// Somebody at the serial console.
+#[derive(Default)]
 pub struct Operator<'a> {
     /// What opens the host's container.
     passphrase: Option<&'a str>,
+    /// The disk may have been written to before: by a restore that was cut.
+    again: bool,
+    chosen: bool,
+    mistyped: bool,
+    typed: bool,
+    keys: usize,
 }
 
 impl<'a> Operator<'a> {
     /// One who knows this passphrase.
     pub fn new(passphrase: Option<&'a str>) -> Self {
-        Self { passphrase }
+        Self {
+            passphrase,
+            ..Self::default()
+        }
+    }
+
+    /// One who has seen a restore fail.
+    pub fn again() -> Self {
+        Self {
+            again: true,
+            ..Self::default()
+        }
     }
 
     /// Restores onto the disk [`rescue::TARGET_SERIAL`] and powers off.
-    pub fn restore(&self, machine: &mut Running, log: &Artefacts) -> Result<()> {
-        let mut wait = Duration::from_secs(240);
-        let mut chosen = false;
-        let mut mistyped = false;
-        let mut typed = false;
-        let mut keys = 0;
-        // More questions than a restore has: the wizard goes in circles.
-        for _ in 0..16 {
-            let (which, text) = machine.serial.expect_any(&QUESTIONS, wait)?;
-            wait = Duration::from_secs(120);
-            log.note(&format!("the wizard asks: {}", QUESTIONS[which]));
-            let answer = match which {
-                0 | 1 | 3 | 5 => String::new(),
-                // Whatever the wizard proposes, the operator looks at the list once.
-                2 if chosen => String::new(),
-                2 | 8 => "change".to_owned(),
-                4 => {
-                    chosen = true;
-                    number_of(rescue::TARGET_SERIAL, &machine.serial.text())?
-                }
-                6 => {
-                    // Nothing may have been written so far.
-                    let counters = machine.counters(rescue::TARGET_SERIAL)?;
-                    ensure!(
-                        counters.writes == 0,
-                        "written to before the confirmation: {counters:?}"
-                    );
-                    ensure!(
-                        text.contains(rescue::TARGET_SERIAL) || mistyped,
-                        "what is erased is not named:\n{text}"
-                    );
-                    if mistyped {
-                        typed = true;
-                        wait = Duration::from_secs(1500);
-                        rescue::TARGET_SERIAL.to_owned()
-                    } else {
-                        mistyped = true;
-                        "WRONG".to_owned()
-                    }
-                }
-                7 => {
-                    ensure!(
-                        self.passphrase.is_none() || keys == 2,
-                        "the passphrase was not asked for"
-                    );
-                    ensure!(typed, "the result came before the confirmation was typed");
-                    ensure!(
-                        machine
-                            .serial
-                            .text()
-                            .contains("lifeboat: restored differences=0"),
-                        "not restored:\n{text}"
-                    );
-                    machine.serial.send("2\r")?;
-                    return machine.wait_powered_off(Duration::from_secs(120));
-                }
-                // The restore failed: what the rescue system can tell goes into the serial log.
-                9 => {
-                    machine.serial.send("3\r")?;
-                    std::thread::sleep(Duration::from_secs(5));
-                    machine.serial.send("dmesg | tail -n 40; ps ax; cat /proc/meminfo; ls -l /run/lifeboat/log; echo END-OF-TEXT\r")?;
-                    machine
-                        .serial
-                        .expect("\nEND-OF-TEXT", Duration::from_secs(60))?;
-                    bail!("the restore failed:\n{text}")
-                }
-                // The first key is a wrong one.
-                10 => match (self.passphrase, keys) {
-                    (None, _) => bail!("the wizard asks for a passphrase that nothing has"),
-                    (_, 0) => {
-                        keys = 1;
-                        "wrong".to_owned()
-                    }
-                    (Some(right), 1) => {
-                        ensure!(
-                            text.contains("That does not open it."),
-                            "a wrong passphrase is not told:\n{text}"
-                        );
-                        keys = 2;
-                        right.to_owned()
-                    }
-                    _ => bail!("the right passphrase is not taken:\n{text}"),
-                },
-                // All of the machine.
-                11 => "4".to_owned(),
-                _ => bail!("question {which} has no answer here"),
-            };
-            machine.serial.send(&format!("{answer}\r"))?;
+    pub fn restore(&mut self, machine: &mut Running, log: &Artefacts) -> Result<()> {
+        self.begin(machine, log)?;
+        // More questions than are left.
+        for _ in 0..5 {
+            if self.answer(machine, log, Duration::from_secs(1500))? {
+                return machine.wait_powered_off(Duration::from_secs(120));
+            }
         }
         bail!("the wizard goes on asking")
+    }
+
+    /// Answers up to the confirmation, after which the disk is erased.
+    pub fn begin(&mut self, machine: &mut Running, log: &Artefacts) -> Result<()> {
+        let mut wait = Duration::from_secs(240);
+        // More questions than there are up to it: the wizard goes in circles.
+        for _ in 0..14 {
+            ensure!(
+                !self.answer(machine, log, wait)?,
+                "the result came before the confirmation was typed"
+            );
+            if self.typed {
+                return Ok(());
+            }
+            wait = Duration::from_secs(120);
+        }
+        bail!("the wizard goes on asking")
+    }
+
+    /// Answers one question; says whether it was the one after a restore, and the machine is about to power off.
+    fn answer(&mut self, machine: &mut Running, log: &Artefacts, wait: Duration) -> Result<bool> {
+        let (which, text) = machine.serial.expect_any(&QUESTIONS, wait)?;
+        log.note(&format!("the wizard asks: {}", QUESTIONS[which]));
+        let answer = match which {
+            0 | 1 | 3 | 5 => String::new(),
+            // Whatever the wizard proposes, the operator looks at the list once.
+            2 if self.chosen => String::new(),
+            2 | 8 => "change".to_owned(),
+            4 => {
+                self.chosen = true;
+                number_of(rescue::TARGET_SERIAL, &machine.serial.text())?
+            }
+            6 => {
+                let counters = machine.counters(rescue::TARGET_SERIAL)?;
+                ensure!(
+                    self.again || counters.writes == 0,
+                    "written to before the confirmation: {counters:?}"
+                );
+                ensure!(
+                    text.contains(rescue::TARGET_SERIAL) || self.mistyped,
+                    "what is erased is not named:\n{text}"
+                );
+                if self.mistyped {
+                    self.typed = true;
+                    rescue::TARGET_SERIAL.to_owned()
+                } else {
+                    self.mistyped = true;
+                    "WRONG".to_owned()
+                }
+            }
+            7 => {
+                ensure!(
+                    self.passphrase.is_none() || self.keys == 2,
+                    "the passphrase was not asked for"
+                );
+                ensure!(
+                    machine
+                        .serial
+                        .text()
+                        .contains("lifeboat: restored differences=0"),
+                    "not restored:\n{text}"
+                );
+                machine.serial.send("2\r")?;
+                return Ok(true);
+            }
+            // The restore failed: what the rescue system can tell goes into the serial log.
+            9 => {
+                machine.serial.send("3\r")?;
+                std::thread::sleep(Duration::from_secs(5));
+                machine.serial.send("dmesg | tail -n 40; ps ax; cat /proc/meminfo; ls -l /run/lifeboat/log; echo END-OF-TEXT\r")?;
+                machine
+                    .serial
+                    .expect("\nEND-OF-TEXT", Duration::from_secs(60))?;
+                bail!("the restore failed:\n{text}")
+            }
+            // The first key is a wrong one.
+            10 => match (self.passphrase, self.keys) {
+                (None, _) => bail!("the wizard asks for a passphrase that nothing has"),
+                (_, 0) => {
+                    self.keys = 1;
+                    "wrong".to_owned()
+                }
+                (Some(right), 1) => {
+                    ensure!(
+                        text.contains("That does not open it."),
+                        "a wrong passphrase is not told:\n{text}"
+                    );
+                    self.keys = 2;
+                    right.to_owned()
+                }
+                _ => bail!("the right passphrase is not taken:\n{text}"),
+            },
+            // All of the machine.
+            11 => "4".to_owned(),
+            _ => bail!("question {which} has no answer here"),
+        };
+        machine.serial.send(&format!("{answer}\r"))?;
+        Ok(false)
     }
 }
 

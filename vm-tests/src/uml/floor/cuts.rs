@@ -27,7 +27,7 @@ pub fn failpoint() -> Result<Option<Failpoint>> {
 /// One attempt with a trap in its way, which is not come past: in a process that is killed there, or in a machine that is
 /// switched off.
 pub fn attempt(setup: &Setup, at: Failpoint) -> Result<()> {
-    let plan = setup.plan()?.context("the plan")?;
+    let plan = setup.plan_as(setup.mode())?.context("the plan")?;
     let trap = Trap::new(Some(at));
     match setup.attempt(&plan, &trap)? {
         Err(error) => bail!("instead of a cut at {at}: {error}"),
@@ -46,52 +46,83 @@ fn every(count: usize, stride: usize) -> impl Iterator<Item = usize> {
     (0..count).step_by(stride.max(1))
 }
 
-/// Kills the restoring process before every `stride`-th step, and cuts every tree and image half way in each possible way.
+/// Where a restore is cut.
+pub struct Points {
+    /// Each.
+    pub all: Vec<Failpoint>,
+    boundaries: usize,
+    of: usize,
+}
+
+impl Points {
+    /// Before every `stride`-th step, and half way through every tree and image in each possible way.
+    pub fn of(plan: &Plan, stride: usize) -> Points {
+        // Before the first step nothing was done.
+        let of = plan.steps.len() - 1;
+        let mut all: Vec<Failpoint> = every(of, stride)
+            .map(|n| Failpoint {
+                place: Place::Step(n + 1),
+                how: How::Kill,
+            })
+            .collect();
+        let boundaries = all.len();
+        for (n, step) in contents(plan).iter().enumerate() {
+            let mut hows = vec![How::Kill, How::Error];
+            if matches!(step, Step::RestoreTree { mount_point } if on_device_mapper(plan, mount_point))
+            {
+                hows.push(How::Broken);
+            }
+            let place = Place::Content(n);
+            all.extend(hows.into_iter().map(|how| Failpoint { place, how }));
+        }
+        Points {
+            all,
+            boundaries,
+            of,
+        }
+    }
+}
+
+impl std::fmt::Display for Points {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} of {} boundaries between steps were cut, and the content {} times",
+            self.boundaries,
+            self.of,
+            self.all.len() - self.boundaries
+        )
+    }
+}
+
+/// Kills the restoring process at each of [`Points`], and restores after it.
 pub fn cuts(setup: &Setup, stride: usize) -> Result<()> {
     setup.make_dirty()?;
     let watch = setup.watch()?;
     let plan = setup.plan()?.context("the plan")?;
-    let steps = plan.steps.len();
-    // Before the first step nothing was done.
-    let boundaries: Vec<usize> = every(steps - 1, stride).map(|n| n + 1).collect();
-    let mut points: Vec<Failpoint> = boundaries
-        .iter()
-        .map(|n| Failpoint {
-            place: Place::Step(*n),
-            how: How::Kill,
-        })
-        .collect();
-    for (n, step) in contents(&plan).iter().enumerate() {
-        let mut hows = vec![How::Kill, How::Error];
-        if matches!(step, Step::RestoreTree { mount_point } if on_device_mapper(&plan, mount_point))
-        {
-            hows.push(How::Broken);
-        }
-        let place = Place::Content(n);
-        points.extend(hows.into_iter().map(|how| Failpoint { place, how }));
-    }
-    for (n, at) in points.iter().enumerate() {
+    let points = Points::of(&plan, stride);
+    for (n, at) in points.all.iter().enumerate() {
         let started = Instant::now();
         if n > 0 {
             setup.make_dirty_again()?;
         }
-        println!("floor: cut {} of {}: {at}", n + 1, points.len());
-        match at.how {
-            How::Kill => kill(*at),
-            _ => fail(setup, *at),
-        }
-        .and_then(|()| setup.restore())
-        .with_context(|| format!("after a cut at {at}"))?;
+        println!("floor: cut {} of {}: {at}", n + 1, points.all.len());
+        cut(setup, *at)
+            .and_then(|()| setup.restore())
+            .with_context(|| format!("after a cut at {at}"))?;
         println!("floor: restored after {} ms", started.elapsed().as_millis());
     }
     watch.ensure_same()?;
-    println!(
-        "floor: {} of {} boundaries between steps were cut, and the content {} times",
-        boundaries.len(),
-        steps - 1,
-        points.len() - boundaries.len()
-    );
+    println!("floor: {points}");
     Ok(())
+}
+
+/// A restore that does not come to its end.
+pub fn cut(setup: &Setup, at: Failpoint) -> Result<()> {
+    match at.how {
+        How::Kill => kill(at),
+        _ => fail(setup, at),
+    }
 }
 
 fn on_device_mapper(plan: &Plan, at: &Path) -> bool {
@@ -138,7 +169,7 @@ fn kill(at: Failpoint) -> Result<()> {
 
 /// A restore that fails, and says so.
 fn fail(setup: &Setup, at: Failpoint) -> Result<()> {
-    let plan = setup.plan()?.context("the plan")?;
+    let plan = setup.plan_as(setup.mode())?.context("the plan")?;
     let trap = Trap::new(Some(at));
     let result = setup.attempt(&plan, &trap)?;
     ensure!(trap.sprung(), "{at} was not reached: {result:?}");

@@ -32,6 +32,7 @@ fn run() -> Result<()> {
         Err(_) => 1,
     };
     match std::env::var("FLOOR_TASK").as_deref() {
+        Ok("cuts") if setup.case.in_place.is_some() => modes::cuts(&setup, stride),
         Ok("cuts") => cuts::cuts(&setup, stride),
         Ok("errors") => cuts::errors(&setup, stride),
         Ok("power-cut") => {

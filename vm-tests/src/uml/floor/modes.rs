@@ -9,30 +9,96 @@ use anyhow::{Context, Result, bail, ensure};
 use layout::model::Node;
 use layout::plan::{Mode, Plan};
 use sha2::{Digest, Sha256};
-use vm_tests::uml::case::{Damage, Expect};
+use vm_tests::uml::case::{Damage, Expect, InPlace};
 
+use crate::cuts::{self, Points};
 use crate::facts;
 use crate::failpoint::Trap;
 use crate::machine::{settle, text, tool};
-use crate::restore::Setup;
+use crate::restore::{Setup, Watch};
 
-/// Runs the case.
-pub fn run(setup: &Setup) -> Result<()> {
-    let case = setup.case.in_place.as_ref().context("no mode")?;
-    setup.make_dirty()?;
-    let watch = setup.watch()?;
-    let bare = setup.plan()?.context("the plan of bare metal")?;
-    setup.attempt(&bare, &Trap::default())??;
-    let targets: Vec<PathBuf> = setup.case.map.values().map(PathBuf::from).collect();
-    let groups = groups(setup);
-    guests(setup, &groups)?;
-    boot_code(&targets)?;
-    let before = bytes(setup, &targets, &groups)?;
-    for damage in &case.damage {
-        happen(setup, damage, &groups).with_context(|| format!("{damage:?}"))?;
+/// What is said of a table that needs no repair.
+const WHOLE: &str = "as it was saved";
+
+/// A host that was restored as bare metal, before anything happens to it.
+struct Before {
+    watch: Watch,
+    bare: Plan,
+    targets: Vec<PathBuf>,
+    groups: Vec<String>,
+    bytes: BTreeMap<String, String>,
+}
+
+impl Before {
+    fn make(setup: &Setup) -> Result<Before> {
+        setup.make_dirty()?;
+        let watch = setup.watch()?;
+        let bare = setup.plan()?.context("the plan of bare metal")?;
+        setup.attempt(&bare, &Trap::default())??;
+        let targets: Vec<PathBuf> = setup.case.map.values().map(PathBuf::from).collect();
+        let groups = groups(setup);
+        guests(setup, &groups)?;
+        boot_code(&targets)?;
+        let bytes = bytes(setup, &targets, &groups)?;
+        Ok(Before {
+            watch,
+            bare,
+            targets,
+            groups,
+            bytes,
+        })
     }
-    if let Expect::Refused { words } = &setup.case.expect {
-        let damaged = disks(&targets)?;
+
+    fn damage(&self, setup: &Setup, case: &InPlace) -> Result<()> {
+        for damage in &case.damage {
+            happen(setup, damage, &self.groups).with_context(|| format!("{damage:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Restores in place.
+    fn restore(&self, setup: &Setup, case: &InPlace) -> Result<()> {
+        let plan = setup.plan_as(case.mode)?.context("the plan")?;
+        print!("{}", plan.render());
+        setup.attempt(&plan, &Trap::default())??;
+        setup.ensure_same_layout(&plan)?;
+        ensure!(plan.in_place.is_some(), "it is a plan of bare metal");
+        self.compare(setup, case)
+    }
+
+    /// Everything is as bare metal left it, and what stays has its bytes.
+    fn compare(&self, setup: &Setup, case: &InPlace) -> Result<()> {
+        facts::check(&setup.saved, &self.bare)?;
+        let after = bytes(setup, &self.targets, &self.groups)?;
+        for (name, hash) in &self.bytes {
+            let same = after.get(name) == Some(hash);
+            let may = case.remade.contains(name);
+            println!("floor: {name}: {}", if same { "same" } else { "changed" });
+            ensure!(same || may, "{name} has other bytes than before");
+        }
+        ensure!(
+            self.bytes.keys().eq(after.keys()),
+            "{:?} became {:?}",
+            self.bytes.keys(),
+            after.keys()
+        );
+        Ok(())
+    }
+
+    /// As [`Before::restore`], after a cut: when the table was written already, there is nothing left to repair.
+    fn restore_again(&self, setup: &Setup, case: &InPlace) -> Result<()> {
+        match setup.plan_as(case.mode)? {
+            Err(error) if case.mode == Mode::TableRepair && error.to_string().contains(WHOLE) => {
+                println!("floor: it says: {error}");
+                self.compare(setup, case)
+            }
+            _ => self.restore(setup, case),
+        }
+    }
+
+    /// The case is to be refused, and nothing written.
+    fn ensure_refused(&self, setup: &Setup, case: &InPlace, words: &str) -> Result<()> {
+        let damaged = disks(&self.targets)?;
         match setup.plan_as(case.mode)? {
             Err(error) => ensure!(error.to_string().contains(words), "it says: {error}"),
             Ok(plan) => match setup.attempt(&plan, &Trap::default())? {
@@ -40,45 +106,52 @@ pub fn run(setup: &Setup) -> Result<()> {
                 Ok(()) => bail!("it was restored, and a refusal was expected"),
             },
         }
-        ensure!(disks(&targets)? == damaged, "the refusal wrote to a disk");
-        return watch.ensure_same();
-    }
-    for time in ["the first time", "the second time"] {
-        // A table that is there is not repaired.
-        if case.mode == Mode::TableRepair && time == "the second time" {
-            let again = setup.plan_as(case.mode)?;
-            let error = again.err().context("a whole table would be repaired")?;
-            ensure!(error.to_string().contains("as it was saved"), "{error}");
-            continue;
-        }
-        let plan = setup.plan_as(case.mode)?.context("the plan")?;
-        print!("{}", plan.render());
-        setup
-            .attempt(&plan, &Trap::default())?
-            .with_context(|| time.to_owned())?;
-        setup.ensure_same_layout(&plan)?;
-        look(setup, &bare, &plan)?;
-        let after = bytes(setup, &targets, &groups)?;
-        for (name, hash) in &before {
-            let same = after.get(name) == Some(hash);
-            let may = case.remade.contains(name);
-            println!("floor: {name}: {}", if same { "same" } else { "changed" });
-            ensure!(same || may, "{name} has other bytes than before");
-        }
         ensure!(
-            before.keys().eq(after.keys()),
-            "{:?} became {:?}",
-            before.keys(),
-            after.keys()
+            disks(&self.targets)? == damaged,
+            "the refusal wrote to a disk"
         );
+        Ok(())
     }
-    watch.ensure_same()
 }
 
-/// Everything is as bare metal would have left it.
-fn look(setup: &Setup, bare: &Plan, plan: &Plan) -> Result<()> {
-    ensure!(plan.in_place.is_some(), "it is a plan of bare metal");
-    facts::check(&setup.saved, bare)
+/// Runs the case.
+pub fn run(setup: &Setup) -> Result<()> {
+    let case = setup.case.in_place.as_ref().context("no mode")?;
+    let before = Before::make(setup)?;
+    before.damage(setup, case)?;
+    if let Expect::Refused { words } = &setup.case.expect {
+        before.ensure_refused(setup, case, words)?;
+        return before.watch.ensure_same();
+    }
+    before.restore(setup, case).context("the first time")?;
+    if case.mode == Mode::TableRepair {
+        // A table that is there is not repaired.
+        before.ensure_refused(setup, case, WHOLE)?;
+    } else {
+        before.restore(setup, case).context("the second time")?;
+    }
+    before.watch.ensure_same()
+}
+
+/// Cuts the case as [`cuts::cuts`] does one of bare metal.
+pub fn cuts(setup: &Setup, stride: usize) -> Result<()> {
+    let case = setup.case.in_place.as_ref().context("no mode")?;
+    let before = Before::make(setup)?;
+    before.damage(setup, case)?;
+    let plan = setup.plan_as(case.mode)?.context("the plan")?;
+    let points = Points::of(&plan, stride);
+    for (n, at) in points.all.iter().enumerate() {
+        if n > 0 {
+            before.damage(setup, case)?;
+        }
+        println!("floor: cut {} of {}: {at}", n + 1, points.all.len());
+        cuts::cut(setup, *at)
+            .and_then(|()| before.restore_again(setup, case))
+            .with_context(|| format!("after a cut at {at}"))?;
+    }
+    before.watch.ensure_same()?;
+    println!("floor: {points}");
+    Ok(())
 }
 
 /// The groups on plain partitions: what is in containers and arrays is judged by those.

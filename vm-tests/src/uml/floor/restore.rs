@@ -155,7 +155,13 @@ impl Setup {
         Watch::new(&disks)
     }
 
-    /// Makes a plan for the machine as it is now.
+    /// What the case is about, in the end.
+    pub fn mode(&self) -> Mode {
+        let in_place = self.case.in_place.as_ref();
+        in_place.map_or(Mode::BareMetal, |case| case.mode)
+    }
+
+    /// Makes a plan of bare metal for the machine as it is now.
     pub fn plan(&self) -> Result<Result<Plan, PlanError>> {
         self.plan_as(Mode::BareMetal)
     }

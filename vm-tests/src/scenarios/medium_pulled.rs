@@ -1,0 +1,70 @@
+//! The stick is pulled out while its files are being restored, and put back in: the restore fails and says so, and the next
+//! one in the same rescue system brings the host back.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::rescue;
+use super::wizard_serial::Operator;
+use crate::artefacts::Artefacts;
+use crate::disk;
+use crate::golden::{DISK_BYTES, Host};
+use crate::qemu::{Bus, Drive, Firmware};
+use crate::runner::Scenario;
+use crate::saved::{STICK_SERIAL, Saved};
+
+/// The scenario.
+pub fn scenario(artefacts: &Path) -> Scenario {
+    let artefacts = artefacts.to_owned();
+    Scenario::new(
+        "medium-pulled",
+        "BIOS: the stick is pulled out in the middle of a restore, which fails; put back in, the next restore brings the host back",
+        super::needs_bios,
+        move |log| run(&artefacts, log),
+    )
+    .long()
+}
+
+fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
+    let saved = Saved::get(Host::PveExt4, Firmware::Bios, artefacts)?;
+    let stick = rescue::copy_stick(&saved, log)?;
+    let target = log.path("target.raw");
+    disk::blank(&target, DISK_BYTES)?;
+    let mut machine = rescue::machine(Firmware::Bios, &stick)
+        .drive(Drive::new(&target, Bus::Virtio, rescue::TARGET_SERIAL))
+        .start(log)?;
+    Operator::new(None).begin(&mut machine, log)?;
+    machine
+        .serial
+        .expect("Restore the files of /", Duration::from_secs(900))?;
+    rescue::wait_event(&machine.serial, &["progress"], Duration::from_secs(300))?;
+    machine.pull_out(STICK_SERIAL)?;
+    log.note("the stick is pulled out");
+    let (which, text) = machine.serial.expect_any(
+        &["What now [4]: ", "What now [1]: "],
+        Duration::from_secs(600),
+    )?;
+    ensure!(
+        which == 0 && text.contains("THE RESTORE FAILED"),
+        "it does not say that the restore failed:\n{text}"
+    );
+    log.note("it says that the restore failed");
+    machine.serial.send("4\r")?;
+    machine
+        .serial
+        .expect_any(&CHOOSE, Duration::from_secs(60))?;
+    machine.put_back(STICK_SERIAL)?;
+    // The kernel takes its time to look at a stick.
+    std::thread::sleep(Duration::from_secs(15));
+    machine.serial.send("s\r")?;
+    machine
+        .serial
+        .expect("Searching...", Duration::from_secs(60))?;
+    Operator::again().restore(&mut machine, log)?;
+    machine.quit()?;
+    rescue::judge(&saved, &[&target], Bus::Virtio, log)
+}
+
+const CHOOSE: [&str; 2] = ["Restore point [1]: ", "No bundle found. Choose [s]: "];
