@@ -162,6 +162,10 @@ impl<'a> Operator<'a> {
                         .contains("lifeboat: restored differences=0"),
                     "not restored:\n{text}"
                 );
+                ensure!(
+                    !text.contains("could not be kept"),
+                    "the logs are not on the stick:\n{text}"
+                );
                 machine.serial.send("2\r")?;
                 return Ok(true);
             }

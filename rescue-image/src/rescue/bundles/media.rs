@@ -87,6 +87,7 @@ fn look(search: &Search) -> Found {
     // The wizards of two consoles must not mount and unmount the same devices at the same time.
     let _one_at_a_time =
         super::super::restore::wait_for_lock(Path::new(super::super::RUN_DIR), "media.lock");
+    unmount_gone();
     let mut candidates = match candidates() {
         Ok(candidates) => candidates,
         Err(error) => {
@@ -284,6 +285,39 @@ fn mounted_at(devnum: Option<u64>) -> Option<PathBuf> {
     parse_mounted_at(&table, &wanted)
 }
 
+/// Takes away the mounts of media that were pulled out: nothing can be read there any more, and a medium that is put back in
+/// has another number, but may have the same name.
+fn unmount_gone() {
+    let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else {
+        return;
+    };
+    let here = |at: &Path| at.starts_with(super::super::MEDIA_DIR);
+    let known = |number: &str| Path::new("/sys/dev/block").join(number).exists();
+    for at in parse_gone(&table, &here, &known) {
+        tracing::warn!("the medium at {} is gone", at.display());
+        if let Err(error) = sys_mount::unmount(&at, UnmountFlags::DETACH) {
+            tracing::warn!("unmounting {}: {error}", at.display());
+        }
+    }
+}
+
+/// Mount points that are `here` and whose device is not `known`.
+fn parse_gone(
+    table: &str,
+    here: &dyn Fn(&Path) -> bool,
+    known: &dyn Fn(&str) -> bool,
+) -> Vec<PathBuf> {
+    let mounts = table.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (number, at) = (fields.next()?, fields.nth(1)?);
+        Some((number, PathBuf::from(at.replace("\\040", " "))))
+    });
+    mounts
+        .filter(|(number, at)| here(at) && !known(number))
+        .map(|(_, at)| at)
+        .collect()
+}
+
 fn parse_mounted_at(table: &str, devnum: &str) -> Option<PathBuf> {
     table.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(2);
@@ -415,6 +449,18 @@ mod tests {
             Some(PathBuf::from("/mnt/my disk"))
         );
         assert_eq!(parse_mounted_at(table, "8:4"), None);
+    }
+
+    #[test]
+    fn finds_mounts_of_media_that_are_gone() {
+        let table = "\
+30 1 8:3 / /run/lifeboat/media/sda3 ro - ext4 /dev/sda3 ro
+31 1 8:19 / /run/lifeboat/media/sdb3 ro - ext4 /dev/sdb3 ro
+32 1 8:3 / /elsewhere ro - ext4 /dev/sda3 ro
+";
+        let here = |at: &Path| at.starts_with("/run/lifeboat/media");
+        let gone = parse_gone(table, &here, &|number| number == "8:19");
+        assert_eq!(gone, [PathBuf::from("/run/lifeboat/media/sda3")]);
     }
 
     #[test]

@@ -180,6 +180,12 @@ impl Found {
         }
     }
 
+    /// Closes every file that is open on the media, so that they can be mounted anew: by this wizard, or by the one of
+    /// another console, whose restore ends first. Reading opens them again.
+    pub fn release(&self) {
+        self.stores.iter().for_each(|s| s.store.release());
+    }
+
     /// The media that hold the stores.
     pub fn media(&self) -> impl Iterator<Item = &Medium> {
         let stores = self.stores.iter().map(|s| &s.medium);

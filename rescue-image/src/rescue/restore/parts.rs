@@ -223,7 +223,7 @@ impl Parts for Real<'_> {
                 .iter()
                 .try_for_each(|disk| layout::apply::lift_fence(self.sys, disk));
             // Several stores may lie on one medium; a file open on it would keep it from being mounted anew.
-            self.found.stores.iter().for_each(|s| s.store.release());
+            self.found.release();
             let outcome = lifted.context("lifting its fence").and_then(|()| {
                 writable(medium, |_| {
                     kept.push(copy(attached.store.dir())?);

@@ -120,6 +120,7 @@ impl Machine {
 impl World for Machine {
     fn points(&self) -> (Vec<Point>, Vec<String>) {
         let (points, mut warnings) = self.found.points();
+        self.found.release();
         warnings.extend(self.found.warnings.iter().cloned());
         (points, warnings)
     }
@@ -163,6 +164,7 @@ impl World for Machine {
             sys: &self.sys,
             found: &self.found,
         });
+        self.found.release();
     }
 
     fn announce(&self) -> &dyn Announce {
@@ -187,7 +189,7 @@ impl World for Machine {
         let name = format!("lifeboat-files-{}", restore::timestamp());
         let mut report = ExtractReport::default();
         let readers = self.found.readers();
-        bundles::writable(&to.medium, |mounted| {
+        let done = bundles::writable(&to.medium, |mounted| {
             let dir = mounted.join(&name);
             let known = |path: &&PathBuf| {
                 snapshot.trees.iter().any(|t| {
@@ -233,7 +235,9 @@ impl World for Machine {
                     .extend(part.not_found.into_iter().map(|p| at.join(p)));
             }
             Ok(())
-        })?;
+        });
+        self.found.release();
+        done?;
         Ok((PathBuf::from(name), report))
     }
 
