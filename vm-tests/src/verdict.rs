@@ -160,7 +160,7 @@ impl HostFacts {
 const LVM: &str = "79d3d6e607f5c244a23c238f2a3df928";
 
 /// Compares the partition tables of two raw images: disk GUID, and for each partition number, type, GUID, name, flags and
-/// size. The partition that holds the volume group may have grown with the disk.
+/// size. The partition that holds the volume group, and the last one, may have grown with the disk.
 pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
     let (old, new) = (disk::gpt(saved)?, disk::gpt(restored)?);
     ensure!(
@@ -176,8 +176,11 @@ pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
         numbers(&old),
         numbers(&new)
     );
+    let last = old.partitions.iter().max_by_key(|p| p.start);
+    let last = last.map(|p| p.number);
     for (a, b) in old.partitions.iter().zip(&new.partitions) {
         let number = a.number;
+        let grows = a.kind == LVM || last == Some(number);
         ensure!(
             a.kind == b.kind,
             "partition {number}: type was {}, is {}",
@@ -203,7 +206,7 @@ pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
             b.flags
         );
         ensure!(
-            a.size == b.size || (a.kind == LVM && b.size > a.size),
+            a.size == b.size || (grows && b.size > a.size),
             "partition {number} had {} sectors, has {}",
             a.size,
             b.size
