@@ -8,6 +8,9 @@ use crate::system::{ReadSeek, System};
 /// A directory of boot files has a few entries; more than this is not read.
 const MOST_ENTRIES: usize = 16_384;
 
+/// Characters of a long name at most, in whole entries (the same specification, "Long File Names").
+const MOST_UNITS: usize = 260;
+
 /// Directory attributes (Microsoft: FAT32 file system specification 1.03, section "FAT Directory Structure").
 const VOLUME_ID: u8 = 0x08;
 const DIRECTORY: u8 = 0x10;
@@ -169,7 +172,7 @@ fn parse(bytes: &[u8]) -> Vec<Entry> {
                     .iter()
                     .flat_map(|u| u.chunks_exact(2))
                     .map(|u| u16::from_le_bytes([u[0], u[1]]));
-                long = part.chain(long.iter().copied()).collect();
+                long = part.chain(long.iter().copied()).take(MOST_UNITS).collect();
             }
             _ if attributes & VOLUME_ID != 0 => long.clear(),
             b'.' => long.clear(),
@@ -265,6 +268,19 @@ pub(crate) mod tests {
             assert_eq!(fat.names(&["EFI", "debian"]), None);
             assert_eq!(fat.names(&["loader", "loader.conf"]), None);
         }
+    }
+
+    #[test]
+    fn a_name_without_end_ends() {
+        let mut part = [b'a'; 32];
+        part[11] = LONG_NAME;
+        let mut bytes = part.repeat(MOST_ENTRIES);
+        let mut entry = [b' '; 32];
+        (entry[0], entry[11]) = (b'A', 0);
+        bytes.extend(entry);
+        let found = parse(&bytes);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].name.chars().count() <= MOST_UNITS);
     }
 
     #[test]
