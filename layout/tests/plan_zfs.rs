@@ -238,10 +238,97 @@ fn a_root_that_is_encrypted_is_refused() {
     assert!(error.to_string().contains("encrypted"), "{error}");
 }
 
+fn set<'a>(layout: &'a mut Layout, name: &str) -> &'a mut layout::model::ZfsDataset {
+    match layout.nodes.get_mut(&NodeId::dataset(name)) {
+        Some(Node::ZfsDataset(dataset)) => dataset,
+        _ => panic!("no dataset {name}"),
+    }
+}
+
+#[test]
+fn what_an_encrypted_dataset_has_is_not_asked_of_a_plain_one() {
+    // The first dataset of the pool is encrypted, and what is below it is not.
+    let mut layout = saved("zfs-mirror-root");
+    let top = set(&mut layout, "rpool");
+    top.encrypted = true;
+    for (name, value) in [
+        ("keylocation", "prompt"),
+        ("encryption", "aes-256-gcm"),
+        ("atime", "off"),
+    ] {
+        top.properties.insert(name.to_owned(), value.to_owned());
+    }
+    let plan = planned(&layout, &[1000, 1000], 2, Grow::Nothing).unwrap();
+    let root = plan.steps.iter().find_map(|step| match step {
+        Step::ZpoolCreate { root, .. } => Some(root),
+        _ => None,
+    });
+    let root = root.unwrap();
+    assert_eq!(root.get("atime").map(String::as_str), Some("off"));
+    for name in ["keylocation", "encryption"] {
+        assert!(!root.contains_key(name), "{name}");
+    }
+    let accepted = |id: &NodeId| {
+        plan.substitutions
+            .iter()
+            .any(|s| s.node == *id && s.what == "*")
+    };
+    assert!(accepted(&NodeId::dataset("rpool")));
+    assert!(
+        plan.notes
+            .iter()
+            .any(|n| n.contains("rpool") && n.contains("without encryption")),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[test]
+fn a_dataset_has_a_parent_although_that_was_encrypted() {
+    let mut layout = saved("zfs-mirror-root");
+    set(&mut layout, "rpool/secret").encrypted = true;
+    let mut inner = set(&mut layout, "rpool/archive").clone();
+    inner.name = "rpool/secret/plain".into();
+    layout
+        .nodes
+        .insert(NodeId::dataset(&inner.name), Node::ZfsDataset(inner));
+    set(&mut layout, "rpool/secret")
+        .properties
+        .insert("keylocation".into(), "prompt".into());
+    let plan = planned(&layout, &[1000, 1000], 2, Grow::Nothing).unwrap();
+    let made: Vec<(&str, bool)> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::ZfsCreate { name, properties } if name.starts_with("rpool/secret") => {
+                assert!(!properties.contains_key("keylocation"));
+                let off = properties.get("canmount").is_some_and(|v| v == "off");
+                Some((name.as_str(), off))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        made,
+        [("rpool/secret", true), ("rpool/secret/plain", false)]
+    );
+}
+
 #[test]
 fn forged_names_are_refused() {
     type Forge = fn(&mut Layout);
-    let forged: [Forge; 3] = [
+    let forged: [Forge; 5] = [
+        |layout| {
+            let file = "/etc/ld.so.preload".to_owned();
+            pool(layout, "rpool")
+                .properties
+                .insert("cachefile".to_owned(), file);
+        },
+        |layout| {
+            let place = "/../../etc".to_owned();
+            let archive = set(layout, "rpool/archive");
+            archive.properties.insert("mountpoint".to_owned(), place);
+        },
         |layout| pool(layout, "rpool").name = "-f".to_owned(),
         |layout| pool(layout, "rpool").features.push("x=y -o z".to_owned()),
         |layout| {

@@ -18,7 +18,7 @@ pub(crate) struct SignedMember {
 }
 
 /// Pool properties that can be set and tell of no moment, machine or device (zpoolprops(7)).
-const POOL_PROPERTIES: [&str; 10] = [
+pub(crate) const POOL_PROPERTIES: [&str; 10] = [
     "autoexpand",
     "autoreplace",
     "autotrim",

@@ -296,6 +296,11 @@ impl Plan {
                     if let Some(name) = root.keys().find(|p| !super::zfs::is_property(p)) {
                         return forged("property", name);
                     }
+                    if let Some((_, place)) =
+                        (root.iter()).find(|(p, v)| super::zfs::leads_outside(p, v))
+                    {
+                        return forged("mount point", place);
+                    }
                 }
                 Step::ZfsCreate { name, .. } | Step::ZfsSet { name, .. }
                     if !super::zfs::is_zfs_name(name) =>
@@ -305,6 +310,11 @@ impl Plan {
                 Step::ZfsCreate { properties, .. } => {
                     if let Some(name) = properties.keys().find(|p| !super::zfs::is_property(p)) {
                         return forged("property", name);
+                    }
+                    if let Some((_, place)) =
+                        (properties.iter()).find(|(p, v)| super::zfs::leads_outside(p, v))
+                    {
+                        return forged("mount point", place);
                     }
                 }
                 Step::ZfsSet { property, .. } if !super::zfs::is_property(property) => {
@@ -370,7 +380,7 @@ impl Plan {
 }
 
 /// Is it an absolute path without `..`?
-fn stays_inside(path: &Path) -> bool {
+pub(super) fn stays_inside(path: &Path) -> bool {
     let down = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
     path.is_absolute() && path.components().all(down)
 }

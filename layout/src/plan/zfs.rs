@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::build::Builder;
 use super::{PlanError, PlannedVdev, Step};
+use crate::capture::zfs::POOL_PROPERTIES;
 use crate::model::{Mount, Node, NodeId, Vdev, VdevRole, ZfsDataset, ZfsMember, ZfsPool};
 
 /// Properties that would be in the way while the files are restored: set when all is there.
@@ -88,6 +89,14 @@ impl Builder<'_> {
         }
         let root = self.saved.nodes.get(&NodeId::dataset(&pool.name));
         let root = match root {
+            Some(Node::ZfsDataset(root)) if root.encrypted => {
+                self.notes.push(format!(
+                    "Pool {0} is made without encryption: its first dataset was encrypted, and so would be what is put into \
+                     it. Its files are not restored.",
+                    pool.name
+                ));
+                plain(root)
+            }
             Some(Node::ZfsDataset(root)) => early(root),
             _ => BTreeMap::new(),
         };
@@ -126,7 +135,33 @@ impl Builder<'_> {
             });
         }
         self.accept(id, "*", reason);
+        // The pool makes the first one.
+        if dataset.encrypted && dataset.name.contains('/') && self.holds_made_ones(&dataset.name) {
+            let mut properties = plain(dataset);
+            properties.insert("canmount".to_owned(), "off".to_owned());
+            self.notes.push(format!(
+                "{} was encrypted: it is made without encryption and stays empty, for what lies below it.",
+                dataset.name
+            ));
+            self.steps.push(Step::ZfsCreate {
+                name: dataset.name.clone(),
+                properties,
+            });
+        }
         Ok(())
+    }
+
+    /// Whether a dataset below this one is made, which needs it.
+    fn holds_made_ones(&self, name: &str) -> bool {
+        self.relevant
+            .iter()
+            .any(|id| match self.saved.nodes.get(id) {
+                Some(Node::ZfsDataset(other)) => {
+                    let below = other.name.strip_prefix(name);
+                    other.is_made() && below.is_some_and(|rest| rest.starts_with('/'))
+                }
+                _ => false,
+            })
     }
 
     /// Mounts a dataset and restores its files.
@@ -279,6 +314,15 @@ fn early(dataset: &ZfsDataset) -> BTreeMap<String, String> {
     properties
 }
 
+/// Properties of an encrypted dataset without those that only such a one has.
+fn plain(dataset: &ZfsDataset) -> BTreeMap<String, String> {
+    let mut properties = early(dataset);
+    properties.retain(|name, _| {
+        !["encryption", "keyformat", "keylocation", "pbkdf2iters"].contains(&name.as_str())
+    });
+    properties
+}
+
 fn planned(vdev: &Vdev, devices: Vec<PathBuf>) -> PlannedVdev {
     // What is left of a mirror is a single device, to which others can be attached again.
     let kind = if devices.len() == 1 && vdev.kind == "mirror" {
@@ -316,6 +360,13 @@ pub(super) fn is_property(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || ":._-+".contains(c))
 }
 
+/// Whether a property leads out of the new system: a mount point is made and mounted below its root.
+pub(super) fn leads_outside(name: &str, value: &str) -> bool {
+    name == "mountpoint"
+        && !matches!(value, "none" | "legacy")
+        && !super::safety::stays_inside(Path::new(value))
+}
+
 /// What is wrong with a pool that no capture made. Names and words go to zpool's command line.
 pub(super) fn unsound(pool: &ZfsPool) -> Option<String> {
     let damaged = |what: &str| {
@@ -329,7 +380,8 @@ pub(super) fn unsound(pool: &ZfsPool) -> Option<String> {
     if pool.features.iter().any(|f| !is_property(f)) {
         return damaged("list of features");
     }
-    if pool.properties.keys().any(|p| !is_property(p)) {
+    // Others name files and places of the system that this runs on.
+    if (pool.properties.keys()).any(|p| !POOL_PROPERTIES.contains(&p.as_str())) {
         return damaged("list of properties");
     }
     let below =
