@@ -323,6 +323,7 @@ fn proxmox_boot_tool_is_not_asked_for_what_cannot_be() {
         "{:?}",
         plan.notes
     );
+    assert!(!noted(&plan, "the saved host had none"), "{:?}", plan.notes);
 }
 
 /// A PVE host on LVM that the installer was started through BIOS on.
@@ -573,4 +574,33 @@ fn another_bus_needs_its_drivers_in_a_listed_initramfs() {
         }
     }
     assert!(!has(&layout));
+}
+
+#[test]
+fn boot_code_of_an_earlier_life_is_not_installed_again() {
+    // Debian was installed anew through UEFI: the MBR has GRUB's code still, and nothing else of it is there.
+    let mut layout = bios_host();
+    layout.firmware = Firmware::Uefi;
+    layout.boot.grub_efi = vec![grub_efi(&NodeId::fs("5A1B-0001"))];
+    layout.boot.grub_platforms = vec!["x86_64-efi".into()];
+    let plan = planned(&layout, Firmware::Uefi);
+    assert!(bios_devices(&plan).is_empty());
+    assert_eq!(efi_places(&plan).len(), 1);
+    assert!(accepted(&plan, "grub_bios") && noted(&plan, "package grub-pc-bin"));
+    // On a machine with BIOS it is said that nothing boots.
+    let plan = planned(&layout, Firmware::Bios);
+    assert!(bios_devices(&plan).is_empty() && noted(&plan, "Switch the firmware to UEFI"));
+
+    // The modules are there, and there is no room for the core.
+    layout.boot.grub_platforms.push("i386-pc".into());
+    assert_eq!(bios_devices(&planned(&layout, Firmware::Uefi)).len(), 1);
+    layout
+        .nodes
+        .retain(|_, n| !matches!(n, Node::Partition(p) if p.type_guid == types::BIOS_BOOT));
+    let plan = planned(&layout, Firmware::Uefi);
+    assert!(bios_devices(&plan).is_empty() && noted(&plan, "no BIOS boot partition"));
+    // Where it has to boot through BIOS, it gets some.
+    let plan = planned(&layout, Firmware::Bios);
+    assert_eq!(bios_devices(&plan).len(), 1);
+    assert!(noted(&plan, "A BIOS boot partition is added"));
 }

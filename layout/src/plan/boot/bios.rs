@@ -1,13 +1,38 @@
 //! GRUB for BIOS: in the MBR, its core in the BIOS boot partition or behind the MBR.
 
 use super::PlannedEsp;
-use crate::model::{Firmware, Node, NodeId, Segments, Table, types};
+use crate::model::{Firmware, Layout, Node, NodeId, Segments, Table, types};
 use crate::plan::Step;
 use crate::plan::build::Builder;
 use crate::units::Bytes;
 
 /// What GRUB's core needs behind the MBR, where there is no partition for it: the space that partitioning tools leave.
 const CORE: Bytes = Bytes::MIB;
+
+/// Whether GRUB's core has a place on a disk.
+fn has_room_for_core(saved: &Layout, id: &NodeId) -> bool {
+    let Some(Node::Disk(disk)) = saved.nodes.get(id) else {
+        return false;
+    };
+    let parts = saved.partitions(id);
+    match disk.table {
+        Some(Table::Gpt(_)) => parts.iter().any(|(_, p)| p.type_guid == types::BIOS_BOOT),
+        Some(Table::Mbr(_)) => parts
+            .iter()
+            .all(|(_, p)| p.start.offset(p.sector_size) >= CORE),
+        None => false,
+    }
+}
+
+/// Whether the code in an MBR is of no use: the host boots through UEFI, and GRUB for BIOS could not be installed on it. Tools
+/// that write partition tables keep the code of whatever was on the disk before.
+pub(super) fn is_leftover(saved: &Layout, disk: &NodeId) -> bool {
+    let boot = &saved.boot;
+    let platforms = &boot.grub_platforms;
+    let without = !platforms.is_empty() && !platforms.iter().any(|p| p == "i386-pc");
+    (!boot.grub_efi.is_empty() || !boot.systemd_boot.is_empty())
+        && (without || !has_room_for_core(saved, disk))
+}
 
 impl Builder<'_> {
     /// A step for each disk that had GRUB. proxmox-boot-tool sees to the disks of its own partitions.
@@ -21,7 +46,19 @@ impl Builder<'_> {
             .collect();
         let mut disks: Vec<NodeId> = Vec::new();
         for grub in &self.saved.boot.grub_bios {
-            if self.assignment(&grub.disk).is_some() && !kept.contains(&grub.disk) {
+            if self.assignment(&grub.disk).is_none() || kept.contains(&grub.disk) {
+                continue;
+            }
+            if is_leftover(self.saved, &grub.disk) {
+                let why = "it was boot code of an earlier installation";
+                self.accept(&NodeId::new("boot"), "grub_bios", why);
+                self.notes.push(format!(
+                    "The saved host boots through UEFI, and its disk {} had code of GRUB for BIOS as well, which is not installed \
+                     again: {}.",
+                    grub.disk,
+                    self.why_no_bios()
+                ));
+            } else {
                 disks.push(grub.disk.clone());
             }
         }
@@ -65,17 +102,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn has_room_for_core(&self, id: &NodeId) -> bool {
-        let Some(Node::Disk(disk)) = self.saved.nodes.get(id) else {
-            return false;
-        };
-        let parts = self.saved.partitions(id);
-        match disk.table {
-            Some(Table::Gpt(_)) => parts.iter().any(|(_, p)| p.type_guid == types::BIOS_BOOT),
-            Some(Table::Mbr(_)) => parts
-                .iter()
-                .all(|(_, p)| p.start.offset(p.sector_size) >= CORE),
-            None => false,
-        }
+        has_room_for_core(self.saved, id)
     }
 
     /// In words.

@@ -31,10 +31,19 @@ impl Builder<'_> {
         let systemd = self.systemd_boot();
         let boots = grub || !proxmox.is_empty() || !systemd.is_empty();
         if !boots {
-            self.notes.push(
-                "No boot loader is restored: the saved host had none that this version knows."
-                    .to_owned(),
-            );
+            let boot = &self.saved.boot;
+            let had = !boot.grub_bios.is_empty()
+                || !boot.grub_efi.is_empty()
+                || !boot.systemd_boot.is_empty()
+                || !boot.proxmox_esps.is_empty();
+            let why = match had {
+                true => {
+                    "that of the saved host cannot be installed here, and without one the machine does not start"
+                }
+                false => "the saved host had none that this version knows",
+            };
+            self.notes
+                .push(format!("No boot loader is restored: {why}."));
         }
         if self.inventory.firmware == Firmware::Uefi {
             self.steps.extend(entries);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::bios::is_leftover;
 use crate::inventory::Inventory;
-use crate::model::{Firmware, Layout, Node, NodeId, Partition, Table, Vfat, types};
+use crate::model::{Firmware, GrubBios, Layout, Node, NodeId, Partition, Table, Vfat, types};
 use crate::plan::{DiskAssignment, Substitution, partition_path};
 use crate::units::{Bytes, Lba};
 
@@ -30,7 +31,8 @@ pub(in crate::plan) fn for_firmware(
     let boot = &saved.boot;
     let has = |platform: &str| boot.grub_platforms.iter().any(|p| p == platform);
     let assigned = |id: &NodeId| disks.iter().find(|d| d.saved == *id);
-    let bios = boot.grub_bios.iter().any(|g| assigned(&g.disk).is_some());
+    let real = |g: &GrubBios| assigned(&g.disk).is_some() && !is_leftover(saved, &g.disk);
+    let bios = boot.grub_bios.iter().any(real);
     let uefi = !boot.grub_efi.is_empty() || !boot.systemd_boot.is_empty();
     if !boot.proxmox_esps.is_empty() || bios == uefi {
         return None;
