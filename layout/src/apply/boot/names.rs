@@ -67,8 +67,21 @@ fn specs_with_ids(
     all
 }
 
+/// The lines of fstab with other names, and the names that were to be replaced. What is left out is so by the name that the
+/// saved host had for it.
+fn lines(
+    text: &str,
+    replace: &[(String, String)],
+    left_out: &[String],
+    saved: &Layout,
+) -> (String, Vec<(String, String)>) {
+    let text = switch_off(text, left_out);
+    let replace = specs_with_ids(&text, replace, saved);
+    (replace_specs(&text, &replace), replace)
+}
+
 /// Makes comments of the lines with these first fields.
-pub(super) fn switch_off(text: &str, specs: &[String]) -> String {
+pub(in crate::apply) fn switch_off(text: &str, specs: &[String]) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         let spec = line.split_whitespace().next().unwrap_or("");
@@ -107,6 +120,8 @@ fn mdadm_conf(text: &str, saved: &Layout) -> String {
     for line in text.split_inclusive('\n') {
         let end = line.len() - line.trim_end().len();
         let (body, end) = line.split_at(line.len() - end);
+        // A line with space before it goes on with the one above.
+        let indent = &body[..body.len() - body.trim_start().len()];
         let words: Vec<&str> = body.split_whitespace().collect();
         let keyword = words.first().copied().unwrap_or("");
         if keyword.eq_ignore_ascii_case("DEVICE") && words.iter().any(|w| is_fragile_name(w)) {
@@ -117,8 +132,11 @@ fn mdadm_conf(text: &str, saved: &Layout) -> String {
             let kept = words.iter().filter(|w| !w.starts_with("devices="));
             let kept: Vec<&str> = kept.copied().collect();
             match uuid.filter(|_| !known) {
-                _ if known => out.push_str(&kept.join(" ")),
-                Some(uuid) => out.push_str(&format!("{} {uuid}", kept.join(" "))),
+                _ if known => out.push_str(&format!("{indent}{}", kept.join(" "))),
+                Some(uuid) => {
+                    let words: Vec<&str> = kept.into_iter().chain([uuid.as_str()]).collect();
+                    out.push_str(&format!("{indent}{}", words.join(" ")));
+                }
                 None => out.push_str(body),
             }
         } else {
@@ -210,15 +228,28 @@ impl Executor<'_> {
         files
     }
 
+    fn new_name(&self, replace: &[(String, String)], word: &str) -> Option<String> {
+        let known = replace.iter().find(|(old, _)| old == word);
+        known
+            .map(|(_, new)| new.clone())
+            .or_else(|| by_id_content(self.saved, word))
+    }
+
+    /// A command line of the saved host with names that hold on this machine.
+    pub(super) fn lasting_names(&self, line: &str) -> String {
+        let replace = self.plan.steps.iter().find_map(|step| match step {
+            Step::UpdateFstab { replace, .. } => Some(replace.as_slice()),
+            _ => None,
+        });
+        replace_values(line, &|word| {
+            self.new_name(replace.unwrap_or_default(), word)
+        })
+    }
+
     /// Settings that name a device by what it is not called any more. Says whether the initramfs has a copy of one.
     fn update_settings(&self, replace: &[(String, String)]) -> Result<bool, StepError> {
         let mut copied = false;
-        let new_name = |word: &str| {
-            let known = replace.iter().find(|(old, _)| old == word);
-            known
-                .map(|(_, new)| new.clone())
-                .or_else(|| by_id_content(self.saved, word))
-        };
+        let new_name = |word: &str| self.new_name(replace, word);
         for name in self.settings() {
             let Some(text) = self.host_text(&name) else {
                 continue;
@@ -303,8 +334,7 @@ impl Executor<'_> {
                 .note("the restored host has no readable /etc/fstab: nothing to check");
             return Ok(Outcome::AlreadySo);
         };
-        let replace = &specs_with_ids(&text, replace, self.saved);
-        let mut new = switch_off(&replace_specs(&text, replace), left_out);
+        let (mut new, replace) = lines(&text, replace, left_out, self.saved);
         for line in add.iter().filter(|add| !text.lines().any(|l| l == *add)) {
             if !new.is_empty() && !new.ends_with('\n') {
                 new.push('\n');
@@ -390,6 +420,47 @@ mod tests {
             "UUID=1 / ext4\n# left out by the restore: /dev/vg/swap none swap\n# /dev/vg/swap\n/dev/vg/swap2 none swap\n"
         );
         assert_eq!(switch_off(&once, &off), once);
+    }
+
+    #[test]
+    fn what_is_left_out_is_switched_off_whatever_its_line_is_called() {
+        let mut layout = saved();
+        let found = layout.nodes.values().find_map(|node| match node {
+            Node::Partition(part) => Some((part.on.clone(), part.number, part.partuuid.clone())),
+            _ => None,
+        });
+        let (disk, number, partuuid) = found.unwrap();
+        if let Some(Node::Disk(disk)) = layout.nodes.get_mut(&disk) {
+            disk.serial = Some("S3R1AL".to_owned());
+        }
+        let swap = Swap {
+            on: NodeId::partition(&partuuid),
+            uuid: "feed".to_owned(),
+            label: None,
+            page_size: Bytes(4096),
+            size: Bytes(4096),
+            active: false,
+            fstab: None,
+        };
+        layout.nodes.insert(NodeId::swap("feed"), Node::Swap(swap));
+        let spec = format!("/dev/disk/by-id/ata-Disk_S3R1AL-part{number}");
+        let text = format!("UUID=1 / ext4\n{spec} /data ext4\n");
+        let (new, _) = lines(&text, &[], std::slice::from_ref(&spec), &layout);
+        assert_eq!(
+            new,
+            format!("UUID=1 / ext4\n# left out by the restore: {spec} /data ext4\n")
+        );
+        let (new, _) = lines(&text, &[], &[], &layout);
+        assert_eq!(new, "UUID=1 / ext4\nUUID=feed /data ext4\n");
+    }
+
+    #[test]
+    fn lines_of_mdadm_conf_that_go_on_still_do() {
+        let text = "ARRAY /dev/md/0 UUID=1:2:3:4\n  level=raid1 devices=/dev/sda1 UUID=1:2:3:4\n";
+        assert_eq!(
+            mdadm_conf(text, &saved()),
+            "ARRAY /dev/md/0 UUID=1:2:3:4\n  level=raid1 UUID=1:2:3:4\n"
+        );
     }
 
     fn saved() -> Layout {

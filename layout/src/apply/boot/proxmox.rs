@@ -89,6 +89,7 @@ impl Executor<'_> {
                 std::fs::create_dir_all(dir)
                     .map_err(super::io_error("cannot make the directory", dir))?;
             }
+            let line = self.lasting_names(&line);
             self.sys.write(&path, format!("{line}\n").as_bytes())?;
             self.events.note(&format!(
                 "{COMMAND_LINE} was not there: it is now what the saved host was started with"
@@ -116,6 +117,10 @@ fn boots(found: &Loaders, mode: ProxmoxMode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::{Content, ContentError, Silent};
+    use crate::model::{Firmware, Layout, NodeId};
+    use crate::plan::{Plan, Step};
+    use crate::system::Recorded;
 
     #[test]
     fn a_command_line_loses_what_the_loader_added() {
@@ -129,6 +134,55 @@ mod tests {
             Some("root=UUID=1 quiet")
         );
         assert_eq!(own_words("console=ttyS0"), None);
+    }
+
+    #[test]
+    fn a_command_line_that_is_written_down_has_lasting_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut saved = Layout::new(Firmware::Uefi);
+        saved.boot.kernel_command_line = "root=/dev/sda2 ro quiet\n".to_owned();
+        let plan = Plan {
+            disks: Vec::new(),
+            merged: Vec::new(),
+            fence: Vec::new(),
+            steps: vec![Step::UpdateFstab {
+                replace: vec![("/dev/sda2".to_owned(), "UUID=2".to_owned())],
+                switch_off: Vec::new(),
+                add: Vec::new(),
+            }],
+            sizes: Vec::new(),
+            notes: Vec::new(),
+            tools: Vec::new(),
+            substitutions: Vec::new(),
+            in_place: None,
+        };
+        let sys = Recorded::new();
+        let executor = Executor {
+            sys: &sys,
+            plan: &plan,
+            saved: &saved,
+            root: dir.path(),
+            content: &mut Nothing,
+            events: &Silent,
+            held: Vec::new(),
+        };
+        executor.keep_command_line().unwrap();
+        let log = sys.log.lock().unwrap().join("\n");
+        assert!(
+            log.contains("kernel/cmdline: root=UUID=2 ro quiet"),
+            "{log}"
+        );
+    }
+
+    struct Nothing;
+
+    impl Content for Nothing {
+        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
+            Ok(())
+        }
+        fn restore_image(&mut self, _: &NodeId, _: &Path) -> Result<(), ContentError> {
+            Ok(())
+        }
     }
 
     #[test]
