@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::boot::switch_off;
 use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::devices::{Devices, Probe};
 use crate::capture::luks::{Header, read_header};
@@ -226,13 +227,14 @@ impl Executor<'_> {
     pub(super) fn update_crypttab(
         &mut self,
         replace: &[(String, String)],
+        left_out: &[String],
     ) -> Result<Outcome, StepError> {
         let path = self.inside(Path::new("/etc/crypttab"));
         let bytes = self.sys.read(&path).unwrap_or_default();
         let Ok(text) = String::from_utf8(bytes) else {
             return Ok(Outcome::AlreadySo);
         };
-        let new = replace_sources(&text, replace);
+        let new = switch_off(&replace_sources(&text, replace), left_out);
         if new == text {
             return Ok(Outcome::AlreadySo);
         }
@@ -240,6 +242,11 @@ impl Executor<'_> {
         for (old, new) in replace {
             self.events
                 .note(&format!("/etc/crypttab: {old} is now {new}"));
+        }
+        for name in left_out {
+            self.events.note(&format!(
+                "/etc/crypttab: the line of {name} is switched off"
+            ));
         }
         Ok(Outcome::Done)
     }
@@ -279,5 +286,9 @@ mod tests {
             "# root /dev/sda3\n/dev/sda3 UUID=1 /dev/sda3 luks\nb\t/dev/sda30 none"
         );
         assert_eq!(replace_sources(text, &[]), text);
+        assert_eq!(
+            switch_off("a UUID=1 none\nb UUID=2 none\n", &["b".to_owned()]),
+            "a UUID=1 none\n# left out by the restore: b UUID=2 none\n"
+        );
     }
 }

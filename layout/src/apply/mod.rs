@@ -290,7 +290,10 @@ impl Executor<'_> {
             Step::LuksOpen { node, device, name } => self.luks_open(node, device, name),
             Step::LuksErase { name } => self.luks_erase(name),
             Step::LuksClose { name } => self.luks_close(name),
-            Step::UpdateCrypttab { replace } => self.update_crypttab(replace),
+            Step::UpdateCrypttab {
+                replace,
+                switch_off,
+            } => self.update_crypttab(replace, switch_off),
             Step::RaidCreate {
                 device,
                 devices,

@@ -23,6 +23,10 @@ pub(super) struct Builder<'a> {
     pub merged: Vec<MergedDisk>,
     /// First fields of lines of fstab that name what is not made.
     pub switch_off: Vec<String>,
+    /// The same of crypttab.
+    pub crypttab_off: Vec<String>,
+    /// Devices by the names that the saved host's files may have, and what is on each.
+    pub names: Vec<(String, NodeId)>,
     /// Nodes that lie on assigned disks only: the ones to make.
     pub relevant: BTreeSet<NodeId>,
     /// Where a node will be.
@@ -74,6 +78,8 @@ impl<'a> Builder<'a> {
             disks,
             merged: Vec::new(),
             switch_off: Vec::new(),
+            crypttab_off: Vec::new(),
+            names: super::reshape::device_names(saved),
             relevant,
             devices: BTreeMap::new(),
             fit,

@@ -214,21 +214,25 @@ fn attempt(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<P
     let choices = with.as_ref().unwrap_or(choices);
     let layout = shaped.as_ref().map_or(saved, |s| &s.layout);
     let disks = disk::assign(layout, saved, inventory, choices)?;
-    if let Some(shaped) = &shaped {
-        shaped.left_in_the_machine(saved, inventory, &disks)?;
-    }
+    let doubts = match &shaped {
+        Some(shaped) => shaped.left_in_the_machine(saved, inventory, &disks)?,
+        None => Vec::new(),
+    };
     let converted = sectors::fit(layout, &disks)?;
     let layout = converted.as_ref().map_or(layout, |c| &c.layout);
     let added = boot::room::for_firmware(layout, inventory, &disks);
     let layout = added.as_ref().map_or(layout, |a| &a.layout);
     let fit = fit::fit(layout, &disks, choices)?;
     let mut builder = build::Builder::new(layout, inventory, choices, disks, fit)?;
+    builder.notes.extend(doubts);
     if let Some(shaped) = &shaped {
         let substitutions = shaped.substitutions.iter().cloned();
         builder.substitutions.extend(substitutions);
         builder.notes.extend(shaped.notes.iter().cloned());
         builder.merged.clone_from(&shaped.merged);
+        builder.names = reshape::device_names(saved);
         builder.switch_off.clone_from(&shaped.switch_off);
+        builder.crypttab_off.clone_from(&shaped.crypttab_off);
     }
     if let Some(converted) = &converted {
         builder

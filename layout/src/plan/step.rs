@@ -322,6 +322,9 @@ pub enum Step {
     UpdateCrypttab {
         /// Old second field to new one.
         replace: Vec<(String, String)>,
+        /// First fields of lines of containers that are not made: they become comments.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        switch_off: Vec<String>,
     },
     /// Adds the drivers of disks to the list of those that the initramfs holds, and makes it again when they were missing.
     InitramfsDrivers {

@@ -5,6 +5,8 @@ mod drivers;
 mod names;
 mod proxmox;
 
+pub(super) use names::switch_off;
+
 use std::path::Path;
 
 use sys_mount::Mount;

@@ -17,11 +17,19 @@ impl Builder<'_> {
             add: self.line_of_esp(new_esps).into_iter().collect(),
         });
         let replace = self.crypttab_replacements();
-        if replace.is_empty() {
+        let switch_off = self.crypttab_off.clone();
+        if replace.is_empty() && switch_off.is_empty() {
             return None;
         }
-        self.steps.push(Step::UpdateCrypttab { replace });
-        Some("it has a copy of crypttab with names of the saved disks")
+        let why = match replace.is_empty() {
+            true => "it has a copy of crypttab with containers that are not made",
+            false => "it has a copy of crypttab with names of the saved disks",
+        };
+        self.steps.push(Step::UpdateCrypttab {
+            replace,
+            switch_off,
+        });
+        Some(why)
     }
 
     /// First fields of the fstab lines of swap areas that are left out: at each start they would be waited for.
@@ -61,19 +69,12 @@ impl Builder<'_> {
             }
         }
         // Names that fstab does not have, but the kernel's command line may.
-        for (id, node) in &self.saved.nodes {
+        for (name, id) in &self.names {
             if self.fit.left_out().contains(id) {
                 continue;
             }
-            let Some(uuid) = self.content_uuid(id) else {
-                continue;
-            };
-            // Of a filesystem on several devices each one leads to it.
-            for on in node.on() {
-                if let Some(Node::Partition(part)) = self.saved.nodes.get(&on) {
-                    let name = part.device.display().to_string();
-                    replace.push((name, format!("UUID={uuid}")));
-                }
+            if let Some(uuid) = self.content_uuid(id) {
+                replace.push((name.clone(), format!("UUID={uuid}")));
             }
         }
         replace.sort();

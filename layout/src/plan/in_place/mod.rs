@@ -129,6 +129,8 @@ impl<'a> Draft<'a> {
             disks,
             merged: Vec::new(),
             switch_off: Vec::new(),
+            crypttab_off: Vec::new(),
+            names: crate::plan::reshape::device_names(saved),
             relevant: BTreeSet::new(),
             devices: Default::default(),
             fit: Fit::default(),

@@ -27,6 +27,8 @@ pub(super) fn plan(
         disks: disks.clone(),
         merged: Vec::new(),
         switch_off: Vec::new(),
+        crypttab_off: Vec::new(),
+        names: crate::plan::reshape::device_names(saved),
         relevant: BTreeSet::new(),
         devices: Default::default(),
         fit: Fit::default(),

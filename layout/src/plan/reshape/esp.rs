@@ -1,7 +1,9 @@
 //! What firmware starts from: partitions that every disk of a host has a copy of.
 
-use super::Work;
-use crate::model::{Node, NodeId, Partition, mbr_types, types};
+use std::collections::BTreeSet;
+
+use super::{Work, refuse};
+use crate::model::{Boot, Firmware, Layout, Node, NodeId, Partition, mbr_types, types};
 use crate::plan::PlanError;
 
 fn is_esp(part: &Partition) -> bool {
@@ -40,7 +42,9 @@ impl Work {
         nodes
             .filter_map(|(id, node)| match node {
                 Node::Partition(part) if kind(part) => {
-                    let here = onto.map_or(!self.gone.contains_key(&part.on), |on| part.on == *on);
+                    // A data disk may have one, too; it is not made, and nothing may go there.
+                    let made = self.system.contains(&part.on) && !self.gone.contains_key(&part.on);
+                    let here = onto.map_or(made, |on| part.on == *on);
                     here.then(|| id.clone())
                 }
                 _ => None,
@@ -57,7 +61,8 @@ impl Work {
         };
         // With one on the other disks, or with none at all: then `missing` says what that means.
         if !mounted(self, &content) {
-            if !others.is_empty() {
+            let boots = |id: &NodeId| self.boots_from(id);
+            if !others.is_empty() && (!boots(id) || others.iter().any(boots)) {
                 for node in &content {
                     self.remove(node, reason);
                 }
@@ -94,6 +99,7 @@ impl Work {
             .children(&mirror)
             .map(|(c, _)| c.clone())
             .collect();
+        self.loaders_of_copy(&mirror, &inside, content);
         for node in inside {
             self.remove(
                 &node,
@@ -106,5 +112,69 @@ impl Work {
         }
         self.accept(content, "on", reason);
         self.drop_down(id, reason);
+    }
+
+    /// Whether a boot loader is on an EFI system partition.
+    fn boots_from(&self, part: &NodeId) -> bool {
+        let boot = &self.layout.boot;
+        let is_it = |esp: &NodeId| {
+            esp == part
+                || self
+                    .layout
+                    .nodes
+                    .get(esp)
+                    .is_some_and(|n| n.on().contains(part))
+        };
+        boot.grub_efi.iter().any(|at| is_it(&at.esp))
+            || boot.systemd_boot.iter().any(|at| is_it(&at.esp))
+            || boot.proxmox_esps.iter().any(|at| is_it(&at.esp))
+    }
+
+    /// The loaders of a copy are those of the filesystem that takes its place, each once.
+    fn loaders_of_copy(&mut self, copy: &NodeId, inside: &[NodeId], content: &NodeId) {
+        let boot = &mut self.layout.boot;
+        let is_copy = |esp: &NodeId| esp == copy || inside.contains(esp);
+        for at in boot.grub_efi.iter_mut().filter(|at| is_copy(&at.esp)) {
+            at.esp.clone_from(content);
+        }
+        for at in boot.systemd_boot.iter_mut().filter(|at| is_copy(&at.esp)) {
+            at.esp.clone_from(content);
+        }
+        let mut seen = BTreeSet::new();
+        boot.grub_efi
+            .retain(|at| seen.insert((at.esp.clone(), at.bootloader_id.clone())));
+        let mut seen = BTreeSet::new();
+        boot.systemd_boot.retain(|at| seen.insert(at.esp.clone()));
+    }
+
+    /// Refuses where nothing is left that the machine starts from.
+    pub(super) fn still_boots(&self, saved: &Layout) -> Result<(), PlanError> {
+        let (before, now) = (&saved.boot, &self.layout.boot);
+        let esps = |boot: &Boot| -> Vec<NodeId> {
+            let grub = boot.grub_efi.iter().map(|at| &at.esp);
+            let systemd = boot.systemd_boot.iter().map(|at| &at.esp);
+            grub.chain(systemd).cloned().collect()
+        };
+        let kept = |boot: &Boot| -> Vec<NodeId> {
+            boot.proxmox_esps.iter().map(|at| at.esp.clone()).collect()
+        };
+        let lost = if now.proxmox_esps.is_empty() && !before.proxmox_esps.is_empty() {
+            kept(before)
+        } else if saved.firmware == Firmware::Uefi
+            && now.proxmox_esps.is_empty()
+            && esps(now).is_empty()
+        {
+            esps(before)
+        } else {
+            return Ok(());
+        };
+        match lost.first() {
+            Some(esp) => Err(refuse(
+                esp,
+                "the boot loader is on it, and its disk is done without: give that disk a place, or put it onto another one"
+                    .to_owned(),
+            )),
+            None => Ok(()),
+        }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Reshaped {
     pub merged: Vec<MergedDisk>,
     /// First fields of lines of fstab that name what is not made.
     pub switch_off: Vec<String>,
+    /// The same of crypttab.
+    pub crypttab_off: Vec<String>,
 }
 
 /// A layout in the making.
@@ -38,9 +40,12 @@ struct Work {
     layout: Layout,
     /// Saved disks that are not made, and where their contents go; `None`: nowhere.
     gone: BTreeMap<NodeId, Option<NodeId>>,
+    /// The saved disks of the system: no other is made.
+    system: BTreeSet<NodeId>,
     substitutions: Vec<Substitution>,
     notes: Vec<String>,
     switch_off: BTreeSet<String>,
+    crypttab_off: BTreeSet<String>,
 }
 
 /// The layout on fewer disks; `None`: the choices ask for no such thing.
@@ -61,9 +66,11 @@ pub(super) fn reshape(saved: &Layout, choices: &Choices) -> Result<Option<Reshap
     let mut work = Work {
         layout: saved.clone(),
         gone,
+        system: saved.system_disks(),
         substitutions: Vec::new(),
         notes: Vec::new(),
         switch_off: BTreeSet::new(),
+        crypttab_off: BTreeSet::new(),
     };
     work.same_sectors()?;
     work.arrays()?;
@@ -73,7 +80,8 @@ pub(super) fn reshape(saved: &Layout, choices: &Choices) -> Result<Option<Reshap
     work.boot_partitions()?;
     work.missing()?;
     work.tables()?;
-    work.boot();
+    work.boot(saved);
+    work.still_boots(saved)?;
     let words = |id: &NodeId| match saved.nodes.get(id) {
         Some(Node::Disk(disk)) => format!(
             "{}, serial {}, {}",
@@ -96,6 +104,7 @@ pub(super) fn reshape(saved: &Layout, choices: &Choices) -> Result<Option<Reshap
             })
             .collect(),
         switch_off: work.switch_off.into_iter().collect(),
+        crypttab_off: work.crypttab_off.into_iter().collect(),
     }))
 }
 
@@ -165,23 +174,33 @@ impl Reshaped {
     }
 
     /// Refuses when a saved disk that is not restored is in the machine all the same: the restored host would find its old
-    /// half of arrays and filesystems beside the new one, with the same UUID.
+    /// half of arrays and filesystems beside the new one, with the same UUID. Tells of disks that may be one.
     pub fn left_in_the_machine(
         &self,
         saved: &Layout,
         inventory: &Inventory,
         assigned: &[DiskAssignment],
-    ) -> Result<(), PlanError> {
+    ) -> Result<Vec<String>, PlanError> {
+        let mut doubts = Vec::new();
         for merged in &self.merged {
             let Some(Node::Disk(disk)) = saved.nodes.get(&merged.saved) else {
                 continue;
             };
-            let found = inventory.disks.iter().find(|present| {
-                matches!(likeness(disk, present), Likeness::Same(_))
-                    && !present.contents.is_empty()
-                    && !assigned.iter().any(|a| a.device == present.device)
+            let left = inventory.disks.iter().filter(|present| {
+                !present.contents.is_empty() && !assigned.iter().any(|a| a.device == present.device)
             });
-            if let Some(present) = found {
+            for present in left {
+                match likeness(disk, present) {
+                    Likeness::Same(_) => {}
+                    Likeness::Doubtful(doubt) => {
+                        doubts.push(format!(
+                            "{doubt}. If it is that disk, take it out before the restart: the restored host would mix its old \
+                             contents with the new ones."
+                        ));
+                        continue;
+                    }
+                    Likeness::Other => continue,
+                }
                 return Err(PlanError::BadChoice {
                     disk: merged.saved.clone(),
                     reason: format!(
@@ -192,7 +211,7 @@ impl Reshaped {
                 });
             }
         }
-        Ok(())
+        Ok(doubts)
     }
 }
 
@@ -270,7 +289,16 @@ impl Work {
                 .extend(mount.fstab.iter().map(|line| line.spec.clone()));
         }
         self.layout.mounts.retain(|m| m.node != *id);
-        self.layout.nodes.remove(id);
+        if let Some(Node::Luks(luks)) = self.layout.nodes.remove(id) {
+            if let Some(line) = luks.crypttab {
+                // The start would wait for it.
+                self.notes.push(format!(
+                    "LUKS container {} is not made: its line in /etc/crypttab is switched off.",
+                    luks.name
+                ));
+                self.crypttab_off.insert(line.name);
+            }
+        }
         self.accept(id, "*", reason);
     }
 
@@ -283,14 +311,6 @@ impl Work {
             None | Some(Node::Disk(_)) => return,
             Some(node) => node.on(),
         };
-        if let Some(Node::Luks(luks)) = self.layout.nodes.get(id) {
-            if luks.crypttab.is_some() {
-                self.notes.push(format!(
-                    "LUKS container {} is not made: remove its line from /etc/crypttab, or the start waits for it.",
-                    luks.name
-                ));
-            }
-        }
         self.remove(id, reason);
         for on in below {
             self.drop_down(&on, reason);
@@ -324,8 +344,8 @@ impl Work {
     }
 
     /// Boot loaders: once per disk that is made, and on one at least.
-    fn boot(&mut self) {
-        let before = self.layout.boot.clone();
+    fn boot(&mut self, saved: &Layout) {
+        let before = &saved.boot;
         let mut grub = before.grub_bios.clone();
         grub.retain_mut(|grub| match self.gone.get(&grub.disk) {
             Some(Some(onto)) => {
@@ -368,6 +388,25 @@ impl Work {
             self.accept(&NodeId::new("boot"), what, reason);
         }
     }
+}
+
+/// Devices as the saved host called them, and the filesystem or swap area on each. Disks that share a place change the names in
+/// the layout, but not those in the files.
+pub(super) fn device_names(saved: &Layout) -> Vec<(String, NodeId)> {
+    let mut names = Vec::new();
+    for (id, node) in &saved.nodes {
+        if node.filesystem().is_none() && !matches!(node, Node::Swap(_)) {
+            continue;
+        }
+        // Of a filesystem on several devices each one leads to it.
+        for on in node.on() {
+            if let Some(below @ (Node::Partition(_) | Node::Disk(_))) = saved.nodes.get(&on) {
+                let device = below.device().map(|d| d.display().to_string());
+                names.extend(device.map(|device| (device, id.clone())));
+            }
+        }
+    }
+    names
 }
 
 fn refuse(node: &NodeId, reason: String) -> PlanError {

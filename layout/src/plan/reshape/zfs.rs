@@ -1,5 +1,7 @@
 //! Pools: of the halves of a mirror one on each disk; what is no mirror needs all of its devices.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Work, refuse};
 use crate::model::{Node, NodeId, VdevRole, ZfsPool};
 use crate::plan::PlanError;
@@ -25,9 +27,15 @@ impl Work {
 
     fn pool(&mut self, id: &NodeId, mut pool: ZfsPool) -> Result<(), PlanError> {
         let mut all = Vec::new();
+        let name = pool.name.clone();
         for vdev in &mut pool.vdevs {
             let mirror = vdev.kind == "mirror";
             let dropped = self.surplus(&vdev.members, mirror);
+            if vdev.kind != "single" && self.beside(&vdev.members, &dropped) {
+                self.notes.push(format!(
+                    "Pool {name}: devices of its {vdev} are on one disk, so that it does not outlive that disk."
+                ));
+            }
             if dropped.is_empty() {
                 continue;
             }
@@ -63,5 +71,18 @@ impl Work {
             self.drop_down(&member, WHY);
         }
         Ok(())
+    }
+
+    /// Whether members that were on several disks, and are all made, will be on one.
+    fn beside(&self, members: &[NodeId], dropped: &[NodeId]) -> bool {
+        let mut seen: BTreeMap<BTreeSet<NodeId>, bool> = BTreeMap::new();
+        members
+            .iter()
+            .filter(|m| !dropped.contains(m))
+            .any(|member| {
+                let moved = self.is_moved(member);
+                let before = seen.insert(self.places(member).0, moved);
+                before.is_some_and(|other| moved || other)
+            })
     }
 }
