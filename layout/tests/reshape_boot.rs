@@ -326,3 +326,26 @@ fn what_may_be_the_lost_disk_is_named() {
         plan.notes
     );
 }
+
+#[test]
+fn an_old_disk_beside_the_one_that_takes_its_place_is_named() {
+    let layout = saved("gpt-ext4-xfs-swap");
+    let mut old = blank("/dev/vdb", 8192);
+    let (id, disk) = layout.disks().next().unwrap();
+    (old.serial, old.size) = (disk.serial.clone(), disk.size);
+    old.model = disk.model.clone();
+    old.contents = vec!["ext4".into()];
+    let choices = Choices {
+        disks: [(id.clone(), DiskChoice::Device("/dev/vda".into()))].into(),
+        ..Choices::default()
+    };
+    let new = blank("/dev/vda", (disk.size.0 >> 20) + 1);
+    let plan = plan(&layout, &machine(vec![new, old]), &choices).unwrap();
+    assert!(
+        plan.notes
+            .iter()
+            .any(|n| n.starts_with("/dev/vdb") && n.contains("is the saved disk")),
+        "{:?}",
+        plan.notes
+    );
+}

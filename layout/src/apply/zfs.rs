@@ -147,31 +147,44 @@ impl Executor<'_> {
             let Step::ZpoolCreate { pool, .. } = step else {
                 continue;
             };
-            if !self.imported(&pool.name)? {
-                continue;
-            }
-            let status = Cmd::new("zpool").args(["status", "-P", &pool.name]);
-            let shown = parse_status(&self.sys.run(&status)?.text());
-            let devices = Devices::new(self.sys)?;
-            for (path, _) in shown.iter().flat_map(|vdev| &vdev.leaves) {
-                let Some(device) = devices.by_node(Path::new(path)) else {
-                    continue;
-                };
-                let disk = device.parent.as_deref().unwrap_or(&device.name);
-                let target = targets
-                    .iter()
-                    .any(|t| t.file_name().is_some_and(|n| n == disk));
-                if !target {
-                    return Err(StepError::Refused(format!(
-                        "a pool called {0} is imported from {path}, which must not be written to: export it first (zpool \
-                         export {0}), or take that disk out",
-                        pool.name
-                    )));
+            if self.imported(&pool.name)? {
+                if let Some(reason) = self.is_elsewhere(&pool.name, targets)? {
+                    return Err(StepError::Refused(reason));
                 }
+                self.export(&pool.name)?;
             }
-            self.export(&pool.name)?;
         }
         Ok(())
+    }
+
+    /// Why an imported pool is not what an earlier attempt made on the targets. An export writes to all of its devices.
+    fn is_elsewhere(&self, pool: &str, targets: &[PathBuf]) -> Result<Option<String>, StepError> {
+        let status = Cmd::new("zpool").args(["status", "-P", pool]);
+        let shown = parse_status(&self.sys.run(&status)?.text());
+        let devices = Devices::new(self.sys)?;
+        let mut ours = false;
+        for (path, _) in shown.iter().flat_map(|vdev| &vdev.leaves) {
+            // A disk of it may have been taken out meanwhile.
+            let Some(device) = devices.by_node(Path::new(path)) else {
+                continue;
+            };
+            let disk = device.parent.as_deref().unwrap_or(&device.name);
+            let target = targets
+                .iter()
+                .any(|t| t.file_name().is_some_and(|n| n == disk));
+            if !target {
+                return Ok(Some(format!(
+                    "a pool called {pool} is imported from {path}, which must not be written to: export it first (zpool export \
+                     {pool}), or take that disk out"
+                )));
+            }
+            ours = true;
+        }
+        Ok((!ours).then(|| {
+            format!(
+                "a pool called {pool} is imported from devices that are not known: export it first (zpool export {pool})"
+            )
+        }))
     }
 
     pub(super) fn zpool_create(
@@ -371,8 +384,22 @@ impl Executor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NodeId, Vdev};
+    use crate::apply::{Content, ContentError, Silent};
+    use crate::model::{Firmware, Layout, NodeId, Vdev};
+    use crate::plan::Plan;
+    use crate::system::{BlockDevice, Recorded};
     use crate::units::Bytes;
+
+    struct Nothing;
+
+    impl Content for Nothing {
+        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
+            Ok(())
+        }
+        fn restore_image(&mut self, _: &NodeId, _: &Path) -> Result<(), ContentError> {
+            Ok(())
+        }
+    }
 
     fn vdev(role: VdevRole, kind: &str, ashift: Option<u32>, devices: &[&str]) -> PlannedVdev {
         PlannedVdev {
@@ -385,6 +412,51 @@ mod tests {
 
     fn words(vdevs: &[&PlannedVdev]) -> String {
         vdev_words(vdevs, |d| d.display().to_string()).join(" ")
+    }
+
+    #[test]
+    fn a_pool_that_is_not_ours_is_not_exported() {
+        let plan = Plan {
+            disks: Vec::new(),
+            merged: Vec::new(),
+            fence: Vec::new(),
+            steps: Vec::new(),
+            sizes: Vec::new(),
+            notes: Vec::new(),
+            tools: Vec::new(),
+            substitutions: Vec::new(),
+            in_place: None,
+        };
+        let saved = Layout::new(Firmware::Bios);
+        let tried = |leaf: &str| {
+            let status = format!("config:\n\n\tNAME  STATE\n\trpool  ONLINE\n\t  {leaf}  ONLINE\n");
+            let device = |name: &str, parent: Option<&str>| BlockDevice {
+                name: name.to_owned(),
+                node: Path::new("/dev").join(name),
+                parent: parent.map(str::to_owned),
+                ..BlockDevice::default()
+            };
+            let sys = Recorded::new()
+                .command("zpool status -P rpool", &status)
+                .device(device("sda1", Some("sda")))
+                .device(device("sdb1", Some("sdb")));
+            let executor = Executor {
+                sys: &sys,
+                plan: &plan,
+                saved: &saved,
+                root: Path::new("/target"),
+                content: &mut Nothing,
+                events: &Silent,
+                held: Vec::new(),
+            };
+            let targets = [PathBuf::from("/dev/sda")];
+            executor.is_elsewhere("rpool", &targets).unwrap()
+        };
+        assert_eq!(tried("/dev/sda1"), None);
+        let reason = tried("/dev/sdb1").unwrap();
+        assert!(reason.contains("from /dev/sdb1"), "{reason}");
+        let reason = tried("/dev/disk/by-id/gone-part1").unwrap();
+        assert!(reason.contains("not known"), "{reason}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::disk::describe;
 use super::fit::Fit;
+use super::identity::{Likeness, likeness};
 use super::{
     Choices, DiskAssignment, FencedDisk, MergedDisk, Plan, PlanError, SizeChange, Step,
     Substitution,
@@ -422,6 +423,34 @@ impl<'a> Builder<'a> {
             || node.on().iter().any(|on| boot.esp_images.contains(on))
     }
 
+    /// Saved disks that are in the machine, and whose place another one takes: what identifies it is there twice then.
+    fn old_selves(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for assigned in &self.disks {
+            let Some(Node::Disk(saved)) = self.saved.nodes.get(&assigned.saved) else {
+                continue;
+            };
+            let others = self.inventory.disks.iter().filter(|present| {
+                !present.contents.is_empty()
+                    && !self.disks.iter().any(|a| a.device == present.device)
+            });
+            for present in others {
+                let what = match likeness(saved, present) {
+                    Likeness::Same(_) => "is",
+                    Likeness::Doubtful(_) => "may be",
+                    Likeness::Other => continue,
+                };
+                notes.push(format!(
+                    "{} {what} the saved disk that {} takes the place of, with its old contents: the restored host would find \
+                     the same UUIDs on both, and may start from the wrong one. Take that disk out before the restart.",
+                    describe(present),
+                    assigned.device.display()
+                ));
+            }
+        }
+        notes
+    }
+
     /// What is lost, left alone or worth knowing.
     fn remarks(&mut self, fence: &[FencedDisk]) {
         let mut guests = Vec::new();
@@ -489,6 +518,7 @@ impl<'a> Builder<'a> {
                 ));
             }
         }
+        notes.extend(self.old_selves());
         let groups = self.groups();
         for disk in self
             .inventory

@@ -15,6 +15,16 @@ use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::boot::{mbr_has_grub, parse_efibootmgr};
 use crate::system::Cmd;
 
+/// Whether GRUB's configuration has an entry with a kernel. Its scripts leave their names there in any case.
+fn boots_a_kernel(text: &str) -> bool {
+    text.lines().map(str::trim_start).any(|line| {
+        let mut words = line.split_whitespace();
+        // `module` is Xen's way.
+        let starts = ["linux", "linux16", "linuxefi", "module", "module2"];
+        words.next().is_some_and(|word| starts.contains(&word)) && words.next().is_some()
+    })
+}
+
 impl Executor<'_> {
     pub(super) fn update_initramfs(&mut self) -> Result<Outcome, StepError> {
         // Hooks copy the result to EFI system partitions, and write the command line of a loader's entry anew.
@@ -152,11 +162,14 @@ impl Executor<'_> {
         self.in_host(|run| run(Cmd::new("update-grub")))?;
         let path = self.inside(Path::new("/boot/grub/grub.cfg"));
         let text = self.sys.text(&path).unwrap_or_default();
-        if text.contains("menuentry") || text.contains("linux") {
+        // A host that had its kernels elsewhere has entries of its own.
+        let own = self.saved.boot.kernels.is_empty() && text.contains("menuentry");
+        if boots_a_kernel(&text) || own {
             Ok(Outcome::Done)
         } else {
             Err(StepError::Verify(
-                "update-grub wrote a /boot/grub/grub.cfg without any entry".to_owned(),
+                "update-grub wrote a /boot/grub/grub.cfg that starts no kernel: look for kernels in /boot of the restored host"
+                    .to_owned(),
             ))
         }
     }
@@ -219,5 +232,20 @@ impl Executor<'_> {
                 Ok(Outcome::AlreadySo)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_without_a_kernel_is_none() {
+        let empty = "### BEGIN /etc/grub.d/10_linux ###\nfunction gfxmode {\n}\nset linux_gfx_mode=auto\n\
+            ### END /etc/grub.d/10_linux ###\nmenuentry 'UEFI Firmware Settings' {\n\tfwsetup\n}\n";
+        assert!(!boots_a_kernel(empty) && !boots_a_kernel(""));
+        let entry =
+            "menuentry 'Debian' {\n\tlinux\t/boot/vmlinuz-6.1.0-1-amd64 root=UUID=1 ro\n}\n";
+        assert!(boots_a_kernel(&format!("{empty}{entry}")));
     }
 }
