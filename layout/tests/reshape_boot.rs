@@ -277,8 +277,9 @@ fn the_line_of_a_container_that_is_not_made_is_switched_off() {
         text.contains(r#""step":"update_crypttab","replace":[],"switch_off":["vault"]"#),
         "{text}"
     );
+    let told = |words: &str| plan.notes.iter().any(|n| n.contains(words));
     assert!(
-        plan.notes.iter().any(|n| n.contains("vault")),
+        told("not made: its line") && told("done without: LUKS container vault"),
         "{:?}",
         plan.notes
     );
@@ -345,6 +346,37 @@ fn an_old_disk_beside_the_one_that_takes_its_place_is_named() {
         plan.notes
             .iter()
             .any(|n| n.starts_with("/dev/vdb") && n.contains("is the saved disk")),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[test]
+fn everything_that_is_lost_is_named() {
+    let mut layout = saved("md1-lvm");
+    let esp = esp_on(&layout, 1);
+    if let Some(Node::Partition(part)) = layout.nodes.get_mut(&esp) {
+        part.type_guid = types::LINUX.into();
+    }
+    let Some(Node::Vfat(mut fs)) = layout.nodes.get(&NodeId::fs("5A12-0009")).cloned() else {
+        panic!("no filesystem")
+    };
+    (fs.on, fs.uuid) = (esp, "10E7-0001".into());
+    layout.nodes.insert(NodeId::fs("10E7-0001"), Node::Vfat(fs));
+    let plan = without(&layout, 1).unwrap();
+    assert!(
+        plan.notes
+            .iter()
+            .any(|n| n.contains("filesystem fs:10E7-0001")),
+        "{:?}",
+        plan.notes
+    );
+    // A partition that other disks have, too.
+    let plan = without(&saved("md1-lvm"), 1).unwrap();
+    assert!(
+        plan.notes
+            .iter()
+            .any(|n| n.starts_with("The EFI system partition of disk:")),
         "{:?}",
         plan.notes
     );

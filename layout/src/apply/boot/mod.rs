@@ -1,7 +1,9 @@
 //! Initramfs, GRUB, EFI boot entries.
 
+mod crypttab;
 mod debconf;
 mod drivers;
+mod mdadm;
 mod names;
 mod proxmox;
 

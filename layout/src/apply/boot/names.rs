@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::crypttab::places;
+use super::mdadm::mdadm_conf;
 use super::{Executor, Outcome, StepError};
 use crate::capture::mounts::is_fragile_name;
-use crate::model::{Layout, Node};
+use crate::model::{Layout, Node, NodeId, Partition};
 use crate::plan::Step;
 
 /// Where initramfs-tools keeps the device that it looks for a suspended system on (initramfs.conf(5), `RESUME`).
@@ -16,6 +18,8 @@ const SETTINGS: [&str; 3] = ["/etc/default/grub", "/etc/kernel/cmdline", RESUME]
 const SETTINGS_IN: [&str; 2] = ["/etc/default/grub.d", "/etc/initramfs-tools/conf.d"];
 /// Arrays, and where their members are looked for (mdadm.conf(5)).
 const MDADM_CONF: &str = "/etc/mdadm/mdadm.conf";
+/// Encrypted devices that are opened at the start (crypttab(5)).
+const CRYPTTAB: &str = "/etc/crypttab";
 /// What GRUB calls the BIOS's disks; without it GRUB finds out.
 const DEVICE_MAP: &str = "/boot/grub/device.map";
 /// The devices that LVM may use, by names with serial numbers (lvmdevices(8)); without it LVM looks at all.
@@ -23,7 +27,7 @@ const LVM_DEVICES: &str = "/etc/lvm/devices/system.devices";
 /// Files besides those above in which a stale name does harm.
 const ALSO_CHECKED: [&str; 5] = [
     "/etc/fstab",
-    "/etc/crypttab",
+    CRYPTTAB,
     MDADM_CONF,
     "/etc/smartd.conf",
     "/etc/hdparm.conf",
@@ -114,58 +118,8 @@ pub(super) fn replace_values(text: &str, new_name: &dyn Fn(&str) -> Option<Strin
     out
 }
 
-/// The same for mdadm.conf: arrays go by their UUIDs, and members are looked for on all partitions.
-fn mdadm_conf(text: &str, saved: &Layout) -> String {
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let end = line.len() - line.trim_end().len();
-        let (body, end) = line.split_at(line.len() - end);
-        // A line with space before it goes on with the one above.
-        let indent = &body[..body.len() - body.trim_start().len()];
-        let words: Vec<&str> = body.split_whitespace().collect();
-        let keyword = words.first().copied().unwrap_or("");
-        if keyword.eq_ignore_ascii_case("DEVICE") && words.iter().any(|w| is_fragile_name(w)) {
-            out.push_str("DEVICE partitions");
-        } else if let Some(devices) = words.iter().find_map(|w| w.strip_prefix("devices=")) {
-            let known = words.iter().any(|w| w.to_lowercase().starts_with("uuid="));
-            let uuid = array_of(saved, devices).map(|uuid| format!("UUID={uuid}"));
-            let kept = words.iter().filter(|w| !w.starts_with("devices="));
-            let kept: Vec<&str> = kept.copied().collect();
-            match uuid.filter(|_| !known) {
-                _ if known => out.push_str(&format!("{indent}{}", kept.join(" "))),
-                Some(uuid) => {
-                    let words: Vec<&str> = kept.into_iter().chain([uuid.as_str()]).collect();
-                    out.push_str(&format!("{indent}{}", words.join(" ")));
-                }
-                None => out.push_str(body),
-            }
-        } else {
-            out.push_str(body);
-        }
-        out.push_str(end);
-    }
-    out
-}
-
-/// The UUID of the array that has one of these members.
-fn array_of<'a>(saved: &'a Layout, devices: &str) -> Option<&'a str> {
-    let named: Vec<&Path> = devices.split(',').map(Path::new).collect();
-    saved.nodes.values().find_map(|node| match node {
-        Node::RaidArray(array) => {
-            let mut members = array.members.iter();
-            members
-                .any(|m| {
-                    let device = saved.nodes.get(&m.on).and_then(Node::device);
-                    device.is_some_and(|d| named.contains(&d))
-                })
-                .then_some(array.uuid.as_str())
-        }
-        _ => None,
-    })
-}
-
-/// What `/dev/disk/by-id/ata-<model>_<serial>-part3` led to, as `UUID=...`.
-fn by_id_content(saved: &Layout, name: &str) -> Option<String> {
+/// The partition that `/dev/disk/by-id/ata-<model>_<serial>-part3` led to.
+pub(super) fn by_id<'a>(saved: &'a Layout, name: &str) -> Option<(&'a NodeId, &'a Partition)> {
     let (disk, number) = name
         .strip_prefix("/dev/disk/by-id/")?
         .rsplit_once("-part")?;
@@ -178,10 +132,13 @@ fn by_id_content(saved: &Layout, name: &str) -> Option<String> {
         serial.is_some_and(|s| ends(s).iter().any(|end| disk.ends_with(end)))
             || wwn.is_some_and(|w| disk == format!("wwn-{w}") || disk == format!("nvme-{w}"))
     })?;
-    let (part, _) = saved
-        .partitions(id)
-        .into_iter()
-        .find(|(_, p)| p.number == number)?;
+    let mut parts = saved.partitions(id).into_iter();
+    parts.find(|(_, p)| p.number == number)
+}
+
+/// The same as `UUID=...` of what is on it.
+fn by_id_content(saved: &Layout, name: &str) -> Option<String> {
+    let (part, _) = by_id(saved, name)?;
     let uuid = saved.children(part).find_map(|(_, node)| match node {
         Node::Swap(swap) => Some(swap.uuid.as_str()),
         node => node.filesystem().map(|fs| fs.uuid),
@@ -276,9 +233,31 @@ impl Executor<'_> {
                 copied = true;
             }
         }
+        copied |= self.update_containers()?;
         self.set_aside(DEVICE_MAP)?;
         copied |= self.set_aside(LVM_DEVICES)?;
         Ok(copied)
+    }
+
+    /// Containers without a header, which are found by the names of their devices only.
+    fn update_containers(&self) -> Result<bool, StepError> {
+        let Some(text) = self.host_text(Path::new(CRYPTTAB)) else {
+            return Ok(false);
+        };
+        let done = self.plan.steps.iter().find_map(|step| match step {
+            Step::UpdateCrypttab { replace, .. } => Some(replace.as_slice()),
+            _ => None,
+        });
+        let (new, notes) = places(&text, self.saved, done.unwrap_or_default());
+        if new == text {
+            return Ok(false);
+        }
+        self.sys
+            .write(&self.inside(Path::new(CRYPTTAB)), new.as_bytes())?;
+        for note in notes {
+            self.events.note(&format!("{CRYPTTAB}: {note}"));
+        }
+        Ok(true)
     }
 
     /// Renames a file that lists devices of the saved machine, and without which they are looked for.
@@ -454,55 +433,10 @@ mod tests {
         assert_eq!(new, "UUID=1 / ext4\nUUID=feed /data ext4\n");
     }
 
-    #[test]
-    fn lines_of_mdadm_conf_that_go_on_still_do() {
-        let text = "ARRAY /dev/md/0 UUID=1:2:3:4\n  level=raid1 devices=/dev/sda1 UUID=1:2:3:4\n";
-        assert_eq!(
-            mdadm_conf(text, &saved()),
-            "ARRAY /dev/md/0 UUID=1:2:3:4\n  level=raid1 UUID=1:2:3:4\n"
-        );
-    }
-
     fn saved() -> Layout {
         let text = include_str!("../../../../vm-tests/layouts/md1-boot-efi-root.json");
         let case: serde_json::Value = serde_json::from_str(text).unwrap();
         Layout::from_value(case["layout"].clone()).unwrap()
-    }
-
-    #[test]
-    fn mdadm_conf_names_arrays_by_their_uuid() {
-        let layout = saved();
-        let array = layout.nodes.values().find_map(|n| match n {
-            Node::RaidArray(array) => Some(array),
-            _ => None,
-        });
-        let array = array.unwrap();
-        let members: Vec<String> = array
-            .members
-            .iter()
-            .map(|m| layout.nodes[&m.on].device().unwrap().display().to_string())
-            .collect();
-        let text = format!(
-            "# DEVICE /dev/sda1\nDEVICE /dev/sda1 /dev/sdb1\nMAILADDR root\nARRAY /dev/md/0 UUID=1:2:3:4 \
-             devices=/dev/sda1,/dev/sdb1\nARRAY /dev/md/1 devices={}\nARRAY /dev/md/2 metadata=1.2 UUID=5\n",
-            members.join(",")
-        );
-        let new = mdadm_conf(&text, &layout);
-        assert_eq!(
-            new,
-            format!(
-                "# DEVICE /dev/sda1\nDEVICE partitions\nMAILADDR root\nARRAY /dev/md/0 UUID=1:2:3:4\n\
-                 ARRAY /dev/md/1 UUID={}\nARRAY /dev/md/2 metadata=1.2 UUID=5\n",
-                array.uuid
-            )
-        );
-        assert_eq!(mdadm_conf(&new, &layout), new);
-        let plain = "DEVICE partitions containers\nARRAY <ignore> UUID=1\nARRAY /dev/md9 devices=/dev/sdx1\n";
-        assert_eq!(
-            mdadm_conf(plain, &layout),
-            plain,
-            "nothing is known of its members"
-        );
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Work {
         if !mounted(self, &content) {
             let boots = |id: &NodeId| self.boots_from(id);
             if !others.is_empty() && (!boots(id) || others.iter().any(boots)) {
+                let disk = self.layout.disks_below(id).into_iter().next();
+                self.notes.push(format!(
+                    "The EFI system partition of {} is not made: the disks that are made have one.",
+                    disk.as_ref().unwrap_or(id)
+                ));
                 for node in &content {
                     self.remove(node, reason);
                 }

@@ -63,9 +63,18 @@ impl Work {
                     .filter(of)
                     .map(|m| format!("the files of {}", m.mount_point.display())),
             );
+            let of_it = |m: &crate::model::Mount| of(&m);
             match self.layout.nodes.get(id) {
                 Some(Node::Swap(swap)) => words.push(format!("swap area {}", swap.uuid)),
                 Some(Node::VolumeGroup(vg)) => words.push(format!("volume group {}", vg.name)),
+                Some(Node::ZfsPool(pool)) => words.push(format!("ZFS pool {}", pool.name)),
+                Some(Node::RaidArray(array)) => words.push(format!("array {}", array.name)),
+                Some(Node::Luks(luks)) => words.push(format!("LUKS container {}", luks.name)),
+                Some(node)
+                    if node.filesystem().is_some() && !self.layout.mounts.iter().any(of_it) =>
+                {
+                    words.push(format!("filesystem {id}, which was not mounted"));
+                }
                 Some(Node::Partition(part)) if self.layout.children(id).next().is_none() => {
                     words.push(format!("partition {} of {}", part.number, part.on));
                 }
