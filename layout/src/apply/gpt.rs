@@ -1,9 +1,5 @@
 //! Writing GUID partition tables: rehearsed in memory, then written the same way to the disk.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-
 use gpt::DiskDevice;
 use gpt::header::HeaderBuilder;
 use gpt::mbr::ProtectiveMBR;
@@ -26,7 +22,7 @@ pub(crate) struct Table<'a> {
     pub partitions: &'a [PlannedPartition],
 }
 
-impl Table<'_> {
+impl DiskTable for Table<'_> {
     /// Writes backup, primary and protective MBR, in this order: until the last, the disk is plainly without a table.
     fn write(&self, device: &mut dyn DiskDevice) -> Result<(), String> {
         let mut device = device;
@@ -90,14 +86,6 @@ impl Table<'_> {
         device.flush().map_err(|e| text(&e))
     }
 
-    /// Writes it to memory and reads it back.
-    pub(crate) fn rehearse(&self) -> Result<(), String> {
-        let size = self.sectors.saturating_mul(u64::from(self.sector.0));
-        let mut rehearsal = Sparse::new(size);
-        self.write(&mut rehearsal)?;
-        self.check(&mut rehearsal)
-    }
-
     /// Compares what is on the device with what is planned.
     fn check(&self, device: &mut dyn ReadSeek) -> Result<(), String> {
         let found = reader::read(device, self.sector)?;
@@ -133,87 +121,20 @@ impl Table<'_> {
         }
         Ok(())
     }
-}
-
-impl DiskTable for Table<'_> {
-    fn rehearse(&self) -> Result<(), String> {
-        Table::rehearse(self)
-    }
-    fn write_to(&self, disk: &mut File) -> Result<(), String> {
-        self.write(disk)
-    }
-    fn check(&self, disk: &mut dyn ReadSeek) -> Result<(), String> {
-        Table::check(self, disk)
-    }
     fn with_contents(&self) -> Vec<&PlannedPartition> {
         self.partitions.iter().collect()
     }
-}
 
-/// A device in memory that keeps written blocks only.
-#[derive(Debug)]
-pub(super) struct Sparse {
-    size: u64,
-    at: u64,
-    blocks: BTreeMap<u64, [u8; 512]>,
-}
-
-impl Sparse {
-    pub(super) fn new(size: u64) -> Sparse {
-        Sparse {
-            size,
-            at: 0,
-            blocks: BTreeMap::new(),
-        }
-    }
-
-    /// The part of `length` bytes from the current place that lies within one block: block, offset, length.
-    fn piece(&self, length: usize) -> (u64, usize, usize) {
-        let offset = (self.at % 512) as usize;
-        let left = self.size.saturating_sub(self.at).min(length as u64) as usize;
-        (self.at / 512, offset, left.min(512 - offset))
-    }
-}
-
-impl Read for Sparse {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let (block, offset, length) = self.piece(buf.len());
-        match self.blocks.get(&block) {
-            Some(data) => buf[..length].copy_from_slice(&data[offset..offset + length]),
-            None => buf[..length].fill(0),
-        }
-        self.at += length as u64;
-        Ok(length)
-    }
-}
-
-impl Write for Sparse {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let (block, offset, length) = self.piece(buf.len());
-        self.blocks.entry(block).or_insert([0; 512])[offset..offset + length]
-            .copy_from_slice(&buf[..length]);
-        self.at += length as u64;
-        Ok(length)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Sparse {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
+    fn size(&self) -> u64 {
+        self.sectors.saturating_mul(u64::from(self.sector.0))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use super::super::table::Sparse;
     use super::*;
     use crate::model::{NodeId, types};
     use crate::units::Lba;
@@ -295,7 +216,26 @@ mod tests {
         let mut device = Sparse::new(sectors * 512);
         table.write(&mut device).unwrap();
         table.check(&mut device).unwrap();
-        assert!(device.blocks.len() < 100);
+        assert!(device.blocks() < 100);
+    }
+
+    #[test]
+    fn partitions_that_overlap_are_refused() {
+        let header = table(20480, SectorSize::S512);
+        let rehearse = |start: u64| {
+            let partitions = [part(1, 2048, 4095), part(2, start, 9999)];
+            let table = Table {
+                table: &header,
+                sector: SectorSize::S512,
+                sectors: 20480,
+                partitions: &partitions,
+            };
+            table.rehearse()
+        };
+        rehearse(4096).unwrap();
+        for start in [4095, 2048, 100] {
+            assert!(rehearse(start).unwrap_err().contains("overlap"), "{start}");
+        }
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl Executor<'_> {
         let mut code = [0u8; BOOT_CODE];
         file.read_exact(&mut code)
             .map_err(io_error("cannot read", device))?;
-        table.write_to(&mut file).map_err(bad)?;
+        table.write(&mut file).map_err(bad)?;
         file.seek(SeekFrom::Start(0))
             .and_then(|_| file.write_all(&code))
             .and_then(|()| file.sync_all())

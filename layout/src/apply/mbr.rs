@@ -1,12 +1,11 @@
 //! Writing master boot records and the records of logical partitions: rehearsed in memory, then written the same way to
 //! the disk. The crate `mbrman` encodes single records; see [`crate::capture::mbr`] for why it does no more.
 
-use std::fs::File;
-use std::io::{Cursor, Seek, SeekFrom, Write};
+use std::io::{Cursor, SeekFrom};
 
+use gpt::DiskDevice;
 use mbrman::{BOOT_ACTIVE, BOOT_INACTIVE, CHS, MBRHeader, MBRPartitionEntry};
 
-use super::gpt::Sparse;
 use super::table::DiskTable;
 use crate::capture::mbr as reader;
 use crate::model::{ACTIVE, MbrTable};
@@ -168,8 +167,13 @@ impl Table<'_> {
         }
         Ok(records)
     }
+}
 
-    fn write(&self, device: &mut (impl Write + Seek)) -> Result<(), String> {
+impl DiskTable for Table<'_> {
+    fn write(&self, device: &mut dyn DiskDevice) -> Result<(), String> {
+        if !matches!(self.sector.0, 512 | 1024 | 2048 | 4096) {
+            return Err(format!("sectors of {} are not supported", self.sector));
+        }
         let text = |e: &dyn std::fmt::Display| e.to_string();
         for (at, record) in self.records()? {
             let mut bytes = Cursor::new(Vec::new());
@@ -183,17 +187,6 @@ impl Table<'_> {
                 .map_err(|e| text(&e))?;
         }
         device.flush().map_err(|e| text(&e))
-    }
-
-    /// Writes it to memory and reads it back.
-    pub(crate) fn rehearse(&self) -> Result<(), String> {
-        if !matches!(self.sector.0, 512 | 1024 | 2048 | 4096) {
-            return Err(format!("sectors of {} are not supported", self.sector));
-        }
-        let size = self.sectors.saturating_mul(u64::from(self.sector.0));
-        let mut rehearsal = Sparse::new(size);
-        self.write(&mut rehearsal)?;
-        self.check(&mut rehearsal)
     }
 
     /// Compares what is on the device with what is planned.
@@ -227,27 +220,22 @@ impl Table<'_> {
         }
         Ok(())
     }
-}
-
-impl DiskTable for Table<'_> {
-    fn rehearse(&self) -> Result<(), String> {
-        Table::rehearse(self)
-    }
-    fn write_to(&self, disk: &mut File) -> Result<(), String> {
-        self.write(disk)
-    }
-    fn check(&self, disk: &mut dyn ReadSeek) -> Result<(), String> {
-        Table::check(self, disk)
-    }
     fn with_contents(&self) -> Vec<&PlannedPartition> {
         // The kernel's device of the extended partition is its first record.
         let own = |part: &&PlannedPartition| !sys(part).is_ok_and(reader::is_extended);
         self.partitions.iter().filter(own).collect()
     }
+
+    fn size(&self) -> u64 {
+        self.sectors.saturating_mul(u64::from(self.sector.0))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, Write};
+
+    use super::super::table::Sparse;
     use super::*;
     use crate::model::NodeId;
 

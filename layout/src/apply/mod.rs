@@ -14,7 +14,7 @@ pub(crate) mod mbr;
 mod mount;
 mod raid;
 mod swap_file;
-mod table;
+pub(crate) mod table;
 mod thin;
 mod zfs;
 

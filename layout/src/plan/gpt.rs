@@ -58,6 +58,7 @@ impl Builder<'_> {
         }
         let device = assigned.device.clone();
         // In memory, before anything is erased: what cannot be written must not be found out on an empty disk.
+        use crate::apply::table::DiskTable as _;
         let rehearsal = crate::apply::gpt::Table {
             table: &new_table,
             sector,

@@ -48,6 +48,7 @@ impl Builder<'_> {
             partitions.extend(self.planned(part_id, part, &assigned.device));
         }
         // In memory, before anything is erased: what cannot be written must not be found out on an empty disk.
+        use crate::apply::table::DiskTable as _;
         let rehearsal = crate::apply::mbr::Table {
             table,
             sector,
