@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
+mod build;
+
 use std::path::{Path, PathBuf};
 
+use build::disk_ids;
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{
     Disk, Firmware, FstabEntry, GrubBios, GrubEfi, Layout, Node, NodeId, Partition, ProxmoxEsp,
@@ -13,46 +16,21 @@ use layout::plan::{Choices, DiskChoice, Plan, ProxmoxMode, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
 
 fn saved(name: &str) -> Layout {
-    let path = format!(
-        "{}/../vm-tests/layouts/{name}.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let text = std::fs::read_to_string(path).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let mut layout = Layout::from_value(case["layout"].clone()).unwrap();
+    let mut layout = build::saved(name);
     layout.boot.kernels = vec!["6.8.12-1-pve".into()];
     layout.boot.grub_platforms = vec!["i386-pc".into(), "x86_64-efi".into()];
     layout
 }
 
-fn disk_ids(layout: &Layout) -> Vec<NodeId> {
-    layout.disks().map(|(id, _)| id.clone()).collect()
-}
-
 /// The saved disks, on NVMe and `factor` times as big.
 fn machine(layout: &Layout, firmware: Firmware, factor: u64) -> Inventory {
     let disk = |(n, (_, saved)): (usize, (&NodeId, &Disk))| InventoryDisk {
-        device: format!("/dev/nvme{n}n1").into(),
-        model: None,
         // A bigger disk is another one.
         serial: saved.serial.clone().filter(|_| factor == 1),
-        wwn: None,
-        size: Bytes(saved.size.0 * factor),
-        sector_size: SectorSize::S512,
-        removable: false,
         transport: Some("nvme".into()),
-        media: None,
-        read_only: false,
-        contents: Vec::new(),
-        vgs: Vec::new(),
-        in_use: false,
+        ..build::blank(&format!("/dev/nvme{n}n1"), saved.size.0 * factor)
     };
-    Inventory {
-        present: None,
-        firmware,
-        disks: layout.disks().enumerate().map(disk).collect(),
-        memory: Bytes::GIB,
-    }
+    build::started(firmware, layout.disks().enumerate().map(disk).collect())
 }
 
 fn planned(layout: &Layout, firmware: Firmware) -> Plan {

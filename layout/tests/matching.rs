@@ -12,10 +12,7 @@ use layout::model::{Layout, Node, NodeId};
 use layout::plan::{Choices, DiskChoice, Plan, PlanError, plan};
 
 fn saved() -> Layout {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vm-tests/layouts/pve-ext4-lvm.json");
-    let case: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let mut layout = Layout::from_value(case["layout"].clone()).unwrap();
+    let mut layout = build::saved("pve-ext4-lvm");
     for node in layout.nodes.values_mut() {
         if let Node::Disk(disk) = node {
             disk.serial = Some("S1".into());

@@ -2,78 +2,26 @@
 
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
+mod build;
+
 use std::path::{Path, PathBuf};
 
-use layout::inventory::{Inventory, InventoryDisk};
-use layout::model::{Disk, Firmware, GrubBios, GrubEfi, Layout, ModelError, Node, NodeId, Table};
+use build::{golden, machine, pve, saved};
+use layout::inventory::InventoryDisk;
+use layout::model::{Disk, GrubBios, GrubEfi, Layout, ModelError, Node, NodeId, Table};
 use layout::plan::{Choices, DiskChoice, Grow, PlanError, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
 use proptest::prelude::*;
 
-fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn saved(name: &str) -> Layout {
-    let text = std::fs::read_to_string(here(&format!("../vm-tests/layouts/{name}.json"))).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
-
-/// The layout of a PVE host with both boot loaders.
-fn pve() -> Layout {
-    let mut layout = saved("pve-ext4-lvm");
-    let disk = layout.disks().next().unwrap().0.clone();
-    layout.boot.grub_bios = vec![GrubBios { disk }];
-    layout.boot.grub_efi = vec![GrubEfi {
-        esp: NodeId::fs("5A1B-0001"),
-        bootloader_id: "proxmox".into(),
-        shim: true,
-        fallback: true,
-    }];
-    layout.boot.kernels = vec!["6.8.12-1-pve".into()];
-    layout
-}
-
 fn disk(device: &str, serial: &str, mib: u64) -> InventoryDisk {
     InventoryDisk {
-        device: device.into(),
         model: Some("Test Disk".into()),
         serial: (!serial.is_empty()).then(|| serial.into()),
-        wwn: None,
-        size: Bytes::mib(mib),
-        sector_size: SectorSize::S512,
-        removable: false,
         transport: Some("ata".into()),
-        media: None,
-        read_only: false,
         contents: vec!["GPT, 3 partitions".into(), "LVM PV of VG pve".into()],
         vgs: vec!["pve".into()],
-        in_use: false,
+        ..build::blank(device, mib << 20)
     }
-}
-
-fn machine(disks: Vec<InventoryDisk>) -> Inventory {
-    Inventory {
-        firmware: Firmware::Uefi,
-        disks,
-        memory: Bytes::GIB,
-        present: None,
-    }
-}
-
-/// Compares with a file; `UPDATE_GOLDEN=1` writes it.
-fn golden(name: &str, text: &str) {
-    let path = here(&format!("tests/golden/{name}.txt"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        text == expected,
-        "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}",
-        path.display()
-    );
 }
 
 #[test]

@@ -2,59 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
-use std::path::{Path, PathBuf};
+mod build;
 
-use layout::inventory::{Inventory, InventoryDisk};
-use layout::model::{Firmware, Layout, LogicalVolume, Node, NodeId, Segments};
-use layout::plan::{Choices, DiskChoice, Plan, PlanError, Step, plan};
-use layout::units::{Bytes, SectorSize};
+use std::path::PathBuf;
 
-fn saved(name: &str) -> Layout {
-    let path = format!(
-        "{}/../vm-tests/layouts/{name}.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let text = std::fs::read_to_string(path).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
+use build::{blanks, by_name, in_order, saved};
+use layout::model::{Layout, LogicalVolume, Node, NodeId, Segments};
+use layout::plan::{Plan, PlanError, Step, plan};
+use layout::units::Bytes;
 
 /// Plans for disks of these sizes in MiB; the first takes the place of the first saved one, and so on.
 fn planned(layout: &Layout, mib: &[u64]) -> Result<Plan, PlanError> {
-    let device = |index: usize| PathBuf::from(format!("/dev/sd{}", (b'a' + index as u8) as char));
-    let disks = mib.iter().enumerate().map(|(index, mib)| InventoryDisk {
-        device: device(index),
-        model: None,
-        serial: None,
-        wwn: None,
-        size: Bytes::mib(*mib),
-        sector_size: SectorSize::S512,
-        removable: false,
-        transport: None,
-        media: None,
-        read_only: false,
-        contents: Vec::new(),
-        vgs: Vec::new(),
-        in_use: false,
-    });
-    let machine = Inventory {
-        firmware: Firmware::Bios,
-        disks: disks.collect(),
-        memory: Bytes::GIB,
-        present: None,
-    };
     // Their numbers end with their place.
-    let mut ids: Vec<&NodeId> = layout.disks().map(|(id, _)| id).collect();
-    ids.sort_by_key(|id| layout.nodes[*id].device().map(Path::to_owned));
-    let choices = Choices {
-        disks: ids
-            .into_iter()
-            .enumerate()
-            .map(|(index, id)| (id.clone(), DiskChoice::Device(device(index))))
-            .collect(),
-        ..Choices::default()
-    };
-    plan(layout, &machine, &choices)
+    plan(layout, &blanks(mib), &in_order(by_name(layout)))
 }
 
 fn sizes(layout: &Layout) -> Vec<u64> {

@@ -2,40 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
+mod build;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use build::{golden, here, pve, saved};
 use layout::inventory::{FoundTable, Inventory, InventoryDisk, Present, Region};
-use layout::model::{
-    Firmware, GrubBios, GrubEfi, Layout, Node, NodeId, Table, ThinVolume, Unsupported,
-};
+use layout::model::{Firmware, Layout, Node, NodeId, Table, ThinVolume, Unsupported};
 use layout::plan::{Choices, DiskChoice, Mode, Plan, PlanError, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
-
-fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn saved(name: &str) -> Layout {
-    let text = std::fs::read_to_string(here(&format!("../vm-tests/layouts/{name}.json"))).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
-
-/// The layout of a PVE host with both boot loaders.
-fn pve() -> Layout {
-    let mut layout = saved("pve-ext4-lvm");
-    let disk = layout.disks().next().unwrap().0.clone();
-    layout.boot.grub_bios = vec![GrubBios { disk }];
-    layout.boot.grub_efi = vec![GrubEfi {
-        esp: NodeId::fs("5A1B-0001"),
-        bootloader_id: "proxmox".into(),
-        shim: true,
-        fallback: true,
-    }];
-    layout.boot.kernels = vec!["6.8.12-1-pve".into()];
-    layout
-}
 
 fn device(n: usize) -> String {
     format!("/dev/vd{}", char::from(b'a' + n as u8))
@@ -52,16 +28,10 @@ fn machine(saved: &Layout) -> Inventory {
             device: at.clone(),
             model: disk.model.clone(),
             serial: disk.serial.clone(),
-            wwn: None,
-            size: disk.size,
             sector_size: disk.sector_size,
-            removable: false,
             transport: Some("ata".into()),
-            media: None,
-            read_only: false,
             contents: vec!["GPT".into()],
-            vgs: Vec::new(),
-            in_use: false,
+            ..build::blank("", disk.size.0)
         });
         let name = id.as_str().trim_start_matches("disk:").to_owned();
         let parts = saved.partitions(id);
@@ -155,23 +125,6 @@ fn refusal(saved: &Layout, machine: &Inventory, choices: Choices) -> String {
         Err(error @ PlanError::NotInPlace { .. }) => error.to_string(),
         other => panic!("{}: {other:?}", choices.mode),
     }
-}
-
-fn golden(name: &str, text: &str) {
-    let path = here(&format!("tests/golden/{name}.txt"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        text == expected,
-        "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}",
-        path.display()
-    );
-    assert!(
-        text.lines().all(|line| line.chars().count() <= 80),
-        "{text}"
-    );
 }
 
 #[test]

@@ -2,72 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
-use std::path::{Path, PathBuf};
+mod build;
 
-use layout::inventory::{Inventory, InventoryDisk};
-use layout::model::{Firmware, Layout, Node, NodeId, VdevRole, ZfsPool};
-use layout::plan::{Choices, DiskChoice, Grow, Plan, PlanError, Step, plan};
-use layout::units::{Bytes, SectorSize};
-
-fn saved(name: &str) -> Layout {
-    let path = format!(
-        "{}/../vm-tests/layouts/{name}.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let text = std::fs::read_to_string(path).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
-
-fn device(index: usize) -> PathBuf {
-    PathBuf::from(format!("/dev/sd{}", (b'a' + index as u8) as char))
-}
-
-/// Disks of these sizes in MiB.
-fn machine(mib: &[u64]) -> Inventory {
-    let disks = mib.iter().enumerate().map(|(index, mib)| InventoryDisk {
-        device: device(index),
-        model: None,
-        serial: None,
-        wwn: None,
-        size: Bytes::mib(*mib),
-        sector_size: SectorSize::S512,
-        removable: false,
-        transport: None,
-        media: None,
-        read_only: false,
-        contents: Vec::new(),
-        vgs: Vec::new(),
-        in_use: false,
-    });
-    Inventory {
-        present: None,
-        firmware: Firmware::Bios,
-        disks: disks.collect(),
-        memory: Bytes::GIB,
-    }
-}
-
-/// The saved disks by their old names.
-fn disks(layout: &Layout) -> Vec<NodeId> {
-    let mut ids: Vec<NodeId> = layout.disks().map(|(id, _)| id.clone()).collect();
-    ids.sort_by_key(|id| layout.nodes[id].device().map(Path::to_owned));
-    ids
-}
+use build::{blanks, by_name, in_order, saved};
+use layout::model::{Layout, Node, NodeId, VdevRole, ZfsPool};
+use layout::plan::{Choices, Grow, Plan, PlanError, Step, plan};
 
 /// Plans with the first saved disks mapped to the first present ones.
 fn planned(layout: &Layout, mib: &[u64], mapped: usize, grow: Grow) -> Result<Plan, PlanError> {
     let choices = Choices {
-        disks: disks(layout)
-            .into_iter()
-            .take(mapped)
-            .enumerate()
-            .map(|(index, id)| (id, DiskChoice::Device(device(index))))
-            .collect(),
         grow,
-        ..Choices::default()
+        ..in_order(by_name(layout).into_iter().take(mapped))
     };
-    plan(layout, &machine(mib), &choices)
+    plan(layout, &blanks(mib), &choices)
 }
 
 fn words(plan: &Plan) -> Vec<String> {
@@ -352,17 +299,9 @@ fn forged_names_are_refused() {
 #[test]
 fn a_pool_of_the_same_name_on_a_disk_that_stays_is_named() {
     let layout = saved("zfs-mirror-root");
-    let mut present = machine(&[1000, 1000, 1000]);
+    let mut present = blanks(&[1000, 1000, 1000]);
     present.disks[2].contents = vec!["member of ZFS pool 'rpool'".to_owned()];
-    let choices = Choices {
-        disks: disks(&layout)
-            .into_iter()
-            .enumerate()
-            .map(|(index, id)| (id, DiskChoice::Device(device(index))))
-            .collect(),
-        ..Choices::default()
-    };
-    let plan = plan(&layout, &present, &choices).unwrap();
+    let plan = plan(&layout, &present, &in_order(by_name(&layout))).unwrap();
     assert!(
         plan.notes.iter().any(|n| n.contains("two of that name")),
         "{:?}",

@@ -4,9 +4,9 @@
 
 mod build;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use build::machine;
+use build::{disk_ids as ids, golden, machine, saved};
 use layout::diff::diff;
 use layout::inventory::InventoryDisk;
 use layout::model::{GrubBios, Layout, Node, NodeId, Segments, types};
@@ -14,22 +14,8 @@ use layout::plan::{Choices, DiskChoice, Plan, PlanError, Step, plan};
 use layout::units::SectorSize;
 use proptest::prelude::*;
 
-fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn saved(name: &str) -> Layout {
-    let text = std::fs::read_to_string(here(&format!("../vm-tests/layouts/{name}.json"))).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
-
 fn blank(device: &str, mib: u64) -> InventoryDisk {
     build::blank(device, mib << 20)
-}
-
-fn ids(layout: &Layout) -> Vec<NodeId> {
-    layout.disks().map(|(id, _)| id.clone()).collect()
 }
 
 /// Saved disks by index, each with what is chosen for it.
@@ -52,19 +38,6 @@ fn onto(layout: &Layout, n: usize) -> DiskChoice {
 fn one(layout: &Layout, mib: u64, choices: &[(usize, DiskChoice)]) -> Result<Plan, PlanError> {
     let disks = machine(vec![blank("/dev/vda", mib)]);
     plan(layout, &disks, &choose(layout, choices))
-}
-
-fn golden(name: &str, text: &str) {
-    let path = here(&format!("tests/golden/{name}.txt"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        text == expected,
-        "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}",
-        path.display()
-    );
 }
 
 fn arrays(plan: &Plan) -> Vec<(usize, u32)> {

@@ -6,27 +6,13 @@ mod build;
 
 use std::path::Path;
 
-use build::machine;
+use build::{disk_ids as ids, machine, saved};
 use layout::inventory::InventoryDisk;
 use layout::model::{
     CrypttabEntry, Firmware, GrubEfi, Layout, Luks, Node, NodeId, ProxmoxEsp, Swap, types,
 };
 use layout::plan::{Choices, DiskChoice, Plan, PlanError, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
-
-fn saved(name: &str) -> Layout {
-    let path = format!(
-        "{}/../vm-tests/layouts/{name}.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let text = std::fs::read_to_string(path).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
-
-fn ids(layout: &Layout) -> Vec<NodeId> {
-    layout.disks().map(|(id, _)| id.clone()).collect()
-}
 
 fn blank(device: &str, mib: u64) -> InventoryDisk {
     build::blank(device, mib << 20)

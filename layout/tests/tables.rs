@@ -2,36 +2,20 @@
 
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
-use std::path::{Path, PathBuf};
+mod build;
 
-use layout::inventory::{Inventory, InventoryDisk};
+use std::path::PathBuf;
+
+use build::saved;
+use layout::inventory::InventoryDisk;
 use layout::model::{Firmware, GrubBios, Layout, MbrTable, Node, Table};
 use layout::plan::{Choices, DiskChoice, Plan, PlanError, PlannedPartition, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
 
-fn saved(name: &str) -> Layout {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../vm-tests/layouts/{name}.json"));
-    let case: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
-
 fn disk(device: &str, serial: &str, size: Bytes) -> InventoryDisk {
     InventoryDisk {
-        device: device.into(),
-        model: None,
         serial: Some(serial.into()),
-        wwn: None,
-        size,
-        sector_size: SectorSize::S512,
-        removable: false,
-        transport: None,
-        media: None,
-        read_only: false,
-        contents: Vec::new(),
-        vgs: Vec::new(),
-        in_use: false,
+        ..build::blank(device, size.0)
     }
 }
 
@@ -49,12 +33,7 @@ fn on_sectors(layout: &Layout, sizes: &[Bytes], sector: SectorSize) -> Result<Pl
             *size,
         )
     });
-    let machine = Inventory {
-        firmware: Firmware::Bios,
-        disks: disks.collect(),
-        memory: Bytes::GIB,
-        present: None,
-    };
+    let machine = build::started(Firmware::Bios, disks.collect());
     let named = layout.disks().zip(&machine.disks);
     let choices = Choices {
         disks: named

@@ -2,12 +2,15 @@
 
 #![allow(dead_code)] // each test binary uses a part of it
 
+use std::path::{Path, PathBuf};
+
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{
-    Disk, Ext4, Firmware, FstabEntry, GptTable, GroupSettings, Layout, LogicalVolume, Mount, Node,
-    NodeId, Partition, PhysicalVolume, Segments, Swap, Table, ThinPool, ThinVolume, Vfat,
-    VolumeGroup, VolumeSettings, Xfs, types,
+    Disk, Ext4, Firmware, FstabEntry, GptTable, GroupSettings, GrubBios, GrubEfi, Layout,
+    LogicalVolume, Mount, Node, NodeId, Partition, PhysicalVolume, Segments, Swap, Table, ThinPool,
+    ThinVolume, Vfat, VolumeGroup, VolumeSettings, Xfs, types,
 };
+use layout::plan::{Choices, DiskChoice};
 use layout::units::{Bytes, Lba, SectorSize};
 use proptest::sample::Index;
 
@@ -64,13 +67,105 @@ pub fn blank(device: &str, size: u64) -> InventoryDisk {
     }
 }
 
+/// A machine with these disks that was started through UEFI.
 pub fn machine(disks: Vec<InventoryDisk>) -> Inventory {
+    started(Firmware::Uefi, disks)
+}
+
+/// A machine with these disks.
+pub fn started(firmware: Firmware, disks: Vec<InventoryDisk>) -> Inventory {
     Inventory {
-        firmware: Firmware::Uefi,
+        firmware,
         disks,
         memory: Bytes::GIB,
         present: None,
     }
+}
+
+/// A place in this crate.
+pub fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The layout in a layout file of the storage floor.
+pub fn saved(name: &str) -> Layout {
+    let path = here(&format!("../vm-tests/layouts/{name}.json"));
+    let text = std::fs::read_to_string(path).expect("a layout file");
+    let case: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    Layout::from_value(case["layout"].clone()).expect("a layout")
+}
+
+/// The layout of a PVE host with both boot loaders.
+pub fn pve() -> Layout {
+    let mut layout = saved("pve-ext4-lvm");
+    layout.boot.grub_bios = disk_ids(&layout)
+        .into_iter()
+        .take(1)
+        .map(|disk| GrubBios { disk })
+        .collect();
+    layout.boot.grub_efi = vec![GrubEfi {
+        esp: NodeId::fs("5A1B-0001"),
+        bootloader_id: "proxmox".into(),
+        shim: true,
+        fallback: true,
+    }];
+    layout.boot.kernels = vec!["6.8.12-1-pve".into()];
+    layout
+}
+
+/// The saved disks in the order of their ids.
+pub fn disk_ids(layout: &Layout) -> Vec<NodeId> {
+    layout.disks().map(|(id, _)| id.clone()).collect()
+}
+
+/// The saved disks in the order of their old names.
+pub fn by_name(layout: &Layout) -> Vec<NodeId> {
+    let mut ids = disk_ids(layout);
+    ids.sort_by_key(|id| layout.nodes[id].device().map(Path::to_owned));
+    ids
+}
+
+/// `/dev/sda` and so on.
+pub fn device(index: usize) -> PathBuf {
+    PathBuf::from(format!("/dev/sd{}", (b'a' + index as u8) as char))
+}
+
+/// Blank disks of these sizes in MiB, in a machine that was started through BIOS.
+pub fn blanks(mib: &[u64]) -> Inventory {
+    let disks = mib.iter().enumerate().map(|(index, mib)| InventoryDisk {
+        device: device(index),
+        ..blank("", mib << 20)
+    });
+    started(Firmware::Bios, disks.collect())
+}
+
+/// These saved disks onto `/dev/sda` and so on.
+pub fn in_order(ids: impl IntoIterator<Item = NodeId>) -> Choices {
+    let devices = ids.into_iter().enumerate();
+    Choices {
+        disks: devices
+            .map(|(index, id)| (id, DiskChoice::Device(device(index))))
+            .collect(),
+        ..Choices::default()
+    }
+}
+
+/// Compares with a file; `UPDATE_GOLDEN=1` writes it.
+pub fn golden(name: &str, text: &str) {
+    let path = here(&format!("tests/golden/{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).expect("a file");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{} differs (UPDATE_GOLDEN=1 writes it):\n{text}",
+        path.display()
+    );
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
 }
 
 fn uuid(n: u32) -> String {
