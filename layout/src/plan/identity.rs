@@ -92,6 +92,26 @@ pub(super) fn likeness(saved: &Disk, present: &InventoryDisk) -> Likeness {
     }
 }
 
+/// What speaks against a disk at hand being the saved one, although it carries what was on that: a copy looks like that, too.
+/// `None`: nothing does.
+pub(super) fn contradiction(saved: &Disk, present: &InventoryDisk) -> Option<String> {
+    let differs = |a, b| agree(a, b) == Some(false);
+    let other = match likeness(saved, present) {
+        Likeness::Same(_) => return None,
+        Likeness::Doubtful(doubt) => return Some(doubt),
+        Likeness::Other if differs(wwn(&saved.wwn), wwn(&present.wwn)) => "another WWN",
+        Likeness::Other if differs(serial(&saved.serial), serial(&present.serial)) => {
+            "another serial number"
+        }
+        Likeness::Other if saved.size != present.size => "another size",
+        Likeness::Other => return None,
+    };
+    Some(format!(
+        "{} carries what was on the saved disk, and has {other}",
+        describe(present)
+    ))
+}
+
 /// Whether a disk at hand is another saved disk than `id`, or may be: it must not be taken for a blank one, nor for `id`.
 pub(super) fn is_other_saved_disk(saved: &Layout, id: &NodeId, present: &InventoryDisk) -> bool {
     saved

@@ -7,6 +7,7 @@ use super::{is_of_the_system, refusal};
 use crate::inventory::{Inventory, InventoryDisk, Present};
 use crate::model::{Disk, Firmware, Layout, Mount, Node, NodeId};
 use crate::plan::disk::{by_identity, chosen, describe, excluded, take};
+use crate::plan::identity::{Likeness, contradiction, likeness};
 use crate::plan::{Choices, DiskAssignment, Mode, PlanError};
 
 /// The filesystems that system only makes anew.
@@ -152,15 +153,48 @@ impl<'a> One<'a> {
             .collect();
         match found.as_slice() {
             [] => Ok(None),
-            [one] => match excluded(one, self.choices) {
-                Some(reason) => Err(PlanError::BadChoice {
-                    disk: self.id.clone(),
-                    reason: format!("{}: {reason}", describe(one)),
-                }),
-                None => Ok(Some((one, "it carries the saved partition table"))),
-            },
+            [one] => Ok(Some((
+                one,
+                self.carrier(one, "it carries the saved partition table")?,
+            ))),
             several => self.ambiguous(several),
         }
+    }
+
+    /// Whether a disk is taken because it carries the table, and why. A copy of the saved disk carries it as well: where the
+    /// saved disk itself is there, or nobody is asked, the table alone decides nothing.
+    fn carrier(
+        &self,
+        one: &'a InventoryDisk,
+        why: &'static str,
+    ) -> Result<&'static str, PlanError> {
+        if let Some(reason) = excluded(one, self.choices) {
+            return Err(PlanError::BadChoice {
+                disk: self.id.clone(),
+                reason: format!("{}: {reason}", describe(one)),
+            });
+        }
+        let Some(doubt) = contradiction(self.disk, one) else {
+            return Ok(why);
+        };
+        let is_itself =
+            |d: &&InventoryDisk| matches!(likeness(self.disk, d), Likeness::Same(_));
+        let itself = self.inventory.disks.iter().filter(is_itself);
+        let mut both: Vec<&InventoryDisk> = itself.collect();
+        if !both.is_empty() {
+            both.insert(0, one);
+            return Err(PlanError::Ambiguous {
+                disk: self.id.clone(),
+                candidates: both.iter().map(|d| describe(d)).collect(),
+            });
+        }
+        if self.choices.blank_only {
+            return Err(PlanError::Doubtful {
+                disk: self.id.clone(),
+                candidates: vec![doubt],
+            });
+        }
+        Ok("it carries the saved partition table, although it is another disk by its numbers or size")
     }
 
     fn ambiguous(&self, several: &[&InventoryDisk]) -> Result<Found<'a>, PlanError> {
@@ -175,10 +209,8 @@ impl<'a> One<'a> {
         let disks = || self.inventory.disks.iter();
         let carrying: Vec<&InventoryDisk> = disks().filter(|d| self.carries_table(d)).collect();
         if let [one] = carrying.as_slice() {
-            return Ok(Some((
-                one,
-                "it carries a part of the saved partition table",
-            )));
+            let why = self.carrier(one, "it carries a part of the saved partition table")?;
+            return Ok(Some((one, why)));
         }
         let known = by_identity(self.saved, self.id, self.disk, self.inventory, self.choices)?;
         if known.is_some() {
@@ -191,7 +223,7 @@ impl<'a> One<'a> {
                     && d.sector_size == self.disk.sector_size
                     && !self.present.tables.contains_key(&d.device)
                     && excluded(d, self.choices).is_none()
-                    && !(self.choices.blank_only && self.choices.disks.is_empty())
+                    && !self.choices.blank_only
             })
             .collect();
         match alike.as_slice() {

@@ -183,6 +183,21 @@ impl<'a> Ground<'a> {
         let found = here
             .filter(|p| p.partuuid.eq_ignore_ascii_case(&part.partuuid))
             .collect::<Vec<_>>();
+        // On an MBR disk it is a number, which another partition gets when one is removed: only the place tells.
+        let start = |p: &Partition| p.start.offset(p.sector_size);
+        if let (Some(other), true) = (
+            found.iter().find(|p| start(p) != start(part)),
+            part.type_guid.starts_with("0x"),
+        ) {
+            let what = format!(
+                "partition {} began {} bytes into the disk, and what has its number on {} now begins at {}: it is another one",
+                part.number,
+                start(part).0,
+                disk.display(),
+                start(other).0
+            );
+            return self.tell(id, what);
+        }
         let [found] = found.as_slice() else {
             let name = if part.name.is_empty() {
                 String::new()
