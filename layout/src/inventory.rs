@@ -1,7 +1,7 @@
 //! The machine at hand: its disks, and in words what is on them now.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::capture::disk::disk_facts;
 use crate::capture::{CaptureError, boot, gpt, lvm, mbr, mount};
 use crate::model::{Firmware, Layout, NodeId};
 use crate::plan::{Choices, Mode, in_place};
-use crate::system::{BlockDevice, System};
+use crate::system::{BlockDevice, ReadSeek, System};
 use crate::units::{Bytes, Lba, SectorSize};
 
 /// The machine at hand.
@@ -101,7 +101,7 @@ pub struct InventoryDisk {
     pub in_use: bool,
 }
 
-/// Bytes at the beginning of a disk that are looked at where no tool knows what is on it.
+/// Bytes at either end of a disk that are looked at where no tool knows what is on it.
 const LOOKED_AT: u64 = 1 << 20;
 
 /// Lists the disks of the machine at hand.
@@ -272,8 +272,8 @@ impl Look<'_> {
         vgs.sort();
         vgs.dedup();
         // A damaged partition table, or encryption without a header, is not nothing.
-        if contents.is_empty() && !self.begins_with_zeros(device) {
-            contents.push("data of an unknown kind".to_owned());
+        if contents.is_empty() {
+            contents.extend(self.unknown_data(device));
         }
         InventoryDisk {
             device: device.node.clone(),
@@ -292,14 +292,27 @@ impl Look<'_> {
         }
     }
 
-    /// Whether there is nothing but zeros at the beginning of a disk, or nobody can say.
-    fn begins_with_zeros(&self, device: &BlockDevice) -> bool {
-        let mut head = Vec::new();
-        let Ok(file) = self.sys.open(&device.node) else {
-            return true;
+    /// What is at the ends of a disk where no tool knows anything; `None`: nothing but zeros. Not to know is not nothing.
+    fn unknown_data(&self, device: &BlockDevice) -> Option<String> {
+        let zeros = |file: &mut dyn ReadSeek, at: SeekFrom| -> std::io::Result<bool> {
+            let mut bytes = Vec::new();
+            file.seek(at)?;
+            file.take(LOOKED_AT).read_to_end(&mut bytes)?;
+            Ok(bytes.iter().all(|byte| *byte == 0))
         };
-        let read = file.take(LOOKED_AT).read_to_end(&mut head);
-        read.is_err() || head.iter().all(|byte| *byte == 0)
+        let Ok(mut file) = self.sys.open(&device.node) else {
+            return Some("cannot be read".to_owned());
+        };
+        let size = self.devices.size(device).0;
+        // The backup of a partition table, and the labels of arrays and pools, are at the end.
+        for at in [0, size.saturating_sub(LOOKED_AT)] {
+            match zeros(file.as_mut(), SeekFrom::Start(at)) {
+                Ok(true) => {}
+                Ok(false) => return Some("data of an unknown kind".to_owned()),
+                Err(error) => return Some(format!("cannot be read: {error}")),
+            }
+        }
+        None
     }
 
     fn content(&self, device: &BlockDevice, vgs: &mut Vec<String>) -> Option<String> {
@@ -387,7 +400,46 @@ impl Look<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::Recorded;
+    use crate::system::{Image, Recorded};
+
+    /// What is said of a disk of 8 MiB that no tool knows anything of; `None`: it cannot be opened.
+    fn contents(image: Option<Image>) -> Vec<String> {
+        let mut sys = Recorded::new()
+            .device(BlockDevice {
+                name: "sda".to_owned(),
+                node: "/dev/sda".into(),
+                ..BlockDevice::default()
+            })
+            .file("/proc/self/mountinfo", "22 1 0:20 / / rw - tmpfs none rw\n")
+            .file("/sys/class/block/sda/size", "16384")
+            .command("blkid -p -o udev /dev/sda", "");
+        sys.images
+            .extend(image.map(|image| ("/dev/sda".into(), image)));
+        inventory(&sys).unwrap().disks.remove(0).contents
+    }
+
+    #[test]
+    fn a_disk_is_blank_only_when_zeros_are_read_at_both_ends() {
+        let image = |at: Option<u64>| {
+            let mut image = Image {
+                size: 8 << 20,
+                ..Image::default()
+            };
+            if let Some(at) = at {
+                image.set(at, b"x");
+            }
+            Some(image)
+        };
+        assert!(contents(image(None)).is_empty());
+        for at in [0, (1 << 20) - 1, 7 << 20, (8 << 20) - 1] {
+            assert_eq!(
+                contents(image(Some(at))),
+                ["data of an unknown kind"],
+                "{at}"
+            );
+        }
+        assert_eq!(contents(None), ["cannot be read"]);
+    }
 
     #[test]
     fn a_mounted_btrfs_is_in_use() {
