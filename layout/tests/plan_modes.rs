@@ -3,101 +3,16 @@
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
 mod build;
+mod in_place;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use build::{golden, here, pve, saved};
-use layout::inventory::{FoundTable, Inventory, InventoryDisk, Present, Region};
+use build::golden;
+use in_place::{here, in_mode, machine, present, pve, saved};
+use layout::inventory::Inventory;
 use layout::model::{Firmware, Layout, Node, NodeId, Table, ThinVolume, Unsupported};
 use layout::plan::{Choices, DiskChoice, Mode, Plan, PlanError, Step, plan};
 use layout::units::{Bytes, Lba, SectorSize};
-
-fn device(n: usize) -> String {
-    format!("/dev/vd{}", char::from(b'a' + n as u8))
-}
-
-/// The machine as it was saved, with disks of other names; nothing on it is open.
-fn machine(saved: &Layout) -> Inventory {
-    let (mut disks, mut tables, mut regions) = (Vec::new(), BTreeMap::new(), Vec::new());
-    let mut layout = saved.clone();
-    layout.mounts.clear();
-    for (n, (id, disk)) in saved.disks().enumerate() {
-        let at = PathBuf::from(device(n));
-        disks.push(InventoryDisk {
-            device: at.clone(),
-            model: disk.model.clone(),
-            serial: disk.serial.clone(),
-            sector_size: disk.sector_size,
-            transport: Some("ata".into()),
-            contents: vec!["GPT".into()],
-            ..build::blank("", disk.size.0)
-        });
-        let name = id.as_str().trim_start_matches("disk:").to_owned();
-        let parts = saved.partitions(id);
-        if disk.table.is_some() {
-            let partitions = parts
-                .iter()
-                .map(|(_, p)| (p.number, p.partuuid.clone(), p.start, p.end))
-                .collect();
-            let table = FoundTable {
-                name,
-                whole: true,
-                partitions,
-            };
-            tables.insert(at.clone(), table);
-        }
-        for (part_id, part) in parts {
-            let (fstype, uuid) = match saved.children(part_id).next() {
-                Some((_, Node::PhysicalVolume(pv))) => (Some("LVM2_member"), Some(pv.uuid.clone())),
-                Some((_, node)) => {
-                    let fs = node.filesystem();
-                    (fs.map(|f| f.fstype), fs.map(|f| f.uuid.to_owned()))
-                }
-                None => (None, None),
-            };
-            regions.push(Region {
-                partition: part_id.clone(),
-                disk: at.clone(),
-                fstype: fstype.map(str::to_owned),
-                uuid,
-                unreadable: None,
-            });
-            if let Some(Node::Partition(p)) = layout.nodes.get_mut(part_id) {
-                p.device = format!("{}{}", at.display(), part.number).into();
-            }
-        }
-        if let Some(Node::Disk(d)) = layout.nodes.get_mut(id) {
-            d.device = at;
-        }
-    }
-    // What is on volumes that are not active is not seen.
-    let on_volume = |on: &NodeId| matches!(saved.nodes.get(on), Some(Node::LogicalVolume(_)));
-    layout
-        .nodes
-        .retain(|_, node| !node.on().iter().any(on_volume));
-    Inventory {
-        firmware: Firmware::Uefi,
-        disks,
-        memory: Bytes::GIB,
-        present: Some(Box::new(Present {
-            tables,
-            layout,
-            regions,
-        })),
-    }
-}
-
-fn present(machine: &mut Inventory) -> &mut Present {
-    machine.present.as_mut().unwrap()
-}
-
-fn in_mode(mode: Mode) -> Choices {
-    Choices {
-        mode,
-        ..Choices::default()
-    }
-}
 
 fn planned(saved: &Layout, machine: &Inventory, mode: Mode) -> Plan {
     plan(saved, machine, &in_mode(mode)).unwrap_or_else(|e| panic!("{mode}: {e}"))
@@ -153,7 +68,7 @@ fn plans_read_as_recorded() {
     present(&mut now).tables.clear();
     let text = planned(&saved, &now, Mode::TableRepair).render();
     golden("pve-table-repair", &text);
-    let luks = self::saved("luks2-lvm");
+    let luks = in_place::saved("luks2-lvm");
     let mut now = machine(&luks);
     let seen = &mut present(&mut now).layout;
     close(seen);
@@ -278,7 +193,7 @@ fn a_container_or_filesystem_of_another_kind_is_refused() {
     seen.nodes.remove(&luks);
     let text = refused(&saved, &now, Mode::SystemOnly);
     assert!(text.contains("does not hold the LUKS container"), "{text}");
-    let saved = self::saved("btrfs-subvolumes");
+    let saved = in_place::saved("btrfs-subvolumes");
     let text = refused(&saved, &machine(&saved), Mode::SystemOnly);
     assert!(text.contains("is btrfs, which this version"), "{text}");
 }

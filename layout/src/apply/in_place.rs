@@ -13,6 +13,7 @@ use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::devices::Devices;
 use crate::capture::volumes::lv_path;
 use crate::model::{NodeId, RaidArray, Vfat};
+use crate::plan::in_place::is_part_of_more;
 use crate::plan::{UsedPartition, UsedPv};
 use crate::system::Cmd;
 use crate::units::Bytes;
@@ -128,10 +129,17 @@ impl Executor<'_> {
         read_only: bool,
     ) -> Result<Outcome, StepError> {
         let of = format!("{vg}/{name}");
-        let size = self
-            .report("lvs", "lv", "lv_size", &of)?
-            .map(|row| row.bytes("lv_size"));
-        match size {
+        let row = self.report("lvs", "lv", "lv_size,lv_permissions", &of)?;
+        let writeable = row
+            .as_ref()
+            .is_none_or(|row| !row.text("lv_permissions").starts_with("read-only"));
+        if !(read_only || writeable) {
+            return Err(StepError::Refused(format!(
+                "logical volume {of} is read-only: nothing was written yet; make it writable (lvchange --permission rw {of}), or \
+                 use bare metal"
+            )));
+        }
+        match row.map(|row| row.bytes("lv_size")) {
             Some(size) if size >= at_least => {}
             Some(size) => {
                 return Err(StepError::Refused(format!(
@@ -155,6 +163,22 @@ impl Executor<'_> {
             set_read_only(self.sys, &real, true)?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// What is on volumes and in containers is seen when these are open: that is still before the first write.
+    pub(super) fn check_places(&mut self, devices: &[PathBuf]) -> Result<Outcome, StepError> {
+        self.settle()?;
+        for device in devices {
+            let probe = Devices::new(self.sys)?.probe_now(device);
+            if let Some(kind) = probe.fstype.filter(|kind| is_part_of_more(kind)) {
+                return Err(StepError::Refused(format!(
+                    "{0} holds {kind} now, which is part of something else and would be lost: nothing was written yet; when \
+                     nothing of it is needed, remove it (wipefs -a {0}) and start again",
+                    device.display()
+                )));
+            }
+        }
+        Ok(Outcome::AlreadySo)
     }
 
     pub(super) fn clear(&mut self, device: &Path) -> Result<Outcome, StepError> {

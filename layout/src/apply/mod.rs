@@ -443,6 +443,7 @@ impl Executor<'_> {
                 at_least,
                 read_only,
             } => self.volume_use(vg, name, *at_least, *read_only),
+            Step::CheckPlaces { devices } => self.check_places(devices),
             Step::Clear { device } => self.clear(device),
             Step::RestoreTable {
                 device,

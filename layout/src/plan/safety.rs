@@ -460,6 +460,7 @@ impl Step {
             | Step::VolumeUse { .. }
             | Step::MountReadOnly { .. }
             | Step::CheckBoot { .. }
+            | Step::CheckPlaces { .. }
             | Step::GrubFromHost { .. }
             | Step::LuksKey { .. }
             | Step::LuksErase { .. }
@@ -507,8 +508,8 @@ impl Step {
             Step::KeepOthers { .. } | Step::RestoreTable { .. } => &["udevadm"],
             Step::GroupUse { .. } | Step::VolumeUse { .. } => &["lvm"],
             Step::Clear { .. } => &["wipefs"],
-            Step::KeepVfat { .. } => &["blkid", "fsck.vfat", "mkfs.vfat"],
-            Step::MountReadOnly { .. } => &["blkid"],
+            Step::KeepVfat { .. } => &["blkid", "fsck.vfat", "mkfs.vfat", "wipefs"],
+            Step::MountReadOnly { .. } | Step::CheckPlaces { .. } => &["blkid"],
             Step::MakeExt4 { .. } => &["mke2fs", "tune2fs", "dumpe2fs"],
             Step::MakeXfs { .. } => &["mkfs.xfs"],
             Step::MakeVfat { .. } => &["mkfs.vfat"],

@@ -483,6 +483,12 @@ pub enum Step {
         /// Whether it is only looked at.
         read_only: bool,
     },
+    /// Checks that the places of filesystems that are made anew hold no part of anything else: no physical volume, container,
+    /// member of an array or pool.
+    CheckPlaces {
+        /// The partitions and volumes.
+        devices: Vec<PathBuf>,
+    },
     /// Removes old signatures from a partition or volume that gets a new filesystem.
     Clear {
         /// The partition or volume.
@@ -907,6 +913,9 @@ impl fmt::Display for Step {
             } => {
                 let how = if *read_only { " read-only" } else { "" };
                 write!(f, "Activate logical volume {vg}/{name}{how}, and no other")
+            }
+            Step::CheckPlaces { devices } => {
+                write!(f, "Check that nothing else lies on {}", list(devices))
             }
             Step::Clear { device } => {
                 write!(f, "Remove old signatures from {}", device.display())

@@ -177,8 +177,7 @@ impl<'a> One<'a> {
         let Some(doubt) = contradiction(self.disk, one) else {
             return Ok(why);
         };
-        let is_itself =
-            |d: &&InventoryDisk| matches!(likeness(self.disk, d), Likeness::Same(_));
+        let is_itself = |d: &&InventoryDisk| matches!(likeness(self.disk, d), Likeness::Same(_));
         let itself = self.inventory.disks.iter().filter(is_itself);
         let mut both: Vec<&InventoryDisk> = itself.collect();
         if !both.is_empty() {
@@ -194,7 +193,9 @@ impl<'a> One<'a> {
                 candidates: vec![doubt],
             });
         }
-        Ok("it carries the saved partition table, although it is another disk by its numbers or size")
+        Ok(
+            "it carries the saved partition table, although it is another disk by its numbers or size",
+        )
     }
 
     fn ambiguous(&self, several: &[&InventoryDisk]) -> Result<Found<'a>, PlanError> {

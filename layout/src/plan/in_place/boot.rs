@@ -74,9 +74,12 @@ pub(super) fn plan(
         if !seen.contains(&&mount.node) {
             seen.push(&mount.node);
             let mut esp = draft.remade_filesystem(mount);
-            esp.what.push_str(
-                " (files of the backup are written over those there; a damaged filesystem is made anew)",
-            );
+            esp.what.push_str(&match draft.other_fat(mount) {
+                Some(other) => format!(
+                    " (the FAT {other} that is there is not the saved one: it is erased with all that is in it)"
+                ),
+                None => " (files of the backup are written over those there; a damaged filesystem is made anew)".to_owned(),
+            });
             remade.push(esp);
             draft.fill_esp(mount);
             compared.insert(mount.node.clone());
@@ -192,15 +195,28 @@ impl Draft<'_> {
             .and_then(Node::filesystem);
         let Some(fs) = fs else { return };
         let (on, size) = (fs.on.clone(), fs.size);
-        let Some(spot) = self.ground.locate(&on) else {
+        let Some(spot) = self.ground.place(&on, &mount.mount_point) else {
             return;
         };
+        if let Some(other) = self.ground.other_filesystem(&spot.device) {
+            self.ground.problems.push(format!(
+                "{} should be the EFI system partition, and holds {other}",
+                spot.device.display()
+            ));
+        }
         if let Some(now) = spot.size.filter(|now| *now < size) {
             self.ground.problems.push(format!(
                 "{} has {now} now, and the EFI system partition needs {size}",
                 spot.device.display()
             ));
         }
+    }
+
+    /// Another FAT than the saved one at the place of an EFI system partition.
+    fn other_fat(&self, mount: &Mount) -> Option<&str> {
+        let fs = self.builder.saved.nodes.get(&mount.node)?.filesystem()?;
+        let device = self.builder.devices.get(fs.on)?;
+        self.ground.other_fat(device, fs.uuid)
     }
 
     /// The disks that get boot code; their BIOS boot partitions are written to.

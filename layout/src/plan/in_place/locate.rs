@@ -39,6 +39,8 @@ pub(super) struct Ground<'a> {
     pub problems: Vec<String>,
     /// Containers and arrays whose contents cannot be seen.
     pub hidden_names: Vec<String>,
+    /// Where filesystems are made anew.
+    pub places: Vec<PathBuf>,
     /// Present partitions that are used, by device.
     used: BTreeMap<PathBuf, UsedPartition>,
     failed: BTreeSet<NodeId>,
@@ -60,6 +62,7 @@ impl<'a> Ground<'a> {
             uses: Vec::new(),
             problems: Vec::new(),
             hidden_names: Vec::new(),
+            places: Vec::new(),
             used: BTreeMap::new(),
             failed: BTreeSet::new(),
         }
@@ -233,6 +236,81 @@ impl<'a> Ground<'a> {
             Some((_, Node::Unsupported(what))) => what.what.clone(),
             Some((id, _)) => id.to_string(),
         }
+    }
+
+    /// What lies on a place now that would be lost with it, and is no filesystem of its own; `None`: nothing that is known.
+    pub fn more_on(&self, device: &Path) -> Option<String> {
+        let here = |node: &Node| node.device() == Some(device);
+        let mut places = self.present.nodes.iter().filter(|(_, node)| here(node));
+        places.find_map(|(id, _)| {
+            let mut above = self.present.children(id);
+            above.find_map(|(above, node)| match node {
+                Node::PhysicalVolume(_) => {
+                    let groups = self.present.children(above).filter_map(|(_, n)| match n {
+                        Node::VolumeGroup(vg) => Some(vg.name.as_str()),
+                        _ => None,
+                    });
+                    let groups: Vec<&str> = groups.collect();
+                    Some(match groups.as_slice() {
+                        [] => "an LVM physical volume".to_owned(),
+                        names => format!("a physical volume of volume group {}", names.join(", ")),
+                    })
+                }
+                Node::Luks(luks) => Some(format!("LUKS container {}", luks.uuid)),
+                Node::RaidArray(array) => Some(format!("a member of array {}", array.name)),
+                Node::ZfsMember(member) => Some(format!("a device of ZFS pool {}", member.pool)),
+                Node::Btrfs(fs) if fs.on.len() > 1 => {
+                    Some(format!("a device of btrfs {}, which has several", fs.uuid))
+                }
+                Node::Unsupported(what) if super::is_part_of_more(&what.what) => {
+                    Some(what.what.clone())
+                }
+                Node::Partition(_) => Some("a partition table".to_owned()),
+                _ => None,
+            })
+        })
+    }
+
+    /// The filesystem or swap area at a place, where it is another kind than FAT.
+    pub fn other_filesystem(&self, device: &Path) -> Option<String> {
+        self.alone_on(device).and_then(|node| match node {
+            Node::Vfat(_) => None,
+            Node::Swap(swap) => Some(format!("swap area {}", swap.uuid)),
+            node => node
+                .filesystem()
+                .map(|fs| format!("{} {}", fs.fstype, fs.uuid)),
+        })
+    }
+
+    /// The FAT at a place, where it is another one than the saved one.
+    pub fn other_fat(&self, device: &Path, saved: &str) -> Option<&'a str> {
+        match self.alone_on(device)? {
+            Node::Vfat(fs) if !fs.uuid.eq_ignore_ascii_case(saved) => Some(&fs.uuid),
+            _ => None,
+        }
+    }
+
+    fn alone_on(&self, device: &Path) -> Option<&'a Node> {
+        let present = self.present;
+        let mut here = present.nodes.iter();
+        let (id, _) = here.find(|(_, node)| node.device() == Some(device))?;
+        let mut above = present.children(id);
+        above.next().map(|(_, node)| node)
+    }
+
+    /// The place of a filesystem that is made anew: nothing else may lie on it.
+    pub fn place(&mut self, on: &NodeId, at: &Path) -> Option<Spot> {
+        let spot = self.locate(on)?;
+        if let Some(more) = self.more_on(&spot.device) {
+            self.problems.push(format!(
+                "{} is now {more}, and would be erased for the filesystem of {}",
+                spot.device.display(),
+                at.display()
+            ));
+            return None;
+        }
+        self.places.push(spot.device.clone());
+        Some(spot)
     }
 
     /// Whether a present node lies directly on a device.

@@ -177,6 +177,11 @@ impl<'a> Draft<'a> {
             });
         }
         steps.extend(self.ground.uses.iter().cloned());
+        if !self.ground.places.is_empty() {
+            steps.push(Step::CheckPlaces {
+                devices: self.ground.places.clone(),
+            });
+        }
         self.builder.devices.extend(self.ground.devices());
         for name in &self.ground.hidden_names {
             self.builder.notes.push(format!(
@@ -231,6 +236,32 @@ fn finish(builder: Builder<'_>, in_place: InPlace) -> Result<Plan, PlanError> {
         substitutions: builder.substitutions,
         in_place: Some(in_place),
     })
+}
+
+/// Whether a signature is that of a part of something else, which is lost with it: a volume group, an array, a pool. By the
+/// words of blkid.
+pub(crate) fn is_part_of_more(fstype: &str) -> bool {
+    matches!(
+        fstype,
+        "LVM2_member"
+            | "LVM1_member"
+            | "LVM2_thinpool"
+            | "DM_snapshot_cow"
+            | "crypto_LUKS"
+            | "BitLocker"
+            | "linux_raid_member"
+            | "ddf_raid_member"
+            | "isw_raid_member"
+            | "mpath_member"
+            | "zfs_member"
+            | "bcache"
+            | "bcachefs"
+            | "drbd"
+            | "stratis"
+            | "vdo"
+            | "ceph_bluestore"
+            | "VMFS_volume_member"
+    )
 }
 
 /// A place in the host's tree that belongs to its system, and is made anew with it. What is not among them (`/home`,

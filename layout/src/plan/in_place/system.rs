@@ -31,9 +31,7 @@ pub(super) fn plan(
             nodes.push(mount.node.clone());
         }
     }
-    draft.boot_partitions();
     draft.open()?;
-    let remade = draft.remade(&mounts);
     draft.builder.relevant = draft.used_nodes(&nodes);
     draft.builder.fit = draft.fit(&nodes);
     for id in &nodes {
@@ -44,6 +42,9 @@ pub(super) fn plan(
     }
     draft.builder.swap_files();
     draft.builder.boot();
+    let coded = draft.boot_code();
+    let mut remade: Vec<Remade> = mounts.iter().map(|m| draft.remade_filesystem(m)).collect();
+    remade.extend(coded.iter().map(|disk| boot_code(disk)));
     draft.builder.steps.push(Step::Unmount);
     draft.take_down();
     draft.remarks();
@@ -74,7 +75,7 @@ impl Draft<'_> {
             return;
         };
         let (on, size) = (fs.on.clone(), fs.size);
-        let Some(spot) = self.ground.locate(&on) else {
+        let Some(spot) = self.ground.place(&on, &mount.mount_point) else {
             return;
         };
         if let Some(now) = spot.size.filter(|now| *now < size) {
@@ -87,18 +88,34 @@ impl Draft<'_> {
         }
     }
 
-    /// GRUB's own partitions are written to.
-    fn boot_partitions(&mut self) {
-        for grub in &self.builder.saved.boot.grub_bios {
-            let Some(disk) = self.builder.assignment(&grub.disk) else {
-                continue;
-            };
-            for part in self.ground.partitions_on(&disk.device.clone()) {
+    /// The disks that get boot code, which may be others than before when the machine was started another way. GRUB's own
+    /// partitions there are written to.
+    fn boot_code(&mut self) -> Vec<PathBuf> {
+        let steps = self.builder.steps.iter();
+        let coded = steps.filter_map(|step| match step {
+            Step::GrubBios { device, .. } => Some(device.clone()),
+            _ => None,
+        });
+        let coded: Vec<PathBuf> = coded.collect();
+        for disk in &coded {
+            for part in self.ground.partitions_on(disk) {
                 if part.type_guid.eq_ignore_ascii_case(types::BIOS_BOOT) {
                     self.ground.use_partition(part);
                 }
             }
         }
+        for step in &mut self.builder.steps {
+            if let Step::KeepOthers {
+                device,
+                used,
+                protect,
+            } = step
+            {
+                *used = self.ground.used_on(device);
+                *protect = self.ground.others_on(device);
+            }
+        }
+        coded
     }
 
     /// The filesystems, and what they lie on.
@@ -166,16 +183,6 @@ impl Draft<'_> {
             mount_point: mount_point.clone(),
         });
         self.builder.steps.push(Step::RestoreTree { mount_point });
-    }
-
-    fn remade(&self, mounts: &[&Mount]) -> Vec<Remade> {
-        let mut remade: Vec<Remade> = mounts.iter().map(|m| self.remade_filesystem(m)).collect();
-        for grub in &self.builder.saved.boot.grub_bios {
-            if let Some(disk) = self.builder.assignment(&grub.disk) {
-                remade.push(boot_code(&disk.device));
-            }
-        }
-        remade
     }
 
     /// Words for a filesystem that is made anew.

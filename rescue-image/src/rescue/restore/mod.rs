@@ -491,6 +491,7 @@ fn only_looks(step: &Step) -> bool {
             | Step::VolumeUse { .. }
             | Step::MountReadOnly { .. }
             | Step::CheckBoot { .. }
+            | Step::CheckPlaces { .. }
     )
 }
 
