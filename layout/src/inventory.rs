@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::devices::Devices;
 use crate::capture::disk::disk_facts;
+use crate::capture::reach::reach;
 use crate::capture::{CaptureError, boot, gpt, lvm, mbr, mount};
 use crate::model::{Firmware, Layout, NodeId};
 use crate::plan::{Choices, Mode, in_place};
@@ -39,6 +40,9 @@ pub struct Present {
     pub layout: Layout,
     /// What lies where the saved partitions were.
     pub regions: Vec<Region>,
+    /// What would be overwritten by a partition table, by disk: a table of another kind, or something that takes the whole disk.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub in_the_way: BTreeMap<PathBuf, String>,
 }
 
 /// A partition table of a disk at hand.
@@ -65,6 +69,9 @@ pub struct Region {
     pub fstype: Option<String>,
     /// UUID of the signature.
     pub uuid: Option<String>,
+    /// How much room it says that it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Bytes>,
     /// Why nothing is known.
     pub unreadable: Option<String>,
 }
@@ -173,23 +180,35 @@ fn look_closer(
         tables,
         layout: Layout::new(firmware),
         regions: Vec::new(),
+        in_the_way: BTreeMap::new(),
     }));
     // Without disks to work on the planner says why.
     let Ok(assigned) = in_place::assign(saved, &inventory, choices) else {
         return Ok(inventory);
     };
     let (mut regions, mut layout) = (Vec::new(), Layout::new(firmware));
+    let mut in_the_way = BTreeMap::new();
     if choices.mode == Mode::TableRepair {
         let devices = Devices::new(sys)?;
         for disk in &assigned {
+            let readable = |p: &Present| p.tables.contains_key(&disk.device);
+            if !inventory.present.as_deref().is_some_and(readable) {
+                let found = obstacle(&devices, &disk.device, saved, &disk.saved);
+                in_the_way.extend(found.map(|what| (disk.device.clone(), what)));
+            }
             for (id, part) in saved.partitions(&disk.saved) {
                 let start = part.start.offset(part.sector_size);
                 let probe = devices.probe_region(&disk.device, start, part.size());
+                let reach = probe.fstype.as_deref().and_then(|kind| {
+                    let mut file = sys.open(&disk.device).ok()?;
+                    reach(file.as_mut(), start, kind)
+                });
                 regions.push(Region {
                     partition: id.clone(),
                     disk: disk.device.clone(),
                     fstype: probe.fstype,
                     uuid: probe.uuid,
+                    reach,
                     unreadable: probe.unreadable,
                 });
             }
@@ -201,8 +220,32 @@ fn look_closer(
     if let Some(present) = &mut inventory.present {
         present.regions = regions;
         present.layout = layout;
+        present.in_the_way = in_the_way;
     }
     Ok(inventory)
+}
+
+/// What a disk without a table that can be read has in the place of one. In front of the first partition there is nothing
+/// but boot code; whatever takes the whole disk has its header there.
+fn obstacle(devices: &Devices<'_>, disk: &Path, saved: &Layout, id: &NodeId) -> Option<String> {
+    // A table that was lost leaves an MBR without partitions, or the one that protected a GPT.
+    let lost = |kind: &String| matches!(kind.as_str(), "dos" | "PMBR");
+    let other = devices.probe_now(disk).table.filter(|kind| !lost(kind));
+    if let Some(kind) = other {
+        return Some(format!(
+            "a partition table ({kind}) that cannot be understood"
+        ));
+    }
+    let parts = saved.partitions(id).into_iter();
+    let first = parts.map(|(_, p)| p.start.offset(p.sector_size)).min()?;
+    let front = devices.probe_region(disk, Bytes(0), first);
+    let uuid = front
+        .uuid
+        .map(|uuid| format!(" {uuid}"))
+        .unwrap_or_default();
+    front
+        .fstype
+        .map(|kind| format!("{kind}{uuid}, which takes the whole disk"))
 }
 
 /// A disk's partition table; `None`: there is none that can be read.
@@ -439,6 +482,36 @@ mod tests {
             );
         }
         assert_eq!(contents(None), ["cannot be read"]);
+    }
+
+    #[test]
+    fn what_a_table_would_overwrite_is_found() {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../vm-tests/layouts/pve-ext4-lvm.json"
+        );
+        let case: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let saved = Layout::from_value(case["layout"].clone()).unwrap();
+        let (id, _) = saved.disks().next().unwrap();
+        let first = saved.partitions(id)[0].1;
+        let first = first.start.offset(first.sector_size).0;
+        let found = |whole: &str, front: &str| {
+            let sys = Recorded::new()
+                .command("blkid -p -o udev /dev/sda", whole)
+                .command(&format!("blkid -p -o udev -O 0 -S {first} /dev/sda"), front);
+            let devices = Devices::new(&sys).unwrap();
+            obstacle(&devices, Path::new("/dev/sda"), &saved, id)
+        };
+        for lost in ["", "ID_PART_TABLE_TYPE=PMBR\n", "ID_PART_TABLE_TYPE=dos\n"] {
+            assert_eq!(found(lost, lost), None);
+            // What is seen of the whole disk only may be a part of its last partition.
+            assert_eq!(found(&format!("{lost}ID_FS_TYPE=zfs_member\n"), lost), None);
+        }
+        let text = found("ID_PART_TABLE_TYPE=gpt\n", "").unwrap();
+        assert!(text.contains("(gpt)"), "{text}");
+        let text = found("", "ID_FS_TYPE=LVM2_member\nID_FS_UUID_ENC=a-b\n").unwrap();
+        assert!(text.starts_with("LVM2_member a-b"), "{text}");
     }
 
     #[test]

@@ -400,3 +400,97 @@ fn boot_code_is_told_where_the_machine_was_started_another_way() {
         }
     }
 }
+
+/// The disk has lost its table.
+fn without_table(saved: &Layout) -> Inventory {
+    let mut now = machine(saved);
+    present(&mut now).tables.clear();
+    now
+}
+
+#[test]
+fn no_table_is_written_over_what_takes_the_whole_disk() {
+    let saved = pve();
+    let mut now = without_table(&saved);
+    plan(&saved, &now, &in_mode(Mode::TableRepair)).unwrap();
+    present(&mut now).in_the_way.insert(
+        "/dev/vda".into(),
+        "LVM2_member x, which takes the whole disk".into(),
+    );
+    let text = refused(&saved, &now, &in_mode(Mode::TableRepair));
+    assert!(text.contains("holds LVM2_member x"), "{text}");
+}
+
+#[test]
+fn no_table_cuts_off_what_was_made_bigger_after_the_backup() {
+    let saved = pve();
+    let mut now = without_table(&saved);
+    let parts: Vec<Bytes> = present(&mut now)
+        .regions
+        .iter()
+        .map(|region| match &saved.nodes[&region.partition] {
+            Node::Partition(part) => part.size(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    for (region, size) in present(&mut now).regions.iter_mut().zip(&parts) {
+        region.reach = Some(*size);
+    }
+    plan(&saved, &now, &in_mode(Mode::TableRepair)).unwrap();
+    let regions = &mut present(&mut now).regions;
+    let last = regions.last_mut().unwrap();
+    last.reach = Some(parts[parts.len() - 1].plus(Bytes(512)));
+    let text = refused(&saved, &now, &in_mode(Mode::TableRepair));
+    assert!(text.contains("was made bigger after the backup"), "{text}");
+}
+
+#[test]
+fn the_places_of_pools_are_looked_at() {
+    let saved = saved("zfs-single");
+    let mut now = without_table(&saved);
+    let made = plan(&saved, &now, &in_mode(Mode::TableRepair));
+    made.unwrap_or_else(|e| panic!("{e}"));
+    for region in &mut present(&mut now).regions {
+        if region.fstype.as_deref() == Some("zfs_member") {
+            region.fstype = None;
+        }
+    }
+    let text = refused(&saved, &now, &in_mode(Mode::TableRepair));
+    assert!(text.contains("should be zfs_member"), "{text}");
+}
+
+#[test]
+fn a_damaged_table_is_refused_before_the_disk_is_touched() {
+    let good = pve();
+    type Change = fn(&mut Layout);
+    let damages: [(&str, Change); 4] = [
+        ("entries is not supported", |l| entries(l, u32::MAX)),
+        // Times 128 this is small again in 32 bits.
+        ("entries is not supported", |l| entries(l, (1 << 25) + 128)),
+        ("cannot be written", |l| entries(l, 4096)),
+        ("saved in sectors of 4096", |l| {
+            for node in l.nodes.values_mut() {
+                if let Node::Partition(part) = node {
+                    part.sector_size = layout::units::SectorSize::S4096;
+                }
+            }
+        }),
+    ];
+    for (words, change) in damages {
+        let mut saved = good.clone();
+        change(&mut saved);
+        let now = without_table(&good);
+        let text = refused(&saved, &now, &in_mode(Mode::TableRepair));
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+fn entries(saved: &mut Layout, number: u32) {
+    for node in saved.nodes.values_mut() {
+        if let Node::Disk(disk) = node {
+            if let Some(layout::model::Table::Gpt(table)) = &mut disk.table {
+                table.entries = number;
+            }
+        }
+    }
+}

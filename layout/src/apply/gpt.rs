@@ -33,6 +33,13 @@ impl DiskTable for Table<'_> {
             .sectors
             .checked_sub(1)
             .ok_or("the disk has no sectors")?;
+        // The crate multiplies it by the size of an entry in 32 bits, and zeroes as many.
+        if !(1..=reader::MOST_ENTRIES).contains(&self.table.entries) {
+            return Err(format!(
+                "a table of {} entries is not supported",
+                self.table.entries
+            ));
+        }
         for primary in [false, true] {
             let mut header = HeaderBuilder::new()
                 .backup_lba(backup_lba)

@@ -9,6 +9,9 @@ use crate::model::GptTable;
 use crate::system::ReadSeek;
 use crate::units::{Lba, SectorSize};
 
+/// Entries that a table may have here.
+pub(crate) const MOST_ENTRIES: u32 = 4096;
+
 /// A partition as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -134,7 +137,7 @@ pub fn check_gpt_entries(
         let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| header[at + n]));
         let (sum, number, entry) = (word(16), word(80), word(84));
         header[16..20].fill(0);
-        if crc32(&header) == sum && (entry != 128 || number == 0 || number > 4096) {
+        if crc32(&header) == sum && (entry != 128 || number == 0 || number > MOST_ENTRIES) {
             return Err(format!(
                 "a table of {number} entries of {entry} bytes is not supported"
             ));

@@ -15,6 +15,7 @@ pub(crate) mod mbr;
 pub(crate) mod mount;
 pub(crate) mod mounts;
 pub(crate) mod raid;
+pub(crate) mod reach;
 pub(crate) mod segments;
 pub(crate) mod swap_file;
 mod volume;

@@ -79,6 +79,7 @@ pub fn machine(saved: &Layout) -> Inventory {
         for (part_id, part) in parts {
             let (fstype, uuid) = match saved.children(part_id).next() {
                 Some((_, Node::PhysicalVolume(pv))) => (Some("LVM2_member"), Some(pv.uuid.clone())),
+                Some((_, Node::ZfsMember(_))) => (Some("zfs_member"), None),
                 Some((_, node)) => {
                     let fs = node.filesystem();
                     (fs.map(|f| f.fstype), fs.map(|f| f.uuid.to_owned()))
@@ -90,6 +91,7 @@ pub fn machine(saved: &Layout) -> Inventory {
                 disk: at.clone(),
                 fstype: fstype.map(str::to_owned),
                 uuid,
+                reach: None,
                 unreadable: None,
             });
             if let Some(Node::Partition(p)) = layout.nodes.get_mut(part_id) {
@@ -113,6 +115,7 @@ pub fn machine(saved: &Layout) -> Inventory {
             tables,
             layout,
             regions,
+            in_the_way: BTreeMap::new(),
         })),
     }
 }

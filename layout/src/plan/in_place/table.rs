@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::{InPlace, Kept, Remade, finish, refusal};
+use crate::apply::{gpt, mbr};
 use crate::inventory::{FoundTable, Inventory, Present, Region};
-use crate::model::{Disk, GptTable, Layout, Node, NodeId, Table, types};
+use crate::model::{Disk, GptTable, Layout, Node, NodeId, Table, VdevRole, types};
 use crate::plan::build::Builder;
 use crate::plan::disk::{describe, gpt_tail};
 use crate::plan::fit::Fit;
 use crate::plan::{
     Choices, DiskAssignment, Plan, PlanError, PlannedPartition, Step, partition_path,
 };
-use crate::units::Lba;
+use crate::units::{Lba, SectorSize};
 
 pub(super) fn plan(
     saved: &Layout,
@@ -158,6 +159,11 @@ impl One<'_> {
                 ));
             }
         }
+        if let Some(what) = self.present.in_the_way.get(&self.assigned.device) {
+            problems.push(format!(
+                "{name} holds {what}, and would lose it to the partition table"
+            ));
+        }
         problems.extend(self.mismatches());
         let table = match table {
             Table::Gpt(gpt) => Table::Gpt(self.fitted(gpt)),
@@ -180,11 +186,17 @@ impl One<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let sectors = identity.size.sectors(identity.sector_size);
+        if let Err(reason) = rehearsed(&table, identity.sector_size, sectors, &partitions) {
+            return Err(vec![format!(
+                "the saved partition table cannot be written to {name}: {reason}"
+            )]);
+        }
         Ok(Step::RestoreTable {
             device: self.assigned.device.clone(),
             table,
             sector_size: identity.sector_size,
-            sectors: identity.size.sectors(identity.sector_size),
+            sectors,
             partitions,
         })
     }
@@ -231,6 +243,12 @@ impl One<'_> {
     fn mismatches(&self) -> Vec<String> {
         let (mut wrong, mut right) = (Vec::new(), 0);
         for (id, part) in self.saved.partitions(&self.assigned.saved) {
+            if part.sector_size != self.disk.sector_size {
+                wrong.push(format!(
+                    "partition {} was saved in sectors of {}, and its disk in those of {}: the saved layout is damaged",
+                    part.number, part.sector_size, self.disk.sector_size
+                ));
+            }
             let expected = self
                 .saved
                 .children(id)
@@ -246,7 +264,22 @@ impl One<'_> {
                 .regions
                 .iter()
                 .find(|r| r.partition == *id && r.disk == self.assigned.device);
-            if region.is_some_and(|r| matches(r, &kind, uuid.as_deref())) {
+            let grown = region
+                .and_then(|r| r.reach)
+                .filter(|reach| *reach > part.size());
+            let is_it = region.is_some_and(|r| matches(r, &kind, uuid.as_deref()));
+            if let (true, Some(reach)) = (is_it, grown) {
+                wrong.push(format!(
+                    "the {kind} of partition {} takes {reach} ({} bytes) now, and the saved partition has {} ({} bytes): it \
+                     was made bigger after the backup",
+                    part.number,
+                    reach.0,
+                    part.size(),
+                    part.size().0
+                ));
+                continue;
+            }
+            if is_it {
                 right += 1;
                 continue;
             }
@@ -270,6 +303,31 @@ impl One<'_> {
     }
 }
 
+/// Writes it in memory: what cannot be written must not be found out on the disk.
+fn rehearsed(
+    table: &Table,
+    sector: SectorSize,
+    sectors: u64,
+    partitions: &[PlannedPartition],
+) -> Result<(), String> {
+    match table {
+        Table::Gpt(table) => gpt::Table {
+            table,
+            sector,
+            sectors,
+            partitions,
+        }
+        .rehearse(),
+        Table::Mbr(table) => mbr::Table {
+            table,
+            sector,
+            sectors,
+            partitions,
+        }
+        .rehearse(),
+    }
+}
+
 /// What blkid says of a node's device.
 fn signature(node: &Node) -> Option<(String, Option<String>)> {
     Some(match node {
@@ -278,6 +336,8 @@ fn signature(node: &Node) -> Option<(String, Option<String>)> {
         Node::RaidArray(array) => ("linux_raid_member".to_owned(), Some(array.uuid.clone())),
         Node::Swap(swap) => ("swap".to_owned(), Some(swap.uuid.clone())),
         Node::Btrfs(fs) => ("btrfs".to_owned(), Some(fs.uuid.clone())),
+        // Caches and spares have no signature.
+        Node::ZfsMember(member) if member.role == VdevRole::Data => ("zfs_member".to_owned(), None),
         Node::Unsupported(what) => (what.what.clone(), None),
         node => {
             let fs = node.filesystem()?;
