@@ -9,6 +9,7 @@ use super::{Executor, Outcome, StepError, io_error};
 use crate::capture::devices::{Devices, Probe};
 use crate::capture::luks::{Header, read_header};
 use crate::model::{Luks, NodeId};
+use crate::plan::Step;
 use crate::plan::luks::mapping;
 use crate::system::{Cmd, SystemError};
 use crate::units::Bytes;
@@ -211,6 +212,19 @@ impl Executor<'_> {
         if !self.mapping_exists(name)? {
             return Ok(Outcome::AlreadySo);
         }
+        let ours = self.plan.steps.iter().find_map(|step| match step {
+            Step::LuksOpen {
+                device, name: of, ..
+            }
+            | Step::LuksUse {
+                device, name: of, ..
+            } if of == name => Some(device),
+            _ => None,
+        });
+        if ours.is_some_and(|device| self.mapping_lies_on(name, device).is_err()) {
+            // Not opened by this plan, so not its to close.
+            return Ok(Outcome::AlreadySo);
+        }
         self.settle()?;
         nix::unistd::sync();
         // cryptsetup waits for a while itself when the device is busy.
@@ -276,6 +290,121 @@ fn replace_sources(text: &str, replace: &[(String, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Firmware, Layout};
+    use crate::plan::Plan;
+    use crate::system::{BlockDevice, Recorded};
+
+    /// A machine with an open container called `root_crypt` on a device.
+    fn open_on(below: &str) -> Recorded {
+        let device = |name: &str, parent: Option<&str>| BlockDevice {
+            name: name.to_owned(),
+            node: Path::new("/dev").join(name),
+            parent: parent.map(str::to_owned),
+            ..BlockDevice::default()
+        };
+        let dm = "/sys/class/block/dm-0";
+        let mut sys = Recorded::new()
+            .file(format!("{dm}/dm/name"), "root_crypt")
+            .file(format!("{dm}/dm/uuid"), "CRYPT-LUKS2-1f2e-root_crypt");
+        sys.dirs
+            .insert(format!("{dm}/slaves").into(), vec![below.to_owned()]);
+        for (name, parent) in [
+            ("dm-0", None),
+            ("sda", None),
+            ("sda3", Some("sda")),
+            ("sdb", None),
+            ("sdb3", Some("sdb")),
+        ] {
+            sys = sys.device(device(name, parent));
+        }
+        sys.link("/dev/disk/by-partuuid/root", "/dev/sda3")
+            .command("cryptsetup close root_crypt", "")
+    }
+
+    struct NoKey;
+    impl crate::apply::Content for NoKey {
+        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), crate::apply::ContentError> {
+            Ok(())
+        }
+        fn restore_image(
+            &mut self,
+            _: &NodeId,
+            _: &Path,
+        ) -> Result<(), crate::apply::ContentError> {
+            Ok(())
+        }
+    }
+
+    fn with<T>(sys: &Recorded, work: impl FnOnce(&mut Executor<'_>) -> T) -> T {
+        let step = Step::LuksOpen {
+            node: NodeId::luks("1f2e"),
+            device: "/dev/sda3".into(),
+            name: "root_crypt".to_owned(),
+        };
+        let plan = Plan {
+            disks: Vec::new(),
+            merged: Vec::new(),
+            fence: Vec::new(),
+            steps: vec![step],
+            sizes: Vec::new(),
+            notes: Vec::new(),
+            tools: Vec::new(),
+            substitutions: Vec::new(),
+            in_place: None,
+        };
+        let saved = Layout::new(Firmware::Bios);
+        work(&mut Executor {
+            sys,
+            plan: &plan,
+            saved: &saved,
+            root: Path::new("/nowhere"),
+            content: &mut NoKey,
+            events: &crate::apply::Silent,
+            held: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn an_open_container_on_another_disk_is_not_taken_for_the_planned_one() {
+        let node = NodeId::luks("1f2e");
+        for device in ["/dev/sda3", "/dev/disk/by-partuuid/root"] {
+            let open = |sys: &Recorded| {
+                with(sys, |e| e.luks_open(&node, Path::new(device), "root_crypt"))
+            };
+            assert_eq!(open(&open_on("sda3")).unwrap(), Outcome::AlreadySo);
+            let sys = open_on("sdb3");
+            let error = open(&sys).unwrap_err();
+            assert!(
+                matches!(&error, StepError::Refused(text) if text.contains("does not lie on")),
+                "{error}"
+            );
+            assert!(sys.log.lock().unwrap().is_empty(), "something was started");
+        }
+        // A whole disk is not its partition.
+        let error = with(&open_on("sda"), |e| {
+            e.luks_open(&node, Path::new("/dev/sda3"), "root_crypt")
+        });
+        error.unwrap_err();
+    }
+
+    #[test]
+    fn a_device_of_the_name_that_is_no_container_is_refused() {
+        let sys = open_on("sda3").file("/sys/class/block/dm-0/dm/uuid", "LVM-abc");
+        let node = NodeId::luks("1f2e");
+        let error = with(&sys, |e| {
+            e.luks_open(&node, Path::new("/dev/sda3"), "root_crypt")
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("something else (LVM-abc)"), "{error}");
+    }
+
+    #[test]
+    fn a_container_of_another_disk_stays_open() {
+        let sys = open_on("sdb3");
+        let outcome = with(&sys, |e| e.luks_close("root_crypt")).unwrap();
+        assert_eq!(outcome, Outcome::AlreadySo);
+        assert!(sys.log.lock().unwrap().is_empty());
+    }
 
     #[test]
     fn only_the_second_field_of_crypttab_is_replaced() {

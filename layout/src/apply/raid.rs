@@ -194,7 +194,8 @@ impl Executor<'_> {
         array: &RaidArray,
     ) -> Result<(), StepError> {
         if self.array_at(device)?.is_some() {
-            return Ok(());
+            // The number may be that of another one.
+            return self.verify_array(device, array).map(drop);
         }
         let mut command = mdadm("--assemble")
             .path(device)

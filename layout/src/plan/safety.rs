@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Plan, Step};
+use super::{Mode, Plan, Step};
 
 impl Plan {
     /// Why this plan may write to a disk that is not assigned, or come before the fence; `None` when it does not.
@@ -98,6 +98,9 @@ impl Plan {
                         }
                     }
                 }
+                Step::LuksErase { name } if !made.contains(&super::luks::mapping(name)) => {
+                    bad = Some(super::luks::mapping(name));
+                }
                 Step::VolumeUse { vg, name, .. } => {
                     if !groups.contains(vg.as_str()) {
                         return Some(format!(
@@ -191,11 +194,36 @@ impl Plan {
             }
             _ => false,
         };
-        let step = self
-            .steps
-            .iter()
-            .find(|step| makes_containers(step) || writes_to_protected(step) || whole_disk(step));
+        let mode = self.mode();
+        let step = self.steps.iter().find(|step| {
+            makes_containers(step)
+                || writes_to_protected(step)
+                || whole_disk(step)
+                || !belongs_to(mode, step)
+        });
         step.map(|step| format!("\"{step}\" would destroy what has to stay"))
+    }
+}
+
+/// Whether a step that writes to disks is one of those that a mode in place is made of.
+fn belongs_to(mode: Mode, step: &Step) -> bool {
+    match step {
+        // Whatever the mode, it looks, opens and closes.
+        Step::Fence { .. } => true,
+        Step::RestoreTable { .. } => mode == Mode::TableRepair,
+        _ if mode == Mode::TableRepair => false,
+        Step::Clear { .. }
+        | Step::MakeExt4 { .. }
+        | Step::MakeXfs { .. }
+        | Step::MakeVfat { .. }
+        | Step::GrubBios { .. }
+        | Step::GrubEfi { .. }
+        | Step::ProxmoxBoot { .. }
+        | Step::MakeSwapFile { .. } => mode == Mode::SystemOnly,
+        Step::KeepVfat { .. } | Step::BootCode { .. } | Step::GrubFromHost { .. } => {
+            mode == Mode::BootRepair
+        }
+        _ => true,
     }
 }
 

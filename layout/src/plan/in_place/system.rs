@@ -185,6 +185,14 @@ impl Draft<'_> {
         self.builder.steps.push(Step::RestoreTree { mount_point });
     }
 
+    /// Whether the usual place for disks of guests on a Proxmox VE host is in a filesystem that is made anew.
+    fn holds_guest_files(&self) -> bool {
+        let saved = self.builder.saved;
+        let proxmox = saved.boot.kernels.iter().any(|k| k.ends_with("-pve"));
+        let apart = |at: &&str| saved.mount_at(std::path::Path::new(at)).is_some();
+        proxmox && !["/var/lib/vz", "/var/lib/vz/images"].iter().any(|at| apart(&at))
+    }
+
     /// Words for a filesystem that is made anew.
     pub(super) fn remade_filesystem(&self, mount: &Mount) -> Remade {
         let saved = self.builder.saved;
@@ -232,6 +240,22 @@ impl Draft<'_> {
                  it: {}.",
                 new.join(", ")
             ));
+        }
+        let boot = &self.builder.saved.boot;
+        if !boot.proxmox_esps.is_empty() {
+            self.builder.notes.push(
+                "The partitions that proxmox-boot-tool keeps stay as they are: have it copy the kernels of the backup to them \
+                 (proxmox-boot-tool refresh) after the start."
+                    .to_owned(),
+            );
+        }
+        if self.holds_guest_files() {
+            self.builder.notes.push(
+                "Disks of guests that are files of the root filesystem (/var/lib/vz/images) are lost, and backups have no \
+                 such files: these guests come back from their own backups. Copy the files out first if there are any that \
+                 have none."
+                    .to_owned(),
+            );
         }
         self.builder.notes.push(
             "Files that changed since the backup in what is made anew are lost; everything else stays as it is now."
