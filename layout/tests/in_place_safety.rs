@@ -494,3 +494,67 @@ fn entries(saved: &mut Layout, number: u32) {
         }
     }
 }
+
+#[test]
+fn a_step_of_another_mode_is_found_out() {
+    let saved = pve();
+    let now = machine(&saved);
+    let system = plan(&saved, &now, &in_mode(Mode::SystemOnly)).unwrap();
+    let boot = plan(&saved, &now, &in_mode(Mode::BootRepair)).unwrap();
+    let table = plan(&saved, &without_table(&saved), &in_mode(Mode::TableRepair)).unwrap();
+    let step = |of: &Plan, wanted: fn(&Step) -> bool| -> Step {
+        of.steps.iter().find(|s| wanted(s)).unwrap().clone()
+    };
+    let clear_esp = Step::Clear {
+        device: "/dev/vda2".into(),
+    };
+    for (to, bad) in [
+        (&boot, clear_esp.clone()),
+        (&boot, step(&system, |s| matches!(s, Step::MakeVfat { .. }))),
+        (
+            &boot,
+            step(&table, |s| matches!(s, Step::RestoreTable { .. })),
+        ),
+        (
+            &system,
+            step(&table, |s| matches!(s, Step::RestoreTable { .. })),
+        ),
+        (&system, step(&boot, |s| matches!(s, Step::KeepVfat { .. }))),
+        (
+            &table,
+            Step::BootCode {
+                device: "/dev/vda".into(),
+            },
+        ),
+        (
+            &table,
+            Step::Mount {
+                device: "/dev/vda".into(),
+                fstype: "ext4".into(),
+                mount_point: "/".into(),
+            },
+        ),
+    ] {
+        let mut worse = to.clone();
+        assert_eq!(worse.writes_outside(), None);
+        worse.steps.push(bad.clone());
+        assert!(worse.writes_outside().is_some(), "{}: {bad}", to.mode());
+    }
+    let mut worse = system.clone();
+    worse.steps.push(Step::LuksErase {
+        name: "elsewhere".into(),
+    });
+    assert!(worse.writes_outside().is_some());
+}
+
+#[test]
+fn disks_of_guests_in_the_root_filesystem_are_told() {
+    let told = |saved: &Layout| {
+        let made = plan(saved, &machine(saved), &in_mode(Mode::SystemOnly)).unwrap();
+        made.notes.iter().any(|n| n.contains("/var/lib/vz/images"))
+    };
+    let mut saved = pve();
+    assert!(told(&saved));
+    saved.boot.kernels = vec!["6.1.0-30-amd64".into()];
+    assert!(!told(&saved));
+}

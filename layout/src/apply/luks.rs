@@ -368,9 +368,8 @@ mod tests {
     fn an_open_container_on_another_disk_is_not_taken_for_the_planned_one() {
         let node = NodeId::luks("1f2e");
         for device in ["/dev/sda3", "/dev/disk/by-partuuid/root"] {
-            let open = |sys: &Recorded| {
-                with(sys, |e| e.luks_open(&node, Path::new(device), "root_crypt"))
-            };
+            let open =
+                |sys: &Recorded| with(sys, |e| e.luks_open(&node, Path::new(device), "root_crypt"));
             assert_eq!(open(&open_on("sda3")).unwrap(), Outcome::AlreadySo);
             let sys = open_on("sdb3");
             let error = open(&sys).unwrap_err();

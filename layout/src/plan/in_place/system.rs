@@ -190,7 +190,10 @@ impl Draft<'_> {
         let saved = self.builder.saved;
         let proxmox = saved.boot.kernels.iter().any(|k| k.ends_with("-pve"));
         let apart = |at: &&str| saved.mount_at(std::path::Path::new(at)).is_some();
-        proxmox && !["/var/lib/vz", "/var/lib/vz/images"].iter().any(|at| apart(&at))
+        proxmox
+            && !["/var/lib/vz", "/var/lib/vz/images"]
+                .iter()
+                .any(|at| apart(&at))
     }
 
     /// Words for a filesystem that is made anew.
