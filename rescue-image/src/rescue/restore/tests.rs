@@ -6,6 +6,8 @@ use layout::units::Bytes;
 use super::fakes::{Fake, disk, saved};
 use super::*;
 use crate::rescue::events::Kept;
+use crate::rescue::unattended;
+use crate::token::{Armed, Then};
 use ui::Quiet;
 
 /// Logs go to a directory of the test's own, as does the target's root.
@@ -305,4 +307,75 @@ fn the_fence_is_the_first_step() {
         prepared.plan.steps.first(),
         Some(Step::Fence { .. })
     ));
+}
+
+/// The saved host with its root filesystem in a LUKS container.
+fn encrypted() -> Layout {
+    let mut layout = saved();
+    let (part, root) = (NodeId::partition("p1"), NodeId::fs("f1"));
+    let luks = NodeId::luks("1f2e");
+    let offset = Bytes::mib(16);
+    if let Some(layout::model::Node::Ext4(fs)) = layout.nodes.get_mut(&root) {
+        fs.on = luks.clone();
+        fs.size = fs.size.minus(offset);
+        let container: layout::model::Luks = serde_json::from_value(serde_json::json!({
+            "on": part, "device": "/dev/mapper/root_crypt", "uuid": "1f2e", "version": 2, "label": null,
+            "name": "root_crypt", "cipher": "aes-xts-plain64", "key_bits": 512, "sector_size": 512, "flags": [], "data_offset": offset,
+            "header_size": offset, "size": fs.size, "key_slots": 1, "bound_slots": 0, "tokens": [], "open": true,
+            "crypttab": null
+        }))
+        .expect("a container");
+        layout
+            .nodes
+            .insert(luks, layout::model::Node::Luks(container));
+    }
+    layout
+}
+
+struct Armed1(std::cell::Cell<bool>);
+
+impl unattended::Tokens for Armed1 {
+    fn read(&self) -> anyhow::Result<Option<Armed>> {
+        Ok(None)
+    }
+    fn consume(&self) -> anyhow::Result<()> {
+        self.0.set(true);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_encrypted_host_is_not_restored_unattended() {
+    let fake = Fake {
+        saved: encrypted(),
+        after: Some(encrypted()),
+        ..Fake::good()
+    };
+    for disk in fake.disks.lock().expect("not poisoned").iter_mut() {
+        disk.contents.clear();
+    }
+    let armed = Armed {
+        format: 1,
+        token: "f00d".to_owned(),
+        snapshot: "latest".to_owned(),
+        disks: [("disk:d0".to_owned(), "NEW-1".to_owned())].into(),
+        then: Then::PowerOff,
+        expires: None,
+        grow: layout::plan::Grow::Root,
+        leave_out: Default::default(),
+        mode: Mode::BareMetal,
+    };
+    let (own, _dir) = request();
+    let mut request = unattended::request(&armed);
+    (request.root, request.log_dir) = (own.root, own.log_dir);
+    let tokens = Armed1(std::cell::Cell::new(false));
+    let to = Kept::default();
+    let stop = unattended::run(&fake, &armed, &request, &tokens, &to).expect_err("no key");
+    assert!(
+        matches!(&stop, Stop::Refused { reason, .. } if reason.contains("the LUKS container root_crypt")),
+        "{stop}"
+    );
+    assert_eq!((stop.exit_code(), tokens.0.get()), (2, false));
+    assert!(!fake.wrote() && to.of("erasing").is_empty());
+    assert_eq!(to.of("refused").len(), 1);
 }
