@@ -189,11 +189,8 @@ impl Draft<'_> {
     fn holds_guest_files(&self) -> bool {
         let saved = self.builder.saved;
         let proxmox = saved.boot.kernels.iter().any(|k| k.ends_with("-pve"));
-        let apart = |at: &&str| saved.mount_at(std::path::Path::new(at)).is_some();
-        proxmox
-            && !["/var/lib/vz", "/var/lib/vz/images"]
-                .iter()
-                .any(|at| apart(&at))
+        let mut places = ["/var/lib/vz", "/var/lib/vz/images"].into_iter();
+        proxmox && !places.any(|at| saved.mount_at(std::path::Path::new(at)).is_some())
     }
 
     /// Words for a filesystem that is made anew.
