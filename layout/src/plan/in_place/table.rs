@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{InPlace, Kept, Remade, finish, refusal};
+use crate::apply::table::DiskTable as _;
 use crate::apply::{gpt, mbr};
 use crate::inventory::{FoundTable, Inventory, Present, Region};
 use crate::model::{Disk, GptTable, Layout, Node, NodeId, Table, VdevRole, types};
