@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // a failing test is to panic
 
+mod build;
 mod in_place;
 
 use std::path::{Path, PathBuf};
 
-use in_place::{in_mode, machine, present, pve, saved};
+use build::{pve, saved};
+use in_place::{in_mode, machine, present};
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{Firmware, Layout, Node, NodeId, PhysicalVolume, Unsupported, VolumeGroup};
 use layout::plan::{Choices, DiskChoice, Mode, Plan, PlanError, Step, plan};
@@ -193,7 +195,7 @@ fn nobody_is_asked_so_no_disk_is_guessed_by_its_size() {
     let text = refused(&saved, &now, &unattended(Mode::TableRepair));
     assert!(text.contains("name it with --disk"), "{text}");
     // That another disk was named says nothing of this one.
-    let two = in_place::saved("md1-lvm");
+    let two = build::saved("md1-lvm");
     let mut now = machine(&two);
     present(&mut now).tables.clear();
     now.disks[1].serial = None;

@@ -7,8 +7,8 @@ mod in_place;
 
 use std::path::{Path, PathBuf};
 
-use build::golden;
-use in_place::{here, in_mode, machine, present, pve, saved};
+use build::{golden, here, pve, saved};
+use in_place::{in_mode, machine, present};
 use layout::inventory::Inventory;
 use layout::model::{Firmware, Layout, Node, NodeId, Table, ThinVolume, Unsupported};
 use layout::plan::{Choices, DiskChoice, Mode, Plan, PlanError, Step, plan};
@@ -68,7 +68,7 @@ fn plans_read_as_recorded() {
     present(&mut now).tables.clear();
     let text = planned(&saved, &now, Mode::TableRepair).render();
     golden("pve-table-repair", &text);
-    let luks = in_place::saved("luks2-lvm");
+    let luks = build::saved("luks2-lvm");
     let mut now = machine(&luks);
     let seen = &mut present(&mut now).layout;
     close(seen);
@@ -193,7 +193,7 @@ fn a_container_or_filesystem_of_another_kind_is_refused() {
     seen.nodes.remove(&luks);
     let text = refused(&saved, &now, Mode::SystemOnly);
     assert!(text.contains("does not hold the LUKS container"), "{text}");
-    let saved = in_place::saved("btrfs-subvolumes");
+    let saved = build::saved("btrfs-subvolumes");
     let text = refused(&saved, &machine(&saved), Mode::SystemOnly);
     assert!(text.contains("is btrfs, which this version"), "{text}");
 }

@@ -4,37 +4,12 @@
 #![allow(dead_code)] // not every test needs all of it
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use layout::inventory::{FoundTable, Inventory, InventoryDisk, Present, Region};
-use layout::model::{Firmware, GrubBios, GrubEfi, Layout, Node, NodeId};
+use layout::model::{Firmware, Layout, Node, NodeId};
 use layout::plan::{Choices, Mode};
 use layout::units::Bytes;
-
-pub fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-pub fn saved(name: &str) -> Layout {
-    let text = std::fs::read_to_string(here(&format!("../vm-tests/layouts/{name}.json"))).unwrap();
-    let case: serde_json::Value = serde_json::from_str(&text).unwrap();
-    Layout::from_value(case["layout"].clone()).unwrap()
-}
-
-/// The layout of a PVE host with both boot loaders.
-pub fn pve() -> Layout {
-    let mut layout = saved("pve-ext4-lvm");
-    let disk = layout.disks().next().unwrap().0.clone();
-    layout.boot.grub_bios = vec![GrubBios { disk }];
-    layout.boot.grub_efi = vec![GrubEfi {
-        esp: NodeId::fs("5A1B-0001"),
-        bootloader_id: "proxmox".into(),
-        shim: true,
-        fallback: true,
-    }];
-    layout.boot.kernels = vec!["6.8.12-1-pve".into()];
-    layout
-}
 
 pub fn device(n: usize) -> String {
     format!("/dev/vd{}", char::from(b'a' + n as u8))

@@ -77,7 +77,7 @@ const NOTHING_STALE: &str = "set -e
     test ! -e /boot/grub/device.map && test ! -e /etc/lvm/devices/system.devices
     grep -q '^DEVICE partitions$' /etc/mdadm/mdadm.conf
     test \"$(findmnt -no SOURCE /boot/efi)\" = /dev/nvme0n1p2
-    mount /mnt/esp && umount /mnt/esp";
+    umount /boot/efi && mount /mnt/esp && umount /mnt/esp && mount /boot/efi";
 
 const STORIES: [Story; 5] = [
     Story {
