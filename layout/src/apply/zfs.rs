@@ -63,6 +63,11 @@ fn vdev_words(vdevs: &[&PlannedVdev], name: impl Fn(&Path) -> String) -> Vec<Str
     words
 }
 
+/// zpool mounts the first dataset and would share it, which fails where no server runs.
+fn is_share(property: &str) -> bool {
+    matches!(property, "sharenfs" | "sharesmb")
+}
+
 /// Arguments before the vdevs that make a saved pool.
 fn create_args(
     pool: &ZfsPool,
@@ -84,7 +89,7 @@ fn create_args(
     for feature in &pool.features {
         add("-o", format!("feature@{feature}=enabled"));
     }
-    for (name, value) in root {
+    for (name, value) in root.iter().filter(|(name, _)| !is_share(name)) {
         add("-O", format!("{name}={value}"));
     }
     args.push(pool.name.clone());
@@ -214,6 +219,9 @@ impl Executor<'_> {
         }
         // zpool mounts the first dataset; where and when is the plan's to say.
         self.unmount()?;
+        for (property, value) in root.iter().filter(|(name, _)| is_share(name)) {
+            self.zfs_set(&pool.name, property, value)?;
+        }
         self.verify_pool(pool, vdevs)
     }
 
@@ -509,7 +517,9 @@ mod tests {
             hostid: None,
             size: Bytes::GIB,
         };
-        let root = [("atime".to_owned(), "on".to_owned())].into();
+        let root = [("atime", "on"), ("sharenfs", "on")];
+        let root = root.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let root = root.into();
         assert_eq!(
             create_args(&pool, Some(12), &root, Path::new("/target")).join(" "),
             "create -f -d -R /target -o ashift=12 -o autotrim=on -o feature@lz4_compress=enabled -o \
