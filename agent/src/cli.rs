@@ -381,7 +381,7 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub from: From,
     /// Restore a saved disk onto the disk with this serial, WWN or device (onto:SAVED: where that saved disk goes; missing: do
-    /// without it); repeat for several
+    /// without it; DISK+DISK: onto the first, with its volume group spread over both); repeat for several
     #[arg(long, value_name = "SAVED=DISK")]
     pub disk: Vec<String>,
     /// Plan for the disks in this file (`lifeboat inventory --json` writes one), not for those of this machine
@@ -410,8 +410,9 @@ pub struct ArmArgs {
     /// The beginning of a restore point's id, or `latest`
     #[arg(long, default_value = "latest")]
     pub snapshot: String,
-    /// Restore a saved disk onto the disk with this serial (onto:SAVED: where that saved disk goes; missing: do without it);
-    /// repeat for several [default: the disks it was saved from]
+    /// Restore a saved disk onto the disk with this serial (onto:SAVED: where that saved disk goes; missing: do without it;
+    /// SERIAL+SERIAL: onto the first, with its volume group spread over both); repeat for several [default: the disks it was
+    /// saved from]
     #[arg(long, value_name = "SAVED=SERIAL")]
     pub disk: Vec<String>,
     /// Where a saved disk is not there any more, let the rescue system choose another one by its size

@@ -1,5 +1,5 @@
 //! `--disk SAVED=DISK`: which saved disk goes onto which disk at hand. `SAVED=onto:OTHER` puts it where the saved disk OTHER
-//! goes, `SAVED=missing` does without it.
+//! goes, `SAVED=missing` does without it, `SAVED=DISK+DISK` spreads the volume group on it over both.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,27 +60,35 @@ pub fn choices(
     let mut choices = BTreeMap::new();
     for arg in args {
         let (id, disk) = split(saved, arg)?;
-        let choice = if disk.starts_with('/') {
-            // A name like /dev/disk/by-id/... leads to the device that the inventory names.
-            DiskChoice::Device(
-                PathBuf::from(&disk)
-                    .canonicalize()
-                    .unwrap_or_else(|_| PathBuf::from(&disk)),
-            )
-        } else if at_hand
-            .disks
-            .iter()
-            .any(|d| d.wwn.as_deref() == Some(disk.as_str()))
-        {
-            DiskChoice::Wwn(disk)
-        } else {
-            DiskChoice::parse(&disk)
-        };
+        let choice = choice(&disk, at_hand);
         if choices.insert(id.clone(), choice).is_some() {
             return Err(Usage(format!("--disk names the saved disk {id} twice")).into());
         }
     }
     Ok(choices)
+}
+
+fn choice(disk: &str, at_hand: &Inventory) -> DiskChoice {
+    // A plus may be a part of a name.
+    let parts = DiskChoice::parts(disk).filter(|_| !Path::new(disk).exists());
+    if let Some(parts) = parts {
+        DiskChoice::Spread(parts.into_iter().map(|part| one(part, at_hand)).collect())
+    } else {
+        one(disk, at_hand)
+    }
+}
+
+fn one(disk: &str, at_hand: &Inventory) -> DiskChoice {
+    let is_it = |wwn: &Option<String>| wwn.as_deref() == Some(disk);
+    if disk.starts_with('/') {
+        // A name like /dev/disk/by-id/... leads to the device that the inventory names.
+        let path = PathBuf::from(disk);
+        DiskChoice::Device(path.canonicalize().unwrap_or(path))
+    } else if at_hand.disks.iter().any(|d| is_it(&d.wwn)) {
+        DiskChoice::Wwn(disk.to_owned())
+    } else {
+        DiskChoice::parse(disk)
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +145,28 @@ mod tests {
         assert_eq!(
             choices[&NodeId::disk("bbbb")],
             DiskChoice::Onto(NodeId::disk("aaaa"))
+        );
+    }
+
+    #[test]
+    fn several_disks_together_are_each_named_in_their_own_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("by-id");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let none = Inventory {
+            firmware: Firmware::Bios,
+            disks: Vec::new(),
+            memory: Bytes(0),
+            present: None,
+        };
+        let args = [format!("S1=NEW+{}", link.display())];
+        let choices = choices(&saved(), &none, &args).unwrap();
+        assert_eq!(
+            choices[&NodeId::disk("aaaa")],
+            DiskChoice::Spread(vec![
+                DiskChoice::Serial("NEW".into()),
+                DiskChoice::Device("/dev/null".into())
+            ])
         );
     }
 

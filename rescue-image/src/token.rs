@@ -42,8 +42,8 @@ pub struct Armed {
     pub token: String,
     /// Snapshot id, or "latest".
     pub snapshot: String,
-    /// Saved disk (node id) to the serial (or device path) of the disk that takes its place; `onto:` and another saved disk
-    /// (node id), or `missing`.
+    /// Saved disk (node id) to the serial (or device path) of the disk that takes its place, or several joined by `+`; `onto:`
+    /// and another saved disk (node id), or `missing`.
     pub disks: BTreeMap<String, String>,
     /// What happens afterwards.
     pub then: Then,

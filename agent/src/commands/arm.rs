@@ -5,7 +5,7 @@ use std::io::Read;
 
 use anyhow::{Context as _, bail};
 use layout::model::{Layout, NodeId};
-use layout::plan::{Choices, DiskChoice, check_shapes};
+use layout::plan::{Choices, DiskChoice, can_be_spread, check_shapes};
 use rescue_image::stick::Stick;
 use rescue_image::token::{self, Armed};
 
@@ -90,13 +90,17 @@ fn choose(
         };
         chosen.insert(id.to_string(), serial);
     }
-    let choices = Choices {
-        disks: choices(&chosen),
-        ..Choices::default()
-    };
+    let choices = choices(&chosen, saved);
     // What cannot come of it is to be known now, not at a boot that nobody watches.
     check_shapes(saved, &choices).map_err(|error| Refused(error.to_string()))?;
-    for (id, serial) in &chosen {
+    let serials = choices.disks.iter().flat_map(|(id, choice)| {
+        let all = match choice {
+            DiskChoice::Spread(all) => all.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        all.iter().map(move |one| (id, one.to_string()))
+    });
+    for (id, serial) in serials {
         let of = |d: &layout::model::Disk| d.serial.as_deref() == Some(serial.as_str());
         if saved.disks().filter(|(_, d)| of(d)).count() > 1 {
             return Err(Refused(format!(
@@ -109,11 +113,16 @@ fn choose(
     Ok(chosen)
 }
 
-fn choices(chosen: &BTreeMap<String, String>) -> BTreeMap<NodeId, DiskChoice> {
-    chosen
+fn choices(chosen: &BTreeMap<String, String>, saved: &Layout) -> Choices {
+    let disks = chosen
         .iter()
         .map(|(id, disk)| (NodeId::new(id.as_str()), DiskChoice::parse(disk)))
-        .collect()
+        .collect();
+    let choices = Choices {
+        disks,
+        ..Choices::default()
+    };
+    choices.settled(saved, None)
 }
 
 /// 128 random bits in hexadecimal.
@@ -142,8 +151,9 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
     if armed.mode.is_in_place() {
         out.push_str(&format!("{}: {}\n", armed.mode, armed.mode.about()));
     }
-    for (id, disk) in &armed.disks {
-        let was = saved.disks().find(|(d, _)| d.as_str() == id);
+    let shapes = choices(&armed.disks, saved);
+    for (id, disk) in &shapes.disks {
+        let was = saved.disks().find(|(d, _)| *d == id);
         let was = was
             .map(|(_, d)| format!("{} {}", d.model.clone().unwrap_or_default(), d.size))
             .unwrap_or_default();
@@ -153,7 +163,7 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
             "erases"
         };
         let was = was.trim();
-        out.push_str(&match DiskChoice::parse(disk) {
+        out.push_str(&match disk {
             DiskChoice::Onto(other) => format!(
                 "puts {id} ({was}) onto the disk for {other}
 "
@@ -162,16 +172,22 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
                 "does without {id} ({was})
 "
             ),
+            DiskChoice::Spread(all) => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                let group = can_be_spread(saved, id).unwrap_or_default();
+                format!(
+                    "{what} the disks {} for {id} ({was}), with volume group {group} on all of them: when one fails, the whole \
+                     group is lost
+",
+                    all.join(" and ")
+                )
+            }
             _ => format!(
                 "{what} the disk {disk} for {id} ({was})
 "
             ),
         });
     }
-    let shapes = Choices {
-        disks: choices(&armed.disks),
-        ..Choices::default()
-    };
     for note in check_shapes(saved, &shapes).unwrap_or_default() {
         out.push_str(&format!(
             "note: {note}
@@ -232,6 +248,26 @@ mod tests {
         let both = ["OLD-DISK-1=missing".into(), "OLD-DISK-2=missing".into()];
         let error = choose(&saved, &both, false).unwrap_err();
         assert_eq!(crate::output::error_code(&error), 4, "{error}");
+    }
+
+    #[test]
+    fn several_disks_for_one_are_checked_now() {
+        let layout = |name: &str| {
+            let path = format!(
+                "{}/../vm-tests/layouts/{name}.json",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            let case: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            Layout::from_value(case["layout"].clone()).unwrap()
+        };
+        let pve = layout("pve-ext4-lvm");
+        let chosen = choose(&pve, &["OLD-DISK-1=NEW-1+NEW-2".into()], false).unwrap();
+        assert!(chosen.values().eq(["NEW-1+NEW-2"]));
+        let luks = layout("luks2-lvm");
+        let error = choose(&luks, &["OLD-DISK-1=NEW-1+NEW-2".into()], false).unwrap_err();
+        assert!(error.to_string().contains("not encrypted"), "{error}");
+        assert_eq!(crate::output::error_code(&error), 4);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub fn run(context: &Context, args: &PlanArgs) -> anyhow::Result<Outcome> {
         },
         leave_out: args.leave_out.iter().copied().collect(),
         blank_only: false,
+        ..Choices::default()
     };
     // An inventory from a file tells what is on the disks, or it does not.
     let inventory = if args.mode.is_in_place() && args.inventory.is_none() {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::disk::{describe, excluded, seen_twice};
-use super::fit::{Squeeze, needed};
-use super::{Choices, LeaveOut, PlanError, identity, ties};
+use super::fit::{Squeeze, needed, needed_when_spread};
+use super::{Choices, LeaveOut, PlanError, identity, spread, ties};
 use crate::inventory::{Inventory, InventoryDisk};
 use crate::model::{Disk, Layout, Node, NodeId};
 use crate::units::Bytes;
@@ -215,6 +215,10 @@ pub(super) fn fits(
             available: present.size,
             missing: needed.minus(present.size),
             without: fits_without(saved, id, disk, choices, present.size),
+            spread: spread::group_on(saved, id)
+                .ok()
+                .filter(|_| needed_when_spread(saved, id, disk, choices) <= present.size)
+                .map(|group| group.name),
         });
     }
     Ok(())

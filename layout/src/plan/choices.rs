@@ -7,7 +7,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
-use crate::model::NodeId;
+use super::identity::same_serial;
+use crate::inventory::Inventory;
+use crate::model::{Layout, NodeId};
 
 fn is_default(mode: &Mode) -> bool {
     *mode == Mode::default()
@@ -24,6 +26,9 @@ pub struct Choices {
     pub disks: BTreeMap<NodeId, DiskChoice>,
     /// Devices that are never written to: the media that hold the bundle.
     pub never: Vec<PathBuf>,
+    /// Disks that the planner itself adds to a layout, each with the saved disk that it is a further one for.
+    #[serde(skip)]
+    pub further: BTreeMap<NodeId, NodeId>,
     /// What happens with the space of a bigger disk.
     pub grow: Grow,
     /// What is not made again, so that the rest fits or has more room.
@@ -50,24 +55,44 @@ pub enum DiskChoice {
     Onto(NodeId),
     /// None: what was on it is done without, which mirrors can.
     Missing,
+    /// Several: the first takes the place of the saved one, the volume group that lies on it is spread over the others, too.
+    Spread(Vec<DiskChoice>),
 }
 
 /// Before the saved disk that another one goes onto.
 const ONTO: &str = "onto:";
 const MISSING: &str = "missing";
+/// Between disks that take the place of one saved disk together.
+const AND: char = '+';
 
 impl DiskChoice {
-    /// What is meant on command lines and in tokens: `onto:SAVED`, `missing`, a device below `/dev`, or else a serial number.
+    /// What is meant on command lines and in tokens: `onto:SAVED`, `missing`, a device below `/dev`, or else a serial number;
+    /// several of the latter two joined by `+`. Whether a serial number has a `+` of its own is seen later
+    /// ([`Choices::settled`]).
     pub fn parse(text: &str) -> DiskChoice {
         if let Some(saved) = text.strip_prefix(ONTO) {
             DiskChoice::Onto(NodeId::new(saved))
         } else if text == MISSING {
             DiskChoice::Missing
-        } else if text.starts_with("/dev/") {
+        } else if let Some(parts) = DiskChoice::parts(text) {
+            DiskChoice::Spread(parts.into_iter().map(DiskChoice::one).collect())
+        } else {
+            DiskChoice::one(text)
+        }
+    }
+
+    fn one(text: &str) -> DiskChoice {
+        if text.starts_with("/dev/") {
             DiskChoice::Device(text.into())
         } else {
             DiskChoice::Serial(text.to_owned())
         }
+    }
+
+    /// The words for several disks; `None`: it is one.
+    pub fn parts(text: &str) -> Option<Vec<&str>> {
+        let parts: Vec<&str> = text.split(AND).collect();
+        (parts.len() > 1 && parts.iter().all(|part| !part.is_empty())).then_some(parts)
     }
 
     /// The saved disk that a word of a command line names after `onto:`.
@@ -83,7 +108,38 @@ impl std::fmt::Display for DiskChoice {
             DiskChoice::Device(path) => write!(f, "{}", path.display()),
             DiskChoice::Onto(saved) => write!(f, "{ONTO}{saved}"),
             DiskChoice::Missing => f.write_str(MISSING),
+            DiskChoice::Spread(all) => {
+                for (n, choice) in all.iter().enumerate() {
+                    if n > 0 {
+                        write!(f, "{AND}")?;
+                    }
+                    choice.fmt(f)?;
+                }
+                Ok(())
+            }
         }
+    }
+}
+
+impl Choices {
+    /// What looks like several disks is one where a saved disk or one at hand has that for its serial number.
+    pub fn settled(&self, saved: &Layout, inventory: Option<&Inventory>) -> Choices {
+        let mut settled = self.clone();
+        for choice in settled.disks.values_mut() {
+            if !matches!(choice, DiskChoice::Spread(_)) {
+                continue;
+            }
+            let text = choice.to_string();
+            let at_hand = inventory.into_iter().flat_map(|i| &i.disks);
+            let mut serials = saved
+                .disks()
+                .map(|(_, disk)| &disk.serial)
+                .chain(at_hand.map(|disk| &disk.serial));
+            if serials.any(|serial| same_serial(serial, &text)) {
+                *choice = DiskChoice::Serial(text);
+            }
+        }
+        settled
     }
 }
 
@@ -202,9 +258,39 @@ mod tests {
             ("missing", DiskChoice::Missing),
             ("/dev/sdb", DiskChoice::Device("/dev/sdb".into())),
             ("S-1", DiskChoice::Serial("S-1".into())),
+            ("S-1+", DiskChoice::Serial("S-1+".into())),
+            (
+                "S-1+/dev/sdb",
+                DiskChoice::Spread(vec![
+                    DiskChoice::Serial("S-1".into()),
+                    DiskChoice::Device("/dev/sdb".into()),
+                ]),
+            ),
         ] {
             assert_eq!(DiskChoice::parse(text), choice);
             assert_eq!(choice.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_serial_number_may_have_a_plus() {
+        let id = NodeId::disk("a");
+        let text = r#"{"device": "/dev/sda", "model": null, "serial": "S+1", "wwn": null, "size": 1073741824,
+            "sector_size": 512, "transport": null, "removable": false, "table": null}"#;
+        let disk: crate::model::Disk = serde_json::from_str(text).unwrap();
+        let mut saved = Layout::new(crate::model::Firmware::Bios);
+        saved
+            .nodes
+            .insert(id.clone(), crate::model::Node::Disk(disk));
+        for (text, one) in [("S+1", true), ("S+2", false)] {
+            let mut choices = Choices::default();
+            choices.disks.insert(id.clone(), DiskChoice::parse(text));
+            let settled = choices.settled(&saved, None);
+            let expected = match one {
+                true => DiskChoice::Serial(text.to_owned()),
+                false => DiskChoice::parse(text),
+            };
+            assert_eq!(settled.disks[&id], expected);
         }
     }
 

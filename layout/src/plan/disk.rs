@@ -213,6 +213,7 @@ pub(super) fn take(
         identity: DiskIdentity::of(present),
         erased: present.contents.clone(),
         why: why.to_owned(),
+        joins: None,
     });
     Ok(())
 }
@@ -234,7 +235,7 @@ pub(super) fn chosen<'a>(
         DiskChoice::Wwn(wwn) => identity::has_wwn(d, wwn),
         DiskChoice::Device(path) => d.device == *path,
         // Dealt with before disks are looked for.
-        DiskChoice::Onto(_) | DiskChoice::Missing => false,
+        DiskChoice::Onto(_) | DiskChoice::Missing | DiskChoice::Spread(_) => false,
     };
     let matches: Vec<&InventoryDisk> = inventory.disks.iter().filter(is_meant).collect();
     let bad = |reason: String| PlanError::BadChoice {

@@ -1,6 +1,6 @@
 //! Why there is no plan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{DiskChoice, LeaveOut, Mode};
 use crate::model::NodeId;
@@ -13,9 +13,9 @@ pub enum PlanError {
     /// The disk is too small.
     #[error(
         "{device} is too small for the saved disk {disk}: {needed} ({needed_bytes} bytes) are needed, it has {available} \
-         ({available_bytes} bytes), {missing_bytes} bytes ({missing}) are missing: {}use a bigger disk",
-        leave_out(without), device = device.display(), needed_bytes = needed.0, available_bytes = available.0,
-        missing_bytes = missing.0
+         ({available_bytes} bytes), {missing_bytes} bytes ({missing}) are missing: {}use a bigger disk{}",
+        leave_out(without), further(disk, device, spread), device = device.display(), needed_bytes = needed.0,
+        available_bytes = available.0, missing_bytes = missing.0
     )]
     TooSmall {
         /// The saved disk.
@@ -30,6 +30,8 @@ pub enum PlanError {
         missing: Bytes,
         /// What can be left out by choice, so that the rest fits; empty when that does not help either.
         without: Vec<LeaveOut>,
+        /// The volume group that can be spread over a further disk, so that the rest fits.
+        spread: Option<String>,
     },
     /// No disk can take the place of a saved one.
     #[error(
@@ -130,6 +132,16 @@ fn leave_out(without: &[LeaveOut]) -> String {
     }
     let words: Vec<String> = without.iter().map(ToString::to_string).collect();
     format!("leave out {}, or ", words.join(" and "))
+}
+
+fn further(disk: &NodeId, device: &Path, spread: &Option<String>) -> String {
+    let Some(group) = spread else {
+        return String::new();
+    };
+    format!(
+        ", or a further one for a part of volume group {group} ({disk}={}+ANOTHER)",
+        device.display()
+    )
 }
 
 fn offer(disk: &NodeId, instead: &[DiskChoice]) -> String {

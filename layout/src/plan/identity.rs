@@ -154,9 +154,14 @@ pub(super) fn has_wwn(disk: &InventoryDisk, number: &str) -> bool {
 
 /// Whether a number that the operator gave is this disk's serial number.
 pub(super) fn has_serial(disk: &InventoryDisk, number: &str) -> bool {
-    let exact = disk.serial.as_deref() == Some(number);
+    same_serial(&disk.serial, number)
+}
+
+/// Whether a number that the operator gave is this serial number.
+pub(super) fn same_serial(of: &Option<String>, number: &str) -> bool {
+    let exact = of.as_deref() == Some(number);
     let asked = serial(&Some(number.to_owned()));
-    exact || asked.is_some() && asked == serial(&disk.serial)
+    exact || asked.is_some() && asked == serial(of)
 }
 
 #[cfg(test)]

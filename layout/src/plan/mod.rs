@@ -23,6 +23,7 @@ mod render;
 mod reshape;
 mod safety;
 mod sectors;
+mod spread;
 mod step;
 mod swap_file;
 mod ties;
@@ -93,6 +94,19 @@ pub struct DiskAssignment {
     pub erased: Vec<String>,
     /// Why this disk: `same serial`, `chosen`, `the only one big enough`.
     pub why: String,
+    /// It takes no saved disk's place, but a part of the volume group on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joins: Option<Joins>,
+}
+
+/// What a further disk is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joins {
+    /// The saved disk whose own place is too small for it.
+    pub saved: NodeId,
+    /// Name of the volume group that is spread over both.
+    pub group: String,
 }
 
 /// A saved disk that has no present one of its own.
@@ -193,14 +207,25 @@ pub(crate) fn partition_path(disk: &Path, number: u32) -> PathBuf {
 
 /// Computes what a restore of `saved` onto the machine `inventory` does.
 pub fn plan(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<Plan, PlanError> {
+    let choices = &choices.settled(saved, Some(inventory));
     attempt(saved, inventory, choices)
         .map_err(|error| instead::offer(error, saved, inventory, choices))
 }
 
-/// Whether saved disks can share a place, or be done without, as chosen: what that does to the rest, in words. What depends
-/// on the disks at hand is found out by [`plan`].
+/// Whether saved disks can share a place, be done without, or have several places, as chosen: what that does to the rest, in
+/// words. What depends on the disks at hand is found out by [`plan`].
 pub fn check_shapes(saved: &Layout, choices: &Choices) -> Result<Vec<String>, PlanError> {
-    Ok(reshape::reshape(saved, choices)?.map_or_else(Vec::new, |shaped| shaped.notes))
+    let choices = choices.settled(saved, None);
+    let shaped = reshape::reshape(saved, &choices)?;
+    let layout = shaped.as_ref().map_or(saved, |s| &s.layout);
+    spread::check(layout, &choices)?;
+    Ok(shaped.map_or_else(Vec::new, |shaped| shaped.notes))
+}
+
+/// The name of the volume group that can be spread over further disks when one is too small for a saved disk; or why there
+/// is none.
+pub fn can_be_spread(saved: &Layout, disk: &NodeId) -> Result<String, String> {
+    spread::group_on(saved, disk).map(|group| group.name)
 }
 
 /// A plan without a second thought about what else could be done.
@@ -213,16 +238,27 @@ fn attempt(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<P
     let with = shaped.as_ref().map(|s| s.choices(choices));
     let choices = with.as_ref().unwrap_or(choices);
     let layout = shaped.as_ref().map_or(saved, |s| &s.layout);
-    let disks = disk::assign(layout, saved, inventory, choices)?;
+    let spread = spread::spread(layout, saved, inventory, choices)?;
+    let with = spread.as_ref().map(|s| s.choices.clone());
+    let choices = with.as_ref().unwrap_or(choices);
+    let layout = spread.as_ref().map_or(layout, |s| &s.layout);
+    let disks = disk::assign(layout, saved, inventory, choices);
+    let mut disks = disks.map_err(|error| spread::in_saved_terms(error, choices))?;
     let doubts = match &shaped {
         Some(shaped) => shaped.left_in_the_machine(saved, inventory, &disks)?,
         None => Vec::new(),
     };
+    let told = spread
+        .as_ref()
+        .map(|s| s.assigned(&mut disks))
+        .transpose()?;
     let converted = sectors::fit(layout, &disks)?;
     let layout = converted.as_ref().map_or(layout, |c| &c.layout);
-    let added = boot::room::for_firmware(layout, inventory, &disks);
+    let added = boot::room::for_firmware(layout, inventory, &spread::without_further(&disks));
     let layout = added.as_ref().map_or(layout, |a| &a.layout);
     let fit = fit::fit(layout, &disks, choices)?;
+    let loose = fit::loosened(layout, &fit, choices);
+    let layout = loose.as_ref().unwrap_or(layout);
     let mut builder = build::Builder::new(layout, inventory, choices, disks, fit)?;
     builder.notes.extend(doubts);
     if let Some(shaped) = &shaped {
@@ -233,6 +269,10 @@ fn attempt(saved: &Layout, inventory: &Inventory, choices: &Choices) -> Result<P
         builder.names = reshape::device_names(saved);
         builder.switch_off.clone_from(&shaped.switch_off);
         builder.crypttab_off.clone_from(&shaped.crypttab_off);
+    }
+    if let Some((substitutions, notes)) = told {
+        builder.substitutions.extend(substitutions);
+        builder.notes.extend(notes);
     }
     if let Some(converted) = &converted {
         builder

@@ -58,6 +58,14 @@ impl Plan {
                 disk.erased.join("; ")
             };
             wrap(&mut out, "      on it now: ", &contents);
+            if let Some(joins) = &disk.joins {
+                let text = format!(
+                    "volume group {} of {}, beside the disk in its place ({})",
+                    joins.group, joins.saved, disk.why
+                );
+                wrap(&mut out, "      takes a part of: ", &text);
+                continue;
+            }
             wrap(
                 &mut out,
                 "      takes the place of: ",

@@ -102,7 +102,7 @@ enum Command {
         #[arg(long, value_name = "SERIAL")]
         yes_erase: Vec<String>,
         /// Saved disk and the serial or device that takes its place; onto:SAVED: it goes where that saved disk goes; missing: it
-        /// is done without
+        /// is done without; SERIAL+SERIAL: onto the first, with its volume group spread over both
         #[arg(long, value_name = "SAVED=SERIAL")]
         disk: Vec<String>,
         /// How much of the machine is touched: table-repair, boot-repair, system-only or bare-metal
@@ -485,6 +485,7 @@ mod tests {
                 },
                 erased: Vec::new(),
                 why: String::new(),
+                joins: None,
             })
             .collect();
         let (fence, steps, sizes, notes, tools, substitutions) = Default::default();

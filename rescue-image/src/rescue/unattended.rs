@@ -216,6 +216,7 @@ mod tests {
             ("disk:a".to_owned(), "SER-1".to_owned()),
             ("disk:b".to_owned(), "/dev/vdb".to_owned()),
             ("disk:c".to_owned(), "onto:disk:a".to_owned()),
+            ("disk:e".to_owned(), "SER-2+/dev/vdc".to_owned()),
             ("disk:d".to_owned(), "missing".to_owned()),
         ]);
         let choices = choices(&disks);
@@ -232,5 +233,10 @@ mod tests {
             DiskChoice::Onto(NodeId::new("disk:a"))
         );
         assert_eq!(choices[&NodeId::new("disk:d")], DiskChoice::Missing);
+        let both = vec![
+            DiskChoice::Serial("SER-2".to_owned()),
+            DiskChoice::Device("/dev/vdc".into()),
+        ];
+        assert_eq!(choices[&NodeId::new("disk:e")], DiskChoice::Spread(both));
     }
 }

@@ -19,7 +19,7 @@ pub struct Case {
     pub machine: Kind,
     /// The machine's disks, `/dev/ubda` first.
     pub disks: Vec<DiskSpec>,
-    /// Saved disk to the device that takes its place; `onto:` and another saved disk, or `missing`.
+    /// Saved disk to the device that takes its place, or several joined by `+`; `onto:` and another saved disk, or `missing`.
     pub map: BTreeMap<String, String>,
     /// What happens with the space of a bigger disk.
     #[serde(default)]
@@ -171,6 +171,12 @@ impl Case {
                 .map_or_else(PathBuf::new, |disk| disk.device(index)),
             Kind::Zfs => PathBuf::from(format!("/dev/vd{}", (b'b' + index as u8) as char)),
         }
+    }
+
+    /// Whether a device takes the place of a saved disk, or a part of it.
+    pub fn is_target(&self, device: &Path) -> bool {
+        let named = self.map.values().flat_map(|words| words.split('+'));
+        named.map(Path::new).any(|target| target == device)
     }
 
     /// Reads a layout file; one that is named by `layout_of` lies beside it.

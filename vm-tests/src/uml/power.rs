@@ -109,7 +109,7 @@ fn power_cut(
 fn fenced(case: &Case, log: &Artefacts) -> Result<Vec<String>> {
     let is_target = |index: usize| {
         let name = format!("/dev/ubd{}", (b'a' + index as u8) as char);
-        case.map.values().any(|target| *target == name)
+        case.is_target(Path::new(&name))
     };
     (0..case.disks.len())
         .filter(|index| !is_target(*index))

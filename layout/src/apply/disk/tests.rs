@@ -91,6 +91,7 @@ impl LoopDisk {
                 identity,
                 erased: Vec::new(),
                 why: String::new(),
+                joins: None,
             }],
             merged: Vec::new(),
             fence: Vec::new(),

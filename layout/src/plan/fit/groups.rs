@@ -113,14 +113,16 @@ impl Sizing<'_> {
                 let on = root.map(Node::on).unwrap_or_default();
                 for (volume, node) in self.saved.children(id) {
                     if let (Node::LogicalVolume(lv), true) = (node, on.contains(volume)) {
-                        let extra = room_to_grow(self, fit, vg, &lv.segments, &lv.pvs);
+                        let room = room_to_grow(self, fit, vg, &lv.segments, &lv.pvs);
+                        let extra = room.min(extra);
                         fit.sizes.insert(volume.clone(), lv.size.plus(extra));
                     }
                 }
             }
             Grow::ThinPool => {
                 if let Some((volume, pool)) = self.biggest_pool(id) {
-                    let extra = room_to_grow(self, fit, vg, &pool.segments, &pool.pvs);
+                    let room = room_to_grow(self, fit, vg, &pool.segments, &pool.pvs);
+                    let extra = room.min(extra);
                     let (size, metadata) = grown_pool(pool, vg.extent_size, extra);
                     fit.sizes.insert(volume.clone(), size);
                     if metadata != pool.metadata_size {
@@ -153,6 +155,7 @@ fn room_to_grow(
     pvs: &[NodeId],
 ) -> Bytes {
     let more = |id: &NodeId| match sizing.saved.nodes.get(id) {
+        Some(Node::PhysicalVolume(pv)) if sizing.further.contains_key(id) => pv.size,
         Some(Node::PhysicalVolume(pv)) => fit.size(id).unwrap_or(pv.size).minus(pv.size),
         _ => Bytes(0),
     };

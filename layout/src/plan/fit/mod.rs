@@ -112,6 +112,10 @@ struct Sizing<'a> {
     saved: &'a Layout,
     choices: &'a Choices,
     left_out: BTreeSet<NodeId>,
+    /// Physical volumes on further disks, with the saved disk that gives up space to them.
+    further: BTreeMap<&'a NodeId, &'a NodeId>,
+    /// A saved disk that gives up space to further ones without end.
+    endless: Option<&'a NodeId>,
 }
 
 /// Gives everything on the assigned disks its size.
@@ -150,6 +154,50 @@ pub(super) fn fit(
         }
     }
     Ok(fit)
+}
+
+/// The layout with the volumes of groups on one disk wherever LVM puts them, where a physical volume is smaller than saved;
+/// `None`: there is no such group.
+pub(super) fn loosened(saved: &Layout, fit: &Fit, choices: &Choices) -> Option<Layout> {
+    let sizing = Sizing::new(saved, choices);
+    let mut loose: Option<Layout> = None;
+    for (id, node) in &saved.nodes {
+        let Node::VolumeGroup(vg) = node else {
+            continue;
+        };
+        let shrinks = |pv: &NodeId| match saved.nodes.get(pv) {
+            Some(Node::PhysicalVolume(pv_saved)) => {
+                fit.size(pv).is_some_and(|now| now < pv_saved.size)
+            }
+            _ => false,
+        };
+        if vg.on.len() > 1 && vg.on.iter().any(shrinks) && sizing.lies_anywhere(id, vg) {
+            let layout = loose.get_or_insert_with(|| saved.clone());
+            clear_places(layout, id, &vg.on.iter().cloned().collect());
+        }
+    }
+    loose
+}
+
+/// Lets the volumes of a group that have their place on one of these physical volumes lie on any.
+pub(super) fn clear_places(layout: &mut Layout, group: &NodeId, pvs: &BTreeSet<NodeId>) {
+    for node in layout.nodes.values_mut() {
+        let places: Vec<&mut Vec<NodeId>> = match node {
+            Node::LogicalVolume(lv) if lv.on == *group => {
+                let cache = lv.cache.as_mut().map(|cache| &mut cache.pvs);
+                std::iter::once(&mut lv.pvs).chain(cache).collect()
+            }
+            Node::ThinPool(pool) if pool.on == *group => {
+                vec![&mut pool.pvs, &mut pool.metadata_pvs]
+            }
+            _ => continue,
+        };
+        for place in places {
+            if place.iter().any(|pv| pvs.contains(pv)) {
+                place.clear();
+            }
+        }
+    }
 }
 
 /// The nodes, each after what it lies on. What lies on itself is left out: the builder refuses it.
@@ -203,12 +251,41 @@ pub(super) fn needed(
     Sizing::new(saved, choices).needed(id, disk, squeeze)
 }
 
+/// The same when a further disk, as big as one likes, takes a part of the volume group on it.
+pub(super) fn needed_when_spread(
+    saved: &Layout,
+    id: &NodeId,
+    disk: &Disk,
+    choices: &Choices,
+) -> Bytes {
+    let sizing = Sizing {
+        endless: Some(id),
+        ..Sizing::new(saved, choices)
+    };
+    sizing.needed(id, disk, Squeeze::All)
+}
+
+/// See [`Sizing::further`].
+fn further<'a>(saved: &'a Layout, choices: &'a Choices) -> BTreeMap<&'a NodeId, &'a NodeId> {
+    let mut found = BTreeMap::new();
+    for (disk, of) in &choices.further {
+        for (part, _) in saved.partitions(disk) {
+            let volumes = saved.children(part);
+            let volumes = volumes.filter(|(_, node)| matches!(node, Node::PhysicalVolume(_)));
+            found.extend(volumes.map(|(pv, _)| (pv, of)));
+        }
+    }
+    found
+}
+
 impl<'a> Sizing<'a> {
     fn new(saved: &'a Layout, choices: &'a Choices) -> Sizing<'a> {
         Sizing {
             saved,
             choices,
             left_out: left_out(saved, choices),
+            further: further(saved, choices),
+            endless: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{STAGES, Sizing, Slack, Stage, least};
 use crate::capture::lvm::is_guest_volume;
-use crate::model::{Node, NodeId, ThinPool, VolumeGroup, types};
+use crate::model::{Node, NodeId, PhysicalVolume, ThinPool, VolumeGroup, types};
 use crate::units::Bytes;
 
 /// All of it.
@@ -29,6 +29,16 @@ pub(super) fn at(stage: Stage, bytes: Bytes) -> Slack {
     slack
 }
 
+/// No more than `most` in total, the first stages first.
+fn at_most(slack: Slack, most: Bytes) -> Slack {
+    let mut left = most.0;
+    slack.map(|part| {
+        let part = part.min(left);
+        left -= part;
+        part
+    })
+}
+
 fn add(to: &mut Slack, other: &Slack) {
     for (sum, part) in to.iter_mut().zip(other) {
         *sum = sum.saturating_add(*part);
@@ -43,8 +53,9 @@ impl Sizing<'_> {
             return [0; STAGES];
         };
         match node {
+            Node::PhysicalVolume(_) if self.further.contains_key(child) => [0; STAGES],
             Node::PhysicalVolume(pv) => {
-                let mut slack = self.physical_slack(child);
+                let mut slack = self.physical_slack(child, pv);
                 // The tail that is too short for another extent.
                 let tail = size.minus(pv.pe_start.plus(pv.size));
                 add(&mut slack, &at(Stage::Free, tail));
@@ -71,13 +82,74 @@ impl Sizing<'_> {
         }
     }
 
-    /// What a physical volume can give up: what its group can, when the group lies on nothing else. With several physical
-    /// volumes the extents of a volume may be bound to one of them (stripes, mirrors): then sizes stay.
-    fn physical_slack(&self, pv: &NodeId) -> Slack {
-        match self.only_child(pv) {
-            Some((id, Node::VolumeGroup(vg))) if vg.on.len() == 1 => self.group_slack(id, vg),
+    /// What a physical volume can give up: what its group can, when the group lies on nothing else, or its share of it beside
+    /// others on the same disk. Over several disks the extents of a volume may be bound to one of them (stripes, mirrors):
+    /// then sizes stay. What further disks have is given up here.
+    fn physical_slack(&self, pv: &NodeId, volume: &PhysicalVolume) -> Slack {
+        let Some((id, Node::VolumeGroup(vg))) = self.only_child(pv) else {
+            return [0; STAGES];
+        };
+        let mut own = vg.on.iter().filter(|pv| !self.further.contains_key(pv));
+        let slack = match (own.next(), own.next()) {
+            (Some(_), None) => self.group_slack(id, vg),
+            _ if self.lies_anywhere(id, vg) => {
+                let all = u128::from(self.group_size(vg).0).max(1);
+                let share = self.group_slack(id, vg).map(|part| {
+                    let share = u128::from(part) * u128::from(volume.size.0) / all;
+                    let share = u64::try_from(share).unwrap_or(part);
+                    Bytes(share).round_down(vg.extent_size).0
+                });
+                at_most(share, volume.size.minus(vg.extent_size))
+            }
             _ => [0; STAGES],
+        };
+        let elsewhere = self.room_elsewhere(pv, volume, vg);
+        if elsewhere == Bytes(0) {
+            return slack;
         }
+        let mut all = at(Stage::Free, elsewhere);
+        add(&mut all, &slack);
+        at_most(all, volume.size.minus(vg.extent_size))
+    }
+
+    /// Whether all of a group lies on one disk, in volumes that are not bound to physical volumes by their kind: in which of
+    /// its partitions they are is of no matter.
+    pub(super) fn lies_anywhere(&self, id: &NodeId, vg: &VolumeGroup) -> bool {
+        let own = vg.on.iter().filter(|pv| !self.further.contains_key(pv));
+        let mut disks = own.map(|pv| self.saved.disks_below(pv));
+        let first = disks.next().unwrap_or_default();
+        first.len() == 1
+            && disks.all(|below| below == first)
+            && self.saved.children(id).all(|(_, node)| match node {
+                Node::LogicalVolume(lv) => lv.segments.images() == 1 && lv.cache.is_none(),
+                Node::ThinPool(pool) => {
+                    pool.segments.images() == 1 && pool.metadata_segments.images() == 1
+                }
+                _ => true,
+            })
+    }
+
+    /// What the further disks for the one below a physical volume have, as far as it is this one's to give up.
+    fn room_elsewhere(&self, id: &NodeId, volume: &PhysicalVolume, vg: &VolumeGroup) -> Bytes {
+        let below = self.saved.disks_below(id);
+        if self.endless.is_some_and(|disk| below.contains(disk)) {
+            return volume.size;
+        }
+        let size = |pv: &NodeId| match self.saved.nodes.get(pv) {
+            Some(Node::PhysicalVolume(pv)) => u128::from(pv.size.0),
+            _ => 0,
+        };
+        let (mut room, mut beside) = (0u128, 0u128);
+        for pv in &vg.on {
+            match self.further.get(pv) {
+                Some(of) if below.contains(of) => room += size(pv),
+                None if self.saved.disks_below(pv) == below => beside += size(pv),
+                _ => {}
+            }
+        }
+        // Of several on one disk each gives up its share.
+        let share = room * u128::from(volume.size.0) / beside.max(1);
+        Bytes(u64::try_from(share).unwrap_or(u64::MAX)).round_down(vg.extent_size)
     }
 
     /// What a volume group can give up, in bytes.
@@ -116,10 +188,11 @@ impl Sizing<'_> {
         free.plus(all.minus(kept)).round_down(vg.extent_size)
     }
 
-    /// The saved size of all physical volumes of a group.
+    /// The saved size of all physical volumes of a group; further ones had none.
     pub(super) fn group_size(&self, vg: &VolumeGroup) -> Bytes {
         vg.on
             .iter()
+            .filter(|pv| !self.further.contains_key(pv))
             .fold(Bytes(0), |sum, pv| match self.saved.nodes.get(pv) {
                 Some(Node::PhysicalVolume(pv)) => sum.plus(pv.size),
                 _ => sum,

@@ -14,6 +14,8 @@ mod missing;
 mod tables;
 mod zfs;
 
+pub(super) use tables::guid;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::describe;
@@ -111,7 +113,13 @@ pub(super) fn reshape(saved: &Layout, choices: &Choices) -> Result<Option<Reshap
 /// What stays where it is needs all of its disks.
 pub(super) fn not_in_place(choices: &Choices) -> Result<(), PlanError> {
     let mut disks = choices.disks.iter();
-    match disks.find(|(_, choice)| matches!(choice, DiskChoice::Onto(_) | DiskChoice::Missing)) {
+    let reshapes = |choice: &DiskChoice| {
+        matches!(
+            choice,
+            DiskChoice::Onto(_) | DiskChoice::Missing | DiskChoice::Spread(_)
+        )
+    };
+    match disks.find(|(_, choice)| reshapes(choice)) {
         Some((disk, choice)) => Err(PlanError::BadChoice {
             disk: disk.clone(),
             reason: format!(

@@ -12,7 +12,7 @@ const WHY: &str = "its disk shares the place of another one, as chosen";
 const BIOS_BOOT: Bytes = Bytes::MIB;
 
 /// A GUID that follows from what it is for: the same choices make the same plan.
-fn guid(of: &str, what: &str) -> String {
+pub(in crate::plan) fn guid(of: &str, what: &str) -> String {
     let mut bytes = [0u8; 16];
     // FNV-1a, two times with different beginnings.
     for (half, seed) in bytes

@@ -2,7 +2,7 @@
 
 use layout::inventory::{Inventory, InventoryDisk};
 use layout::model::{Layout, NodeId};
-use layout::plan::{DiskChoice, Mode};
+use layout::plan::{DiskAssignment, DiskChoice, Mode, can_be_spread};
 
 use super::terminal::{Gone, Terminal, words};
 use super::world::World;
@@ -188,7 +188,7 @@ fn assigned(prepared: &Prepared) -> String {
             "  {} ({model}, serial {serial}, {})\n      for {}\n      because: {}\n",
             disk.device.display(),
             disk.identity.size,
-            saved_name(&prepared.saved, &disk.saved),
+            purpose(&prepared.saved, disk),
             disk.why
         ));
         for merged in &prepared.plan.merged {
@@ -203,6 +203,17 @@ fn assigned(prepared: &Prepared) -> String {
         text.push_str(&format!("  nothing for {name}\n"));
     }
     text.trim_end().to_owned()
+}
+
+fn purpose(saved: &Layout, disk: &DiskAssignment) -> String {
+    match &disk.joins {
+        Some(joins) => format!(
+            "a part of volume group {} of {}",
+            joins.group,
+            saved_name(saved, &joins.saved)
+        ),
+        None => saved_name(saved, &disk.saved),
+    }
 }
 
 fn saved_name(saved: &Layout, id: &NodeId) -> String {
@@ -235,6 +246,12 @@ fn change(
     if !others.is_empty() {
         terminal.say("Or m to do without it, or o to put it onto the disk for another one.");
     }
+    let group = can_be_spread(saved, &wanted).ok();
+    if let Some(group) = &group {
+        terminal.say(&format!(
+            "Or two of them (1+2) where one is too small: volume group {group} is spread over both, and is lost when either fails."
+        ));
+    }
     loop {
         let answer = terminal.ask("Number of the disk to erase for it", None)?;
         let answer = answer.trim();
@@ -257,23 +274,30 @@ fn change(
             }
             _ => {}
         }
-        let disk = answer
-            .parse::<usize>()
-            .ok()
-            .and_then(|n| inventory.disks.get(n.checked_sub(1)?));
-        match disk {
-            Some(disk) if media.contains(&disk.device) => {
-                terminal.say(&format!(
-                    "{} holds the bundle and must not be erased.",
-                    disk.device.display()
-                ));
-            }
-            Some(disk) => {
-                answers.disks.insert(wanted, choice(disk, inventory));
-                return Ok(());
-            }
-            None => terminal.say("Please answer with the number of a disk above, or b to go back."),
+        let numbered = |text: &str| {
+            let n = text.trim().parse::<usize>().ok()?;
+            inventory.disks.get(n.checked_sub(1)?)
+        };
+        let disks: Option<Vec<&InventoryDisk>> = answer.split('+').map(numbered).collect();
+        let disks = disks.filter(|disks| disks.len() == 1 || group.is_some());
+        let Some(disks) = disks else {
+            terminal.say("Please answer with the number of a disk above, or b to go back.");
+            continue;
+        };
+        if let Some(disk) = disks.iter().find(|disk| media.contains(&disk.device)) {
+            terminal.say(&format!(
+                "{} holds the bundle and must not be erased.",
+                disk.device.display()
+            ));
+            continue;
         }
+        let mut all: Vec<DiskChoice> = disks.iter().map(|disk| choice(disk, inventory)).collect();
+        let choice = match all.len() {
+            1 => all.remove(0),
+            _ => DiskChoice::Spread(all),
+        };
+        answers.disks.insert(wanted, choice);
+        return Ok(());
     }
 }
 

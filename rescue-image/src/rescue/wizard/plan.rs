@@ -46,6 +46,10 @@ fn has_bigger_disk(prepared: &Prepared) -> bool {
         return false;
     }
     prepared.plan.disks.iter().any(|assigned| {
+        // With a further one there may be more than before.
+        if assigned.joins.is_some() {
+            return true;
+        }
         let saved = prepared
             .saved
             .disks()

@@ -401,9 +401,13 @@ fn too_small_is_said_and_assigning_by_hand_is_offered() {
 
 /// A host with a mirror of two disks, of which this machine has room for one.
 fn mirrored() -> Layout {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../vm-tests/layouts/md1-lvm.json"
+    layout_of("md1-lvm")
+}
+
+fn layout_of(name: &str) -> Layout {
+    let file = format!(
+        "{}/../vm-tests/layouts/{name}.json",
+        env!("CARGO_MANIFEST_DIR")
     );
     let text = std::fs::read(file).expect("the layout file");
     let case: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
@@ -454,6 +458,58 @@ fn a_saved_disk_without_a_place_is_done_without_or_shares_one() {
     for line in shown.lines() {
         assert!(line.is_ascii(), "{line}");
     }
+}
+
+#[test]
+fn a_second_disk_takes_a_part_of_the_volume_group() {
+    let fake = Fake {
+        saved: layout_of("pve-ext4-lvm-smaller"),
+        ..Fake::good()
+    };
+    {
+        let mut disks = fake.disks.lock().expect("not poisoned");
+        disks[0].size = layout::units::Bytes::mib(1000);
+        let mut second = disks[0].clone();
+        second.device = "/dev/sdd".into();
+        second.serial = Some("NEW-2".to_owned());
+        disks.push(second);
+    }
+    let mut world = Test::new(fake);
+    let number = "Number of the disk to erase for it: ";
+    let mut answers = Answers::default();
+    let mut script = Script::new(&[
+        POINT,
+        (
+            "Assign disks by hand (change, leave-out, back) [back]: ",
+            "change",
+        ),
+        // Neither the medium nor what is no number.
+        (number, "1+2"),
+        (number, "1+x"),
+        (number, "1+3"),
+        DISKS,
+    ]);
+    points::show(&mut answers, &mut world, &mut script).expect("shown");
+    let mut screen = Screen::Disks;
+    while screen == Screen::Disks && !script.answers.is_empty() {
+        screen = disks::show(&mut answers, &mut world, &mut script).expect("shown");
+    }
+    let shown = script.shown;
+    assert_eq!(screen, Screen::Plan, "{shown}");
+    let both = ["NEW-1", "NEW-2"].map(|serial| DiskChoice::Serial(serial.to_owned()));
+    let chosen: Vec<&DiskChoice> = answers.disks.values().collect();
+    assert_eq!(chosen, [&DiskChoice::Spread(both.to_vec())]);
+    for words in [
+        "or a further one for a part of volume group pve",
+        "/dev/sdc holds the bundle and must not be erased.",
+        "for a part of volume group pve of the saved /dev/sda",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let prepared = answers.prepared.expect("a plan");
+    let disks = prepared.plan.disks.iter();
+    let serials: Vec<_> = disks.map(|d| d.identity.serial.as_deref()).collect();
+    assert_eq!(serials, [Some("NEW-1"), Some("NEW-2")]);
 }
 
 #[test]

@@ -105,10 +105,7 @@ impl Setup {
     }
 
     fn is_target(&self, disk: &Path) -> bool {
-        self.case
-            .map
-            .values()
-            .any(|target| Path::new(target) == disk)
+        self.case.is_target(disk)
     }
 
     /// Gives all disks their past.
