@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat};
@@ -585,10 +586,11 @@ pub(super) fn describe(path: &[u8], stat: &Stat) -> Entry {
     }
 }
 
-fn read_up_to(mut file: &File, mut buffer: &mut [u8]) -> io::Result<usize> {
+/// From the beginning, wherever an earlier look for holes has left the file's position.
+fn read_up_to(file: &File, mut buffer: &mut [u8]) -> io::Result<usize> {
     let mut total = 0;
     while !buffer.is_empty() {
-        match file.read(buffer) {
+        match file.read_at(buffer, total as u64) {
             Ok(0) => break,
             Ok(n) => {
                 total += n;
@@ -599,4 +601,23 @@ fn read_up_to(mut file: &File, mut buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on ZFS, which compresses: fewer blocks than the size asks for, and no hole.
+    #[test]
+    fn a_file_that_was_looked_at_for_holes_is_read_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let content = vec![7; 9000];
+        std::fs::write(&path, &content).unwrap();
+        let file = File::open(&path).unwrap();
+        assert!(!has_holes(&file, 9000));
+        let mut read = vec![0; 9000];
+        assert_eq!(read_up_to(&file, &mut read).unwrap(), 9000);
+        assert!(read == content);
+    }
 }
