@@ -38,8 +38,9 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     Operator::new(None).begin(&mut machine, log)?;
     machine
         .serial
-        .expect("Restore the files of /", Duration::from_secs(900))?;
-    rescue::wait_event(&machine.serial, &["progress"], Duration::from_secs(300))?;
+        .expect("files of / ", Duration::from_secs(900))?;
+    // The bar goes on: files are being written.
+    machine.serial.expect("MiB/s", Duration::from_secs(300))?;
     machine.pull_out(STICK_SERIAL)?;
     log.note("the stick is pulled out");
     let (which, text) = machine.serial.expect_any(
