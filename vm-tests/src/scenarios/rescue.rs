@@ -342,7 +342,7 @@ pub fn boots(
     let host_kind = saved.golden.host;
     host_kind.unlock(&host)?;
     host.serial
-        .expect("golden login:", Duration::from_secs(300))
+        .expect("golden login:", Duration::from_secs(600))
         .with_context(|| format!("{name}: the restored disks do not boot alone"))?;
     log.note(&format!("{name} shows its login prompt"));
     host.channel.ready(Duration::from_secs(120))?;
