@@ -106,10 +106,14 @@ impl Facts {
             fs::write(log.path(&format!("{what}.{name}")), after)?;
         }
         let mut bad = manifest_differences(&self.manifest, &restored.manifest);
-        // Written anew: it tells where the devices are now.
-        bad.retain(|line| {
-            !line.starts_with("/etc/zfs/zpool.cache:") && !line.starts_with("/etc/zfs: mtime")
-        });
+        // Written anew: where the devices are now, and by proxmox-boot-tool the same list of its partitions.
+        let anew = [
+            "/etc/zfs/zpool.cache:",
+            "/etc/zfs: mtime",
+            "/etc/kernel: mtime",
+            "/etc/kernel/proxmox-boot-uuids: mtime",
+        ];
+        bad.retain(|line| !anew.iter().any(|start| line.starts_with(start)));
         bad.truncate(20);
         for (what, before, after) in [
             ("files", &self.files, &restored.files),
