@@ -23,6 +23,9 @@ mod reader;
 mod seen;
 mod writer;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 pub use error::{Error, ExtentFault, HeaderFault, Part, Result};
 pub use header::{Config, Device, Header};
 pub use reader::{Cluster, Content, Piece, Reader, Totals};
