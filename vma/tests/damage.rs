@@ -159,6 +159,27 @@ fn a_pipe_that_fails_is_no_end() {
     }
 }
 
+/// A pipe hands over what it has, and is interrupted by signals.
+#[test]
+fn it_does_not_matter_how_the_pipe_hands_it_over() {
+    struct Slow<'a>(&'a [u8], usize, bool);
+    impl std::io::Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.2 = !self.2;
+            if self.2 {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            }
+            let n = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..n])
+        }
+    }
+    let small = small();
+    let good = read(&small.bytes[..]).unwrap();
+    for step in [1, 511, 4096, 65536] {
+        assert!(read(Slow(&small.bytes, step, false)).unwrap() == good);
+    }
+}
+
 #[test]
 fn nothing_is_proven_before_the_end() {
     let small = small();
