@@ -193,7 +193,7 @@ fn attach(candidate: &Candidate, look: &mut dyn FnMut(&Path)) -> Result<Option<M
         partuuid: candidate.partuuid.clone(),
         mount_point,
     };
-    if let Some(at) = mounted_at(candidate.devnum) {
+    if let Some(at) = mounted_at(candidate) {
         look(&at);
         return Ok((!store_dirs(&at).is_empty()).then(|| medium(at)));
     }
@@ -273,16 +273,57 @@ fn replay(candidate: &Candidate, at: &Path, careful: &str) -> Result<()> {
     }
 }
 
-/// Where a device is mounted, by its number; the mount of the whole file system only.
-fn mounted_at(devnum: Option<u64>) -> Option<PathBuf> {
-    let devnum = devnum?;
-    let wanted = format!(
+/// A line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Debug)]
+struct MountLine<'a> {
+    /// Number of the device, `8:3`; btrfs has one of its own that begins with `0:` and is no block device's.
+    number: &'a str,
+    root: &'a str,
+    at: PathBuf,
+    source: &'a Path,
+}
+
+fn mount_lines(table: &str) -> impl Iterator<Item = MountLine<'_>> {
+    table.lines().filter_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(2);
+        let (number, root, at) = (fields.next()?, fields.next()?, fields.next()?);
+        let source = filesystem.split(' ').nth(1)?;
+        Some(MountLine {
+            number,
+            root,
+            at: PathBuf::from(at.replace("\\040", " ")),
+            source: Path::new(source),
+        })
+    })
+}
+
+impl MountLine<'_> {
+    fn is_numbered(&self) -> bool {
+        !self.number.starts_with("0:")
+    }
+}
+
+/// Where a device is mounted; the mount of the whole file system only.
+fn mounted_at(candidate: &Candidate) -> Option<PathBuf> {
+    let devnum = candidate.devnum?;
+    let number = format!(
         "{}:{}",
         nix::sys::stat::major(devnum),
         nix::sys::stat::minor(devnum)
     );
     let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    parse_mounted_at(&table, &wanted)
+    parse_mounted_at(&table, &number, &candidate.device)
+}
+
+fn parse_mounted_at(table: &str, number: &str, device: &Path) -> Option<PathBuf> {
+    let mut lines = mount_lines(table).filter(|line| line.root == "/");
+    lines
+        .find(|line| match line.is_numbered() {
+            true => line.number == number,
+            false => line.source == device,
+        })
+        .map(|line| line.at)
 }
 
 /// Takes away the mounts of media that were pulled out: nothing can be read there any more, and a medium that is put back in
@@ -291,9 +332,11 @@ fn unmount_gone() {
     let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else {
         return;
     };
-    let here = |at: &Path| at.starts_with(super::super::MEDIA_DIR);
-    let known = |number: &str| Path::new("/sys/dev/block").join(number).exists();
-    for at in parse_gone(&table, &here, &known) {
+    let is_there = |line: &MountLine| match line.is_numbered() {
+        true => Path::new("/sys/dev/block").join(line.number).exists(),
+        false => line.source.exists(),
+    };
+    for at in parse_gone(&table, Path::new(super::super::MEDIA_DIR), &is_there) {
         tracing::warn!("the medium at {} is gone", at.display());
         if let Err(error) = sys_mount::unmount(&at, UnmountFlags::DETACH) {
             tracing::warn!("unmounting {}: {error}", at.display());
@@ -301,29 +344,12 @@ fn unmount_gone() {
     }
 }
 
-/// Mount points that are `here` and whose device is not `known`.
-fn parse_gone(
-    table: &str,
-    here: &dyn Fn(&Path) -> bool,
-    known: &dyn Fn(&str) -> bool,
-) -> Vec<PathBuf> {
-    let mounts = table.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        let (number, at) = (fields.next()?, fields.nth(1)?);
-        Some((number, PathBuf::from(at.replace("\\040", " "))))
-    });
-    mounts
-        .filter(|(number, at)| here(at) && !known(number))
-        .map(|(_, at)| at)
+/// Mount points below `media` whose device is not there.
+fn parse_gone(table: &str, media: &Path, is_there: &dyn Fn(&MountLine) -> bool) -> Vec<PathBuf> {
+    mount_lines(table)
+        .filter(|line| line.at.starts_with(media) && !is_there(line))
+        .map(|line| line.at)
         .collect()
-}
-
-fn parse_mounted_at(table: &str, devnum: &str) -> Option<PathBuf> {
-    table.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        let (number, root, at) = (fields.next()?, fields.next()?, fields.next()?);
-        (number == devnum && root == "/").then(|| PathBuf::from(at.replace("\\040", " ")))
-    })
 }
 
 /// The whole disks that a block device rests on: through partitions and device-mapper or md slaves.
@@ -403,7 +429,7 @@ pub(in crate::rescue) fn destinations(sys: &dyn layout::system::System) -> Vec<(
         .into_iter()
         .filter(writable)
         .map(|c| {
-            let at = mounted_at(c.devnum)
+            let at = mounted_at(&c)
                 .unwrap_or_else(|| Path::new(super::super::MEDIA_DIR).join(&c.sysname));
             // Sysfs counts in 512-byte units whatever the sectors are.
             let size = sys
@@ -443,12 +469,15 @@ mod tests {
 30 1 8:3 /sub /elsewhere ro - ext4 /dev/sda3 ro
 31 1 8:3 / /mnt/my\\040disk ro - ext4 /dev/sda3 ro
 32 1 8:30 / /other ro - ext4 /dev/sdb14 ro
+33 1 0:40 /@ /of/btrfs ro - btrfs /dev/sdc1 ro
+34 1 0:40 / /btrfs ro shared:2 - btrfs /dev/sdc1 ro
 ";
-        assert_eq!(
-            parse_mounted_at(table, "8:3"),
-            Some(PathBuf::from("/mnt/my disk"))
-        );
-        assert_eq!(parse_mounted_at(table, "8:4"), None);
+        let at = |number: &str, device: &str| parse_mounted_at(table, number, Path::new(device));
+        assert_eq!(at("8:3", "/dev/sda3"), Some(PathBuf::from("/mnt/my disk")));
+        assert_eq!(at("8:4", "/dev/sda4"), None);
+        // A device that was pulled out had the same name.
+        assert_eq!(at("8:99", "/dev/sda3"), None);
+        assert_eq!(at("8:33", "/dev/sdc1"), Some(PathBuf::from("/btrfs")));
     }
 
     #[test]
@@ -457,10 +486,16 @@ mod tests {
 30 1 8:3 / /run/lifeboat/media/sda3 ro - ext4 /dev/sda3 ro
 31 1 8:19 / /run/lifeboat/media/sdb3 ro - ext4 /dev/sdb3 ro
 32 1 8:3 / /elsewhere ro - ext4 /dev/sda3 ro
+33 1 0:40 / /run/lifeboat/media/sdc1 ro - btrfs /dev/sdc1 ro
+34 1 0:41 / /run/lifeboat/media/sdd1 ro - btrfs /dev/sdd1 ro
 ";
-        let here = |at: &Path| at.starts_with("/run/lifeboat/media");
-        let gone = parse_gone(table, &here, &|number| number == "8:19");
-        assert_eq!(gone, [PathBuf::from("/run/lifeboat/media/sda3")]);
+        let is_there = |line: &MountLine| match line.is_numbered() {
+            true => line.number == "8:19",
+            false => line.source == Path::new("/dev/sdc1"),
+        };
+        let gone = parse_gone(table, Path::new("/run/lifeboat/media"), &is_there);
+        let media = ["sda3", "sdd1"].map(|name| Path::new("/run/lifeboat/media").join(name));
+        assert_eq!(gone, media);
     }
 
     #[test]
