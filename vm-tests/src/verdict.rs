@@ -160,7 +160,7 @@ impl HostFacts {
 const LVM: &str = "79d3d6e607f5c244a23c238f2a3df928";
 
 /// Compares the partition tables of two raw images: disk GUID, and for each partition number, type, GUID, name, flags and
-/// size. The partition that holds the volume group, and the last one, may have grown with the disk.
+/// size. The partition that holds the volume group may have grown with the disk, and so may the last one on a disk that is bigger.
 pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
     let (old, new) = (disk::gpt(saved)?, disk::gpt(restored)?);
     ensure!(
@@ -176,8 +176,10 @@ pub fn ensure_same_partitions(saved: &Path, restored: &Path) -> Result<()> {
         numbers(&old),
         numbers(&new)
     );
+    let bytes = |image: &Path| std::fs::metadata(image).map(|m| m.len());
+    let bigger = bytes(restored)? > bytes(saved)?;
     let last = old.partitions.iter().max_by_key(|p| p.start);
-    let last = last.map(|p| p.number);
+    let last = last.filter(|_| bigger).map(|p| p.number);
     for (a, b) in old.partitions.iter().zip(&new.partitions) {
         let number = a.number;
         let grows = a.kind == LVM || last == Some(number);

@@ -10,7 +10,7 @@ use sys_mount::{Mount, MountFlags};
 use super::disk::{claim, drop_cache, reread_partitions, set_read_only, zero_edges};
 use super::table::DiskTable;
 use super::{Executor, Outcome, StepError, io_error};
-use crate::capture::devices::Devices;
+use crate::capture::devices::{AMBIGUOUS, Devices};
 use crate::capture::volumes::lv_path;
 use crate::model::{NodeId, RaidArray, Vfat};
 use crate::plan::in_place::is_part_of_more;
@@ -170,13 +170,25 @@ impl Executor<'_> {
         self.settle()?;
         for device in devices {
             let probe = Devices::new(self.sys)?.probe_now(device);
-            if let Some(kind) = probe.fstype.filter(|kind| is_part_of_more(kind)) {
+            if let Some(reason) = probe.unreadable {
                 return Err(StepError::Refused(format!(
-                    "{0} holds {kind} now, which is part of something else and would be lost: nothing was written yet; when \
-                     nothing of it is needed, remove it (wipefs -a {0}) and start again",
+                    "what is on {} cannot be read, and would be erased: nothing was written yet; look at its disk and cables \
+                     ({reason})",
                     device.display()
                 )));
             }
+            let holds = match probe.fstype.as_deref() {
+                Some(AMBIGUOUS) => "signatures of several kinds".to_owned(),
+                Some(kind) if is_part_of_more(kind) => {
+                    format!("{kind}, which is part of something else and would be lost")
+                }
+                _ => continue,
+            };
+            return Err(StepError::Refused(format!(
+                "{0} holds {holds} now: nothing was written yet; when nothing of it is needed, remove it (wipefs -a {0}) and \
+                 start again",
+                device.display()
+            )));
         }
         Ok(Outcome::AlreadySo)
     }
@@ -403,5 +415,49 @@ fn same(a: &Path, b: &Path) -> bool {
     match (std::fs::read(a), std::fs::read(b)) {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::fakes::with_executor;
+    use crate::system::{Output, Recorded};
+
+    #[test]
+    fn a_place_is_erased_only_when_it_is_known_what_is_there() {
+        let checked = |status: i32, stdout: &str, stderr: &str| {
+            let mut sys = Recorded::new();
+            let output = Output {
+                status,
+                stdout: stdout.into(),
+                stderr: stderr.into(),
+                ..Output::default()
+            };
+            sys.commands
+                .insert("blkid -p -o udev /dev/pve/root".to_owned(), output);
+            let places = [PathBuf::from("/dev/pve/root")];
+            with_executor(&sys, Vec::new(), |e| e.check_places(&places))
+        };
+        for (status, stdout) in [(2, ""), (0, "ID_FS_TYPE=ext4\n"), (0, "ID_FS_TYPE=swap\n")] {
+            assert_eq!(checked(status, stdout, "").unwrap(), Outcome::AlreadySo);
+        }
+        for (status, stdout, stderr, words) in [
+            (0, "ID_FS_TYPE=LVM2_member\n", "", "holds LVM2_member"),
+            (8, "", "", "signatures of several kinds"),
+            (
+                2,
+                "",
+                "error: /dev/pve/root: Input/output error",
+                "cannot be read",
+            ),
+            (4, "", "usage", "cannot be read"),
+        ] {
+            let error = checked(status, stdout, stderr).unwrap_err();
+            assert!(
+                matches!(&error, StepError::Refused(text) if text.contains(words)),
+                "{error}"
+            );
+        }
     }
 }

@@ -290,8 +290,7 @@ fn replace_sources(text: &str, replace: &[(String, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Firmware, Layout};
-    use crate::plan::Plan;
+    use crate::apply::fakes::with_executor;
     use crate::system::{BlockDevice, Recorded};
 
     /// A machine with an open container called `root_crypt` on a device.
@@ -321,47 +320,13 @@ mod tests {
             .command("cryptsetup close root_crypt", "")
     }
 
-    struct NoKey;
-    impl crate::apply::Content for NoKey {
-        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), crate::apply::ContentError> {
-            Ok(())
-        }
-        fn restore_image(
-            &mut self,
-            _: &NodeId,
-            _: &Path,
-        ) -> Result<(), crate::apply::ContentError> {
-            Ok(())
-        }
-    }
-
     fn with<T>(sys: &Recorded, work: impl FnOnce(&mut Executor<'_>) -> T) -> T {
         let step = Step::LuksOpen {
             node: NodeId::luks("1f2e"),
             device: "/dev/sda3".into(),
             name: "root_crypt".to_owned(),
         };
-        let plan = Plan {
-            disks: Vec::new(),
-            merged: Vec::new(),
-            fence: Vec::new(),
-            steps: vec![step],
-            sizes: Vec::new(),
-            notes: Vec::new(),
-            tools: Vec::new(),
-            substitutions: Vec::new(),
-            in_place: None,
-        };
-        let saved = Layout::new(Firmware::Bios);
-        work(&mut Executor {
-            sys,
-            plan: &plan,
-            saved: &saved,
-            root: Path::new("/nowhere"),
-            content: &mut NoKey,
-            events: &crate::apply::Silent,
-            held: Vec::new(),
-        })
+        with_executor(sys, vec![step], work)
     }
 
     #[test]

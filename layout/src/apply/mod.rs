@@ -4,6 +4,8 @@ mod boot;
 mod btrfs;
 mod chroot;
 mod disk;
+#[cfg(test)]
+pub(crate) mod fakes;
 mod fs;
 pub(crate) mod gpt;
 mod in_place;

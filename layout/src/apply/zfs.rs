@@ -392,22 +392,10 @@ impl Executor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::{Content, ContentError, Silent};
-    use crate::model::{Firmware, Layout, NodeId, Vdev};
-    use crate::plan::Plan;
+    use crate::apply::fakes::with_executor;
+    use crate::model::{NodeId, Vdev};
     use crate::system::{BlockDevice, Recorded};
     use crate::units::Bytes;
-
-    struct Nothing;
-
-    impl Content for Nothing {
-        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
-            Ok(())
-        }
-        fn restore_image(&mut self, _: &NodeId, _: &Path) -> Result<(), ContentError> {
-            Ok(())
-        }
-    }
 
     fn vdev(role: VdevRole, kind: &str, ashift: Option<u32>, devices: &[&str]) -> PlannedVdev {
         PlannedVdev {
@@ -424,18 +412,6 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_not_ours_is_not_exported() {
-        let plan = Plan {
-            disks: Vec::new(),
-            merged: Vec::new(),
-            fence: Vec::new(),
-            steps: Vec::new(),
-            sizes: Vec::new(),
-            notes: Vec::new(),
-            tools: Vec::new(),
-            substitutions: Vec::new(),
-            in_place: None,
-        };
-        let saved = Layout::new(Firmware::Bios);
         let tried = |leaf: &str| {
             let status = format!("config:\n\n\tNAME  STATE\n\trpool  ONLINE\n\t  {leaf}  ONLINE\n");
             let device = |name: &str, parent: Option<&str>| BlockDevice {
@@ -448,17 +424,8 @@ mod tests {
                 .command("zpool status -P rpool", &status)
                 .device(device("sda1", Some("sda")))
                 .device(device("sdb1", Some("sdb")));
-            let executor = Executor {
-                sys: &sys,
-                plan: &plan,
-                saved: &saved,
-                root: Path::new("/target"),
-                content: &mut Nothing,
-                events: &Silent,
-                held: Vec::new(),
-            };
             let targets = [PathBuf::from("/dev/sda")];
-            executor.is_elsewhere("rpool", &targets).unwrap()
+            with_executor(&sys, Vec::new(), |e| e.is_elsewhere("rpool", &targets)).unwrap()
         };
         assert_eq!(tried("/dev/sda1"), None);
         let reason = tried("/dev/sdb1").unwrap();

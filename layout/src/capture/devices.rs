@@ -28,6 +28,9 @@ pub(crate) struct Probe {
     pub unreadable: Option<String>,
 }
 
+/// The type of what has signatures of several kinds.
+pub(crate) const AMBIGUOUS: &str = "ambiguous";
+
 /// The machine's block devices and a cache of probes.
 pub(crate) struct Devices<'a> {
     pub sys: &'a dyn System,
@@ -228,7 +231,7 @@ impl<'a> Devices<'a> {
         // Status 2: nothing found; 8: ambivalent, several signatures.
         match self.sys.run(&command.accept(2).accept(8)) {
             Ok(output) if output.status == 8 => Probe {
-                fstype: Some("ambiguous".to_owned()),
+                fstype: Some(AMBIGUOUS.to_owned()),
                 ..Probe::default()
             },
             // Status 2 is also what an unreadable device gives; then there is a message.

@@ -258,9 +258,17 @@ fn meaning(fstype: &str) -> Option<&'static str> {
         "ddf_raid_member" | "isw_raid_member" => {
             "RAID with the metadata of firmware is not supported: the array and what is on it are not restored"
         }
-        "bcache" | "drbd" | "LVM1_member" | "LVM2_thinpool" | "DM_snapshot_cow"
-        | "mpath_member" | "ceph_bluestore" | "VMFS_volume_member" | "stratis" | "bcachefs"
-        | "ambiguous" => {
+        "bcache"
+        | "drbd"
+        | "LVM1_member"
+        | "LVM2_thinpool"
+        | "DM_snapshot_cow"
+        | "mpath_member"
+        | "ceph_bluestore"
+        | "VMFS_volume_member"
+        | "stratis"
+        | "bcachefs"
+        | devices::AMBIGUOUS => {
             "this kind of storage is not supported: it and what is on it are not restored"
         }
         _ => return None,

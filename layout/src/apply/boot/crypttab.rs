@@ -67,12 +67,7 @@ pub(super) fn places(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn saved() -> Layout {
-        let text = include_str!("../../../../vm-tests/layouts/md1-boot-efi-root.json");
-        let case: serde_json::Value = serde_json::from_str(text).unwrap();
-        Layout::from_value(case["layout"].clone()).unwrap()
-    }
+    use crate::apply::fakes::saved_arrays as saved;
 
     #[test]
     fn what_is_overwritten_at_each_start_is_found_without_doubt() {

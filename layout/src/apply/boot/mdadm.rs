@@ -58,12 +58,7 @@ fn array_of<'a>(saved: &'a Layout, devices: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn saved() -> Layout {
-        let text = include_str!("../../../../vm-tests/layouts/md1-boot-efi-root.json");
-        let case: serde_json::Value = serde_json::from_str(text).unwrap();
-        Layout::from_value(case["layout"].clone()).unwrap()
-    }
+    use crate::apply::fakes::saved_arrays as saved;
 
     #[test]
     fn mdadm_conf_names_arrays_by_their_uuid() {

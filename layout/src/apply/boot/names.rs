@@ -359,6 +359,7 @@ impl Executor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::fakes::saved_arrays as saved;
     use crate::model::{NodeId, Swap};
     use crate::units::Bytes;
 
@@ -431,12 +432,6 @@ mod tests {
         );
         let (new, _) = lines(&text, &[], &[], &layout);
         assert_eq!(new, "UUID=1 / ext4\nUUID=feed /data ext4\n");
-    }
-
-    fn saved() -> Layout {
-        let text = include_str!("../../../../vm-tests/layouts/md1-boot-efi-root.json");
-        let case: serde_json::Value = serde_json::from_str(text).unwrap();
-        Layout::from_value(case["layout"].clone()).unwrap()
     }
 
     #[test]

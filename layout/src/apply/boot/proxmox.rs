@@ -117,9 +117,9 @@ fn boots(found: &Loaders, mode: ProxmoxMode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::{Content, ContentError, Silent};
-    use crate::model::{Firmware, Layout, NodeId};
-    use crate::plan::{Plan, Step};
+    use crate::apply::fakes::with_saved;
+    use crate::model::{Firmware, Layout};
+    use crate::plan::Step;
     use crate::system::Recorded;
 
     #[test]
@@ -141,48 +141,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut saved = Layout::new(Firmware::Uefi);
         saved.boot.kernel_command_line = "root=/dev/sda2 ro quiet\n".to_owned();
-        let plan = Plan {
-            disks: Vec::new(),
-            merged: Vec::new(),
-            fence: Vec::new(),
-            steps: vec![Step::UpdateFstab {
-                replace: vec![("/dev/sda2".to_owned(), "UUID=2".to_owned())],
-                switch_off: Vec::new(),
-                add: Vec::new(),
-            }],
-            sizes: Vec::new(),
-            notes: Vec::new(),
-            tools: Vec::new(),
-            substitutions: Vec::new(),
-            in_place: None,
-        };
+        let steps = vec![Step::UpdateFstab {
+            replace: vec![("/dev/sda2".to_owned(), "UUID=2".to_owned())],
+            switch_off: Vec::new(),
+            add: Vec::new(),
+        }];
         let sys = Recorded::new();
-        let executor = Executor {
-            sys: &sys,
-            plan: &plan,
-            saved: &saved,
-            root: dir.path(),
-            content: &mut Nothing,
-            events: &Silent,
-            held: Vec::new(),
-        };
-        executor.keep_command_line().unwrap();
+        with_saved(&sys, &saved, steps, dir.path(), |e| e.keep_command_line()).unwrap();
         let log = sys.log.lock().unwrap().join("\n");
         assert!(
             log.contains("kernel/cmdline: root=UUID=2 ro quiet"),
             "{log}"
         );
-    }
-
-    struct Nothing;
-
-    impl Content for Nothing {
-        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
-            Ok(())
-        }
-        fn restore_image(&mut self, _: &NodeId, _: &Path) -> Result<(), ContentError> {
-            Ok(())
-        }
     }
 
     #[test]

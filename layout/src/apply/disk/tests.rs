@@ -5,7 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use super::*;
-use crate::apply::{ApplyError, Content, ContentError, Events, Silent, apply};
+use crate::apply::fakes::Nothing;
+use crate::apply::{ApplyError, Events, Silent, apply};
 use crate::model::{Firmware, Layout, NodeId};
 use crate::plan::{DiskAssignment, Plan, Step};
 use crate::system::{Host, Recorded};
@@ -130,16 +131,6 @@ fn text(path: &Path) -> &str {
 fn run(argv: &[&str]) -> String {
     let command = Cmd::new(argv[0]).args(argv[1..].iter().copied());
     Host.run(&command).unwrap().text()
-}
-
-struct Nothing;
-impl Content for Nothing {
-    fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), ContentError> {
-        Ok(())
-    }
-    fn restore_image(&mut self, _: &NodeId, _: &Path) -> Result<(), ContentError> {
-        Ok(())
-    }
 }
 
 const NO_MOUNTS: &str = "22 1 0:20 / / rw - tmpfs none rw\n";
