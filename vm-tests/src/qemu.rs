@@ -220,6 +220,7 @@ impl Machine {
             serial,
             channel,
             qmp,
+            put_back: 0,
             child: guard,
             _sockets: sockets,
         })
@@ -403,6 +404,8 @@ pub struct Running {
     pub channel: Channel,
     /// The machine protocol.
     pub qmp: Qmp,
+    /// How many sticks were put back in: each has a name of its own in QEMU.
+    put_back: usize,
     child: ChildGuard,
     _sockets: tempfile::TempDir,
 }
@@ -476,7 +479,8 @@ impl Running {
     /// Puts a stick that was pulled out back in.
     pub fn put_back(&mut self, serial: &str) -> Result<()> {
         let index = self.index(serial)?;
-        let node = format!("back{index}");
+        self.put_back += 1;
+        let node = format!("back{index}-{}", self.put_back);
         let file = json!({ "driver": "file", "filename": self.drives[index].image });
         self.qmp.command(
             "blockdev-add",
@@ -486,7 +490,7 @@ impl Running {
             "device_add",
             json!({
                 "driver": "usb-storage", "bus": "xhci.0", "removable": true,
-                "id": format!("device{index}-again"), "drive": node, "serial": serial,
+                "id": format!("device{index}"), "drive": node, "serial": serial,
             }),
         )?;
         Ok(())

@@ -1,8 +1,7 @@
 //! Lists and runs scenarios: one line for each with its verdict and duration.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -12,6 +11,11 @@ use crate::golden;
 
 /// What a scenario does; an error is a failure.
 pub type Body = Box<dyn Fn(&Artefacts) -> Result<()> + Send + Sync>;
+
+/// What a scenario with a whole machine takes of a lane: all of it, as emulation keeps a processor busy.
+const LANE: usize = 3;
+/// What a scenario with User Mode Linux takes: a third of the time it waits between host and guest.
+const FLOOR: usize = 2;
 
 /// One test with machines or storage.
 pub struct Scenario {
@@ -23,6 +27,8 @@ pub struct Scenario {
     pub needs: fn() -> Result<(), String>,
     /// Whether it runs only when it is asked for, by its whole name or with all.
     pub long: bool,
+    /// How much of a lane it takes, in parts of [`LANE`].
+    share: usize,
     /// Runs it.
     pub run: Body,
 }
@@ -40,8 +46,16 @@ impl Scenario {
             about: about.to_owned(),
             needs,
             long: false,
+            share: LANE,
             run: Box::new(run),
         }
+    }
+
+    /// Runs User Mode Linux: three beside each other take what two whole machines take.
+    #[must_use]
+    pub fn floor(mut self) -> Self {
+        self.share = FLOOR;
+        self
     }
 
     /// Takes long: runs only when it is asked for.
@@ -61,7 +75,7 @@ pub struct Options {
     pub filters: Vec<String>,
     /// Those that take long, too.
     pub all: bool,
-    /// How many at a time.
+    /// How many whole machines at a time.
     pub jobs: usize,
     /// Keep disks of scenarios that passed (those of failed ones are always kept).
     pub keep: bool,
@@ -76,7 +90,7 @@ usage: vm-tests [--list] [--all] [--keep] [--jobs N] [--artefacts DIR] [NAME ...
   --list        print the names and what they show
   --all         run those that take long, too (else only one that is given by its whole name)
   --keep        keep the disks of scenarios that passed, too
-  --jobs N      scenarios at a time (default 2)
+  --jobs N      whole machines at a time (default 2); of User Mode Linux half as many more
   --artefacts D where logs and disks go (default vm-artefacts in cargo's target directory)
 environment: LIFEBOAT_BIN_DIR (where lifeboat and lifeboat-rescue are), LIFEBOAT_VM_CACHE, LIFEBOAT_DEBIAN_MIRROR";
 
@@ -164,13 +178,14 @@ pub fn run(all: &[Scenario], options: &Options, print: &(dyn Fn(&str) + Sync)) -
         }
         return Ok(Summary::default());
     }
-    let next = AtomicUsize::new(0);
+    let lanes = Lanes::new(options.jobs * LANE);
     let summary = Mutex::new(Summary::default());
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.min(chosen.len()) {
+        for _ in 0..lanes.most().min(chosen.len()) {
             scope.spawn(|| {
-                while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(scenario) = lanes.take(&chosen) {
                     let (line, count) = run_one(scenario, options);
+                    lanes.give_back(scenario.share);
                     print(&line);
                     let mut summary = summary.lock().unwrap_or_else(|e| e.into_inner());
                     summary.passed += count.passed;
@@ -186,6 +201,58 @@ pub fn run(all: &[Scenario], options: &Options, print: &(dyn Fn(&str) + Sync)) -
         summary.passed, summary.failed, summary.ignored
     ));
     Ok(summary)
+}
+
+/// Hands out scenarios in their order, each when there is room for it.
+struct Lanes {
+    state: Mutex<LanesState>,
+    changed: Condvar,
+}
+
+struct LanesState {
+    next: usize,
+    free: usize,
+}
+
+impl Lanes {
+    fn new(free: usize) -> Self {
+        Self {
+            state: Mutex::new(LanesState { next: 0, free }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LanesState> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// How many can run beside each other.
+    fn most(&self) -> usize {
+        self.lock().free.div_ceil(FLOOR)
+    }
+
+    /// Waits for room for the next one; `None`: there is none left.
+    fn take<'a>(&self, all: &[&'a Scenario]) -> Option<&'a Scenario> {
+        let full = |state: &mut LanesState| {
+            all.get(state.next)
+                .is_some_and(|scenario| scenario.share > state.free)
+        };
+        let mut state = self
+            .changed
+            .wait_while(self.lock(), full)
+            .unwrap_or_else(|e| e.into_inner());
+        let scenario = *all.get(state.next)?;
+        state.next += 1;
+        state.free -= scenario.share;
+        // Who waits for the one after it may have room, or nothing left to wait for.
+        self.changed.notify_all();
+        Some(scenario)
+    }
+
+    fn give_back(&self, share: usize) {
+        self.lock().free += share;
+        self.changed.notify_all();
+    }
 }
 
 fn run_one(scenario: &Scenario, options: &Options) -> (String, Summary) {
@@ -330,6 +397,27 @@ mod tests {
             !dir.path().join("good/x.raw").exists(),
             "the disk of a passed scenario is dropped"
         );
+    }
+
+    #[test]
+    fn two_whole_machines_or_three_of_user_mode_linux_run_at_a_time() {
+        let machines = [(); 4].map(|()| Scenario::new("m", "", || Ok(()), |_| Ok(())));
+        let floors = [(); 4].map(|()| Scenario::new("f", "", || Ok(()), |_| Ok(())).floor());
+        let beside = |all: &[&Scenario]| {
+            let lanes = Lanes::new(2 * LANE);
+            let fits = |n: &usize| {
+                let state = lanes.lock();
+                all.get(*n).is_some_and(|s| s.share <= state.free)
+            };
+            (0..all.len())
+                .take_while(fits)
+                .filter(|_| lanes.take(all).is_some())
+                .count()
+        };
+        assert_eq!(beside(&machines.iter().collect::<Vec<_>>()), 2);
+        assert_eq!(beside(&floors.iter().collect::<Vec<_>>()), 3);
+        let mixed: Vec<&Scenario> = machines.iter().take(1).chain(&floors).collect();
+        assert_eq!(beside(&mixed), 2);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The stick is pulled out while its files are being restored, and put back in: the restore fails and says so, and the next
-//! one in the same rescue system brings the host back. Where all that was left was in memory, the first one does.
+//! The stick is pulled out while it is checked, put back in, and pulled out again while its files are being restored. The
+//! first time nothing is written. The second time the restore fails and says so, and the next one in the same rescue system
+//! brings the host back; where all that was left was in memory since the check, that one does.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::wizard_serial::Operator;
 use crate::artefacts::Artefacts;
 use crate::disk;
 use crate::golden::{DISK_BYTES, Host};
-use crate::qemu::{Bus, Drive, Firmware};
+use crate::qemu::{Bus, Drive, Firmware, Running};
 use crate::runner::Scenario;
 use crate::saved::{STICK_SERIAL, Saved};
 
@@ -20,7 +21,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
     let artefacts = artefacts.to_owned();
     Scenario::new(
         "medium-pulled",
-        "BIOS: the stick is pulled out in the middle of a restore: it fails and can be done again, or all was in memory; the host is back",
+        "BIOS: the stick is pulled out during the check and during the restore: nothing is lost, the host is back",
         super::needs_bios,
         move |log| run(&artefacts, log),
     )
@@ -35,6 +36,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     let mut machine = rescue::machine(Firmware::Bios, &stick)
         .drive(Drive::new(&target, Bus::Virtio, rescue::TARGET_SERIAL))
         .start(log)?;
+    pull_during_the_check(&mut machine, log)?;
     Operator::new(None).begin(&mut machine, log)?;
     machine
         .serial
@@ -62,6 +64,45 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     );
     log.note("it says that the restore failed");
     machine.serial.send("4\r")?;
+    search_with_stick(&mut machine)?;
+    Operator::again().restore(&mut machine, log)?;
+    machine.quit()?;
+    rescue::judge(&saved, &[&target], Bus::Virtio, log)
+}
+
+/// Ends before the question for the restore point.
+fn pull_during_the_check(machine: &mut Running, log: &Artefacts) -> Result<()> {
+    Operator::new(None).accept_plan(machine, log)?;
+    machine
+        .serial
+        .expect("Reading everything", Duration::from_secs(60))?;
+    machine.pull_out(STICK_SERIAL)?;
+    log.note("the stick is pulled out during the check");
+    let questions = [
+        "Restore without these files (accept, back) [back]: ",
+        "What to do [1]: ",
+    ];
+    let (which, text) = machine
+        .serial
+        .expect_any(&questions, Duration::from_secs(300))?;
+    ensure!(
+        which == 0 || text.contains("Not restored: "),
+        "it does not say that nothing is restored:\n{text}"
+    );
+    if which == 0 {
+        machine.serial.send("back\r")?;
+        machine
+            .serial
+            .expect(questions[1], Duration::from_secs(60))?;
+    }
+    let counters = machine.counters(rescue::TARGET_SERIAL)?;
+    ensure!(counters.writes == 0, "written to: {counters:?}");
+    machine.serial.send("b\r")?;
+    search_with_stick(machine)
+}
+
+/// Puts the stick back in at the question for the restore point, and has the wizard ask again.
+fn search_with_stick(machine: &mut Running) -> Result<()> {
     machine
         .serial
         .expect_any(&CHOOSE, Duration::from_secs(60))?;
@@ -72,9 +113,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     machine
         .serial
         .expect("Searching...", Duration::from_secs(60))?;
-    Operator::again().restore(&mut machine, log)?;
-    machine.quit()?;
-    rescue::judge(&saved, &[&target], Bus::Virtio, log)
+    Ok(())
 }
 
 const CHOOSE: [&str; 2] = ["Restore point [1]: ", "No bundle found. Choose [s]: "];

@@ -158,6 +158,7 @@ fn scenario(
         };
         run(&file, &floor, log)
     })
+    .floor()
 }
 
 fn needs() -> Result<(), String> {

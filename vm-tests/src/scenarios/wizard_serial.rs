@@ -68,6 +68,7 @@ pub struct Operator<'a> {
     /// The disk may have been written to before: by a restore that was cut.
     again: bool,
     chosen: bool,
+    accepted: bool,
     mistyped: bool,
     typed: bool,
     keys: usize,
@@ -102,8 +103,22 @@ impl<'a> Operator<'a> {
         bail!("the wizard goes on asking")
     }
 
+    /// Answers up to the plan, after which everything that the restore needs is read.
+    pub fn accept_plan(&mut self, machine: &mut Running, log: &Artefacts) -> Result<()> {
+        self.until(machine, log, |operator| operator.accepted)
+    }
+
     /// Answers up to the confirmation, after which the disk is erased.
     pub fn begin(&mut self, machine: &mut Running, log: &Artefacts) -> Result<()> {
+        self.until(machine, log, |operator| operator.typed)
+    }
+
+    fn until(
+        &mut self,
+        machine: &mut Running,
+        log: &Artefacts,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
         let mut wait = Duration::from_secs(240);
         // More questions than there are up to it: the wizard goes in circles.
         for _ in 0..14 {
@@ -111,7 +126,7 @@ impl<'a> Operator<'a> {
                 !self.answer(machine, log, wait)?,
                 "the result came before the confirmation was typed"
             );
-            if self.typed {
+            if done(self) {
                 return Ok(());
             }
             wait = Duration::from_secs(120);
@@ -123,6 +138,7 @@ impl<'a> Operator<'a> {
     fn answer(&mut self, machine: &mut Running, log: &Artefacts, wait: Duration) -> Result<bool> {
         let (which, text) = machine.serial.expect_any(&QUESTIONS, wait)?;
         log.note(&format!("the wizard asks: {}", QUESTIONS[which]));
+        self.accepted |= which == 5;
         let answer = match which {
             0 | 1 | 3 | 5 => String::new(),
             // Whatever the wizard proposes, the operator looks at the list once.

@@ -16,6 +16,7 @@ mod record;
 mod restore;
 mod stack;
 mod volumes;
+mod watchdog;
 mod zfs;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ use restore::Setup;
 /// What the kernel's command line asks for; see `Task` in `uml/machine.rs`.
 fn run() -> Result<()> {
     machine::start()?;
+    watchdog::start();
     let setup = Setup::load()?;
     let stride = match std::env::var("FLOOR_STRIDE") {
         Ok(text) => text.parse().context("FLOOR_STRIDE")?,
