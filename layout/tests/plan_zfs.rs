@@ -193,6 +193,28 @@ fn set<'a>(layout: &'a mut Layout, name: &str) -> &'a mut layout::model::ZfsData
 }
 
 #[test]
+fn a_smaller_pool_promises_no_space() {
+    let mut layout = saved("zfs-mirror-root");
+    let root = set(&mut layout, "rpool/ROOT/pve-1");
+    root.properties
+        .insert("reservation".to_owned(), "512M".to_owned());
+    let made_with = |plan: &Plan| {
+        plan.steps.iter().any(|step| {
+            matches!(step, Step::ZfsCreate { name, properties }
+                if name == "rpool/ROOT/pve-1" && properties.contains_key("reservation"))
+        })
+    };
+    let same = planned(&layout, &[1000, 1000], 2, Grow::Nothing).unwrap();
+    assert!(made_with(&same));
+    let smaller = planned(&layout, &[600, 600], 2, Grow::Nothing).unwrap();
+    assert!(!made_with(&smaller));
+    assert!(smaller.notes.iter().any(|n| n.contains("512M")));
+    assert!(smaller.substitutions.iter().any(|s| {
+        s.node == NodeId::dataset("rpool/ROOT/pve-1") && s.what == "properties.reservation"
+    }));
+}
+
+#[test]
 fn what_an_encrypted_dataset_has_is_not_asked_of_a_plain_one() {
     // The first dataset of the pool is encrypted, and what is below it is not.
     let mut layout = saved("zfs-mirror-root");

@@ -221,9 +221,13 @@ impl Executor<'_> {
             } if of == name => Some(device),
             _ => None,
         });
-        if ours.is_some_and(|device| self.mapping_lies_on(name, device).is_err()) {
-            // Not opened by this plan, so not its to close.
-            return Ok(Outcome::AlreadySo);
+        if let Some(device) = ours {
+            match self.mapping_lies_on(name, device) {
+                Ok(()) => {}
+                // Not opened by this plan, so not its to close.
+                Err(StepError::Refused(_)) => return Ok(Outcome::AlreadySo),
+                Err(error) => return Err(error),
+            }
         }
         self.settle()?;
         nix::unistd::sync();

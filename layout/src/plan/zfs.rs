@@ -11,6 +11,9 @@ use crate::model::{Mount, Node, NodeId, Vdev, VdevRole, ZfsDataset, ZfsMember, Z
 /// Properties that would be in the way while the files are restored: set when all is there.
 const LATE: [&str; 1] = ["readonly"];
 
+/// Space that a dataset has for itself (zfsprops(7)). More than there is makes `zfs create` fail.
+const RESERVATIONS: [&str; 2] = ["reservation", "refreservation"];
+
 impl Builder<'_> {
     /// A member is where its device is.
     pub(super) fn zfs_member(&mut self, id: &NodeId, member: &ZfsMember) -> Result<(), PlanError> {
@@ -95,9 +98,9 @@ impl Builder<'_> {
                      it. Its files are not restored.",
                     pool.name
                 ));
-                plain(root)
+                self.plain(root)
             }
-            Some(Node::ZfsDataset(root)) => early(root),
+            Some(Node::ZfsDataset(root)) => self.early(root),
             _ => BTreeMap::new(),
         };
         self.steps.push(Step::ZpoolCreate {
@@ -120,9 +123,10 @@ impl Builder<'_> {
         } else {
             // The pool makes the first one.
             if dataset.name.contains('/') {
+                let properties = self.early(dataset);
                 self.steps.push(Step::ZfsCreate {
                     name: dataset.name.clone(),
-                    properties: early(dataset),
+                    properties,
                 });
             }
             return Ok(());
@@ -137,7 +141,7 @@ impl Builder<'_> {
         self.accept(id, "*", reason);
         // The pool makes the first one.
         if dataset.encrypted && dataset.name.contains('/') && self.holds_made_ones(&dataset.name) {
-            let mut properties = plain(dataset);
+            let mut properties = self.plain(dataset);
             properties.insert("canmount".to_owned(), "off".to_owned());
             self.notes.push(format!(
                 "{} was encrypted: it is made without encryption and stays empty, for what lies below it.",
@@ -149,6 +153,50 @@ impl Builder<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Properties that a dataset is made with.
+    fn early(&mut self, dataset: &ZfsDataset) -> BTreeMap<String, String> {
+        let mut properties = dataset.properties.clone();
+        properties.retain(|name, _| !LATE.contains(&name.as_str()));
+        let pool = dataset.name.split('/').next().unwrap_or_default();
+        for name in RESERVATIONS {
+            let set = properties.get(name).is_some_and(|v| v != "none");
+            if !set || !self.pool_shrinks(pool) {
+                continue;
+            }
+            let value = properties.remove(name).unwrap_or_default();
+            self.notes.push(format!(
+                "{} is made without its {name} of {value}, as pool {pool} is smaller now: set it again with zfs set.",
+                dataset.name
+            ));
+            let id = NodeId::dataset(&dataset.name);
+            self.accept(&id, &format!("properties.{name}"), "the pool is smaller");
+        }
+        properties
+    }
+
+    /// Properties of an encrypted dataset without those that only such a one has.
+    fn plain(&mut self, dataset: &ZfsDataset) -> BTreeMap<String, String> {
+        let mut properties = self.early(dataset);
+        properties.retain(|name, _| {
+            !["encryption", "keyformat", "keylocation", "pbkdf2iters"].contains(&name.as_str())
+        });
+        properties
+    }
+
+    /// Whether a device of the pool is smaller than the saved one.
+    fn pool_shrinks(&self, name: &str) -> bool {
+        let Some(Node::ZfsPool(pool)) = self.saved.nodes.get(&NodeId::pool(name)) else {
+            return false;
+        };
+        let members = pool.vdevs.iter().flat_map(|v| &v.members);
+        members
+            .filter_map(|id| match self.saved.nodes.get(id) {
+                Some(Node::ZfsMember(member)) => Some(&member.on),
+                _ => None,
+            })
+            .any(|on| self.room(on) < super::fit::saved_size(self.saved, on))
     }
 
     /// Whether a dataset below this one is made, which needs it.
@@ -305,22 +353,6 @@ impl Builder<'_> {
             }
         }
     }
-}
-
-/// Properties that a dataset is made with.
-fn early(dataset: &ZfsDataset) -> BTreeMap<String, String> {
-    let mut properties = dataset.properties.clone();
-    properties.retain(|name, _| !LATE.contains(&name.as_str()));
-    properties
-}
-
-/// Properties of an encrypted dataset without those that only such a one has.
-fn plain(dataset: &ZfsDataset) -> BTreeMap<String, String> {
-    let mut properties = early(dataset);
-    properties.retain(|name, _| {
-        !["encryption", "keyformat", "keylocation", "pbkdf2iters"].contains(&name.as_str())
-    });
-    properties
 }
 
 fn planned(vdev: &Vdev, devices: Vec<PathBuf>) -> PlannedVdev {

@@ -10,6 +10,7 @@ use crate::model::{Disk, GptTable, Layout, Node, NodeId, Table, VdevRole, types}
 use crate::plan::build::Builder;
 use crate::plan::disk::{describe, gpt_tail};
 use crate::plan::fit::Fit;
+use crate::plan::step::count_of_partitions;
 use crate::plan::{
     Choices, DiskAssignment, Plan, PlanError, PlannedPartition, Step, partition_path,
 };
@@ -73,8 +74,8 @@ pub(super) fn plan(
         remade.push(Remade {
             disk: assigned.device.clone(),
             what: format!(
-                "the partition table ({} partitions), and nothing else",
-                saved.partitions(&assigned.saved).len()
+                "the partition table ({}), and nothing else",
+                count_of_partitions(saved.partitions(&assigned.saved).len())
             ),
         });
         kept.push(Kept {

@@ -3,6 +3,8 @@
 mod parts;
 mod words;
 
+pub(in crate::plan) use words::count_of_partitions;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -17,6 +17,11 @@ fn list(paths: &[PathBuf]) -> String {
         .join(", ")
 }
 
+/// How many partitions, in words.
+pub(in crate::plan) fn count_of_partitions(n: usize) -> String {
+    format!("{n} partition{}", if n == 1 { "" } else { "s" })
+}
+
 /// Says how a volume lies on physical volumes, where that is more than usual.
 fn spread(f: &mut fmt::Formatter<'_>, segments: &Segments, pvs: &[PathBuf]) -> fmt::Result {
     if *segments != Segments::Linear {
@@ -48,9 +53,9 @@ impl fmt::Display for Step {
             } => {
                 write!(
                     f,
-                    "Write the partition table of {} ({} partitions)",
+                    "Write the partition table of {} ({})",
                     device.display(),
-                    partitions.len()
+                    count_of_partitions(partitions.len())
                 )
             }
             Step::LuksKey { name, .. } => write!(f, "Try the key of LUKS container {name}"),
@@ -292,9 +297,9 @@ impl fmt::Display for Step {
                 device, partitions, ..
             } => write!(
                 f,
-                "Write the saved partition table of {} back ({} partitions)",
+                "Write the saved partition table of {} back ({})",
                 device.display(),
-                partitions.len()
+                count_of_partitions(partitions.len())
             ),
             Step::KeepVfat { device, fs } => write!(
                 f,
