@@ -220,9 +220,33 @@ impl Executor<'_> {
         // zpool mounts the first dataset; where and when is the plan's to say.
         self.unmount()?;
         for (property, value) in root.iter().filter(|(name, _)| is_share(name)) {
-            self.zfs_set(&pool.name, property, value)?;
+            self.set_share(&pool.name, property, value)?;
         }
         self.verify_pool(pool, vdevs)
+    }
+
+    /// zfs sets the property, mounts the dataset and shares it: that fails where no server runs, and the property is set all
+    /// the same. (`zfs set -u` does no more than that, from OpenZFS 2.2 on.)
+    fn set_share(&mut self, name: &str, property: &str, value: &str) -> Result<(), StepError> {
+        let set = format!("{property}={value}");
+        let command = Cmd::new("zfs").args(["set", &set, name]).accept(1);
+        let said = self.sys.run(&command)?;
+        let get = Cmd::new("zfs").args(["get", "-H", "-o", "value", property, name]);
+        let now = self.sys.run(&get)?.text();
+        if now.trim() != value {
+            return Err(StepError::Verify(format!(
+                "{property} of {name} is {} instead of {value}: {}",
+                now.trim(),
+                String::from_utf8_lossy(&said.stderr).trim()
+            )));
+        }
+        if said.status == 0 {
+            // A server runs here, and has no business with what is being restored.
+            let unshare = Cmd::new("zfs").args(["unshare", name]).accept(1);
+            self.sys.run(&unshare)?;
+        }
+        self.unmount()?;
+        Ok(())
     }
 
     /// Asks zpool whether the pool became what was planned.

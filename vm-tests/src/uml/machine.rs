@@ -48,8 +48,9 @@ pub fn missing() -> Option<String> {
     (!Path::new(MODULES).is_dir()).then(|| format!("{MODULES} is missing"))
 }
 
-/// The limit is for a machine that hangs, on a busy computer: each step is told on the console, and takes seconds.
-const SILENCE: Duration = Duration::from_secs(100);
+/// The limit is for a machine that hangs, on a busy computer: each step is told on the console, and takes seconds. Longer than
+/// any tool may take in it, so that it says itself what takes long.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// A machine was seen to spin for ever in the middle of a program (mkfs.xfs, once; the cause is not known, User Mode
 /// Linux itself is suspected). A machine that fell silent is started anew, once, and that is said; one that ended is never.

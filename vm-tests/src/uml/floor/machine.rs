@@ -64,7 +64,7 @@ pub fn tool(argv: &[&str]) -> Result<Output> {
     Ok(Host.run(
         &Cmd::new(*program)
             .args(args.iter().copied())
-            .timeout(Duration::from_secs(60)),
+            .timeout(Duration::from_secs(200)),
     )?)
 }
 
