@@ -8,6 +8,8 @@ use bundle::document::HostIdentity;
 use layout::system::{Cmd, System};
 use serde::Serialize;
 
+use crate::proxmox;
+
 /// Facts about the host. What could not be found out is left empty: no fact is worth a failed backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Facts {
@@ -28,7 +30,7 @@ pub struct Facts {
     /// Network interfaces.
     pub network: Vec<Interface>,
     /// Proxmox VE, if this is such a host.
-    pub proxmox: Option<Proxmox>,
+    pub proxmox: Option<proxmox::Node>,
 }
 
 /// An installed package.
@@ -57,17 +59,6 @@ pub struct Interface {
     pub udev: BTreeMap<String, String>,
 }
 
-/// A Proxmox VE host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Proxmox {
-    /// `pveversion`, for example `pve-manager/8.4.1/2a5fa54a8503f96d (running kernel: 6.8.12-10-pve)`.
-    pub version: String,
-    /// Whether the host belongs to a cluster.
-    pub cluster: bool,
-    /// Configuration files of guests below `/etc/pve`: `qemu-server/100.conf`, `lxc/101.conf`.
-    pub guests: Vec<String>,
-}
-
 /// Who this host is.
 pub fn identity(sys: &dyn System) -> HostIdentity {
     let text = |path: &str| sys.text(Path::new(path)).unwrap_or_default();
@@ -86,6 +77,7 @@ pub fn collect(sys: &dyn System) -> Facts {
     } = identity(sys);
     let (packages, manual_packages) = packages(sys);
     Facts {
+        proxmox: proxmox::collect(sys, &hostname),
         hostname,
         machine_id,
         os_release: os_release(&text("/etc/os-release")),
@@ -94,7 +86,6 @@ pub fn collect(sys: &dyn System) -> Facts {
         packages,
         manual_packages,
         network: network(sys),
-        proxmox: proxmox(sys),
     }
 }
 
@@ -232,32 +223,6 @@ fn udev_names(sys: &dyn System, dir: &Path) -> BTreeMap<String, String> {
         .filter(|(name, _)| *name == "ID_PATH" || name.starts_with("ID_NET_NAME"))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
-}
-
-fn proxmox(sys: &dyn System) -> Option<Proxmox> {
-    if !sys.exists(Path::new("/usr/bin/pveversion")) {
-        return None;
-    }
-    let mut guests = Vec::new();
-    for kind in ["qemu-server", "lxc"] {
-        let names = sys
-            .list_dir(&Path::new("/etc/pve").join(kind))
-            .unwrap_or_default();
-        guests.extend(
-            names
-                .into_iter()
-                .filter(|n| n.ends_with(".conf"))
-                .map(|n| format!("{kind}/{n}")),
-        );
-    }
-    Some(Proxmox {
-        version: ask(sys, &Cmd::new("/usr/bin/pveversion"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
-        cluster: sys.exists(Path::new("/etc/pve/corosync.conf")),
-        guests,
-    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod output;
 mod paths;
 mod priority;
 mod progress;
+mod proxmox;
 mod rescue;
 mod retention;
 mod seen;

@@ -75,6 +75,7 @@ fn backup(tree: &str, targets: &[&str]) -> Outcome {
         mount_point: "/".into(),
         filesystem: Some("example".into()),
         exclude: Exclusions::none(),
+        instead: Default::default(),
     };
     let tree = backup.tree(&source)?;
     println!(

@@ -376,6 +376,7 @@ mod tests {
             mount_point: "/".into(),
             exclude: Exclusions::none(),
             filesystem: None,
+            instead: Default::default(),
         };
         let tree = backup.tree(&source).unwrap();
         assert!(

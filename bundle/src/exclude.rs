@@ -294,6 +294,7 @@ mod tests {
             mount_point: "/mnt".into(),
             filesystem: None,
             exclude,
+            instead: Default::default(),
         };
         let estimate = estimate(&source, &crate::events::Silent).unwrap();
         assert_eq!((estimate.files, estimate.bytes), (4, 100));

@@ -192,6 +192,7 @@ fn snapshot(
         mount_point: "/".into(),
         filesystem: Some("00000000-0000-0000-0000-000000000001".into()),
         exclude: Exclusions::none(),
+        instead: Default::default(),
     })?;
     let image = backup.image(&ImageSource {
         node: "part:fixture".into(),

@@ -109,6 +109,7 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
             table(&["image", ">size", "read errors"], &rows)
         ));
     }
+    out.push_str(&guests(s));
     out.push_str(&problems(&s.summary));
     if let Some(warnings) = s
         .layout
@@ -122,6 +123,57 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
         }
     }
     out
+}
+
+/// The guests of a node with their volumes, as its configuration said; nothing where there are none.
+fn guests(s: &Snapshot) -> String {
+    let Some(guests) = s
+        .facts
+        .pointer("/proxmox/guests")
+        .and_then(|g| g.as_array())
+    else {
+        return String::new();
+    };
+    let text = |v: &serde_json::Value, name: &str| {
+        v.get(name)
+            .and_then(|t| t.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut rows = Vec::new();
+    for guest in guests {
+        let number = guest.get("id").and_then(serde_json::Value::as_u64);
+        let mut first = vec![
+            number.map(|n| n.to_string()).unwrap_or_default(),
+            match guest.get("kind").and_then(|k| k.as_str()) {
+                Some("qemu") => "VM".to_owned(),
+                Some("lxc") => "CT".to_owned(),
+                _ => String::new(),
+            },
+            text(guest, "name"),
+        ];
+        let none = Vec::new();
+        let volumes = guest.get("volumes").and_then(|v| v.as_array());
+        let volumes = volumes.unwrap_or(&none);
+        let mut cells = volumes.iter().map(|volume| {
+            let size = volume.get("size").and_then(serde_json::Value::as_u64);
+            vec![
+                text(volume, "key"),
+                format!("{}:{}", text(volume, "storage"), text(volume, "name")),
+                size.map(values::bytes).unwrap_or_default(),
+            ]
+        });
+        first.extend(cells.next().unwrap_or_else(|| vec![String::new(); 3]));
+        rows.push(first);
+        rows.extend(cells.map(|cells| [vec![String::new(); 3], cells].concat()));
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{}",
+        table(&[">guest", "", "name", "disk", "volume", ">size"], &rows)
+    )
 }
 
 /// What was not kept as it was, in words; nothing when all was.

@@ -192,6 +192,7 @@ fn a_target_that_waits_gets_smaller_blobs() {
         mount_point: "/".into(),
         filesystem: None,
         exclude: Exclusions::none(),
+        instead: Default::default(),
     };
     let tree = std::thread::scope(|scope| {
         let levels = levels.clone();
@@ -248,6 +249,7 @@ fn a_fixed_level_stays_and_other_codecs_have_none() {
                 mount_point: "/".into(),
                 filesystem: None,
                 exclude: Exclusions::none(),
+                instead: Default::default(),
             })
             .unwrap();
         assert!(backup.commit(draft(vec![tree]))[0].snapshot.is_ok());

@@ -19,6 +19,7 @@ mod target;
 pub(crate) mod tests;
 mod tree;
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ use crate::document::{Image, SNAPSHOT_FORMAT, Snapshot, SnapshotDraft, Stats, Su
 use crate::events::Events;
 use crate::exclude::Exclusions;
 use crate::store::Store;
-use crate::{Error, Id, Result, index, time};
+use crate::{Error, Id, Result, bytes, index, time};
 use level::Watch;
 pub use level::{LevelUse, Levels};
 use sink::{Mask, Shared, Sink};
@@ -99,6 +100,20 @@ pub struct TreeSource {
     pub filesystem: Option<String>,
     /// What is left out; patterns see paths on the host (below `mount_point`).
     pub exclude: Exclusions,
+    /// Regular files whose content and times are another file's: their paths on the host, and that file, a consistent copy of
+    /// what programs write to. Owner, mode and attributes stay the file's own. They are always read.
+    pub instead: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl TreeSource {
+    /// [`TreeSource::instead`] by paths below the root.
+    fn instead_in_tree(&self) -> HashMap<Vec<u8>, PathBuf> {
+        let below = |(path, file): (&PathBuf, &PathBuf)| {
+            let path = path.strip_prefix(&self.mount_point).ok()?;
+            Some((bytes::of(path).to_vec(), file.clone()))
+        };
+        self.instead.iter().filter_map(below).collect()
+    }
 }
 
 /// A block device to read.
@@ -265,6 +280,7 @@ impl<'e> Backup<'e> {
             mount_point,
             events: self.events,
             racy: self.racy,
+            instead: source.instead_in_tree(),
             #[cfg(test)]
             hook: self.hook,
         };

@@ -101,6 +101,7 @@ impl Ground {
             mount_point: "/".into(),
             filesystem: Some(self.filesystem.clone()),
             exclude: Exclusions::none(),
+            instead: Default::default(),
         };
         let tree = backup.tree(&source).unwrap();
         self.stats = backup.stats();

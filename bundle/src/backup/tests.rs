@@ -57,6 +57,7 @@ fn with_hook(root: &Path, hook: &(dyn Fn(&[u8]) + Sync)) -> (Summary, Vec<Entry>
         mount_point: "/".into(),
         filesystem: None,
         exclude: Exclusions::none(),
+        instead: Default::default(),
     };
     let tree = backup.tree(&source).unwrap();
     assert!(backup.commit(draft(vec![tree]))[0].snapshot.is_ok());
@@ -302,6 +303,7 @@ fn a_reader_that_panics_ends_the_backup_with_an_error() {
         mount_point: "/".into(),
         filesystem: None,
         exclude: Exclusions::none(),
+        instead: Default::default(),
     };
     let error = backup.tree(&source).unwrap_err();
     assert!(error.to_string().contains("panicked"), "{error}");
@@ -461,6 +463,7 @@ fn a_stop_ends_the_backup_and_leaves_no_snapshot() {
         mount_point: "/".into(),
         filesystem: None,
         exclude: Exclusions::none(),
+        instead: Default::default(),
     };
     assert!(matches!(
         crate::exclude::estimate(&source, &Stop),
@@ -474,6 +477,88 @@ fn a_stop_ends_the_backup_and_leaves_no_snapshot() {
         verify(&store, &VerifyOptions::default(), &Stop),
         Err(Error::Cancelled)
     ));
+}
+
+/// A file whose content is another's: small in place of large, and large in place of small.
+#[test]
+fn a_copy_stands_for_the_content_of_a_file_and_for_nothing_else() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let dir = tempfile::tempdir().unwrap();
+    let (root, store, out) = (
+        dir.path().join("root"),
+        dir.path().join("store"),
+        dir.path().join("out"),
+    );
+    for path in [&root, &store, &out] {
+        fs::create_dir(path).unwrap();
+    }
+    let (small, large) = (b"small".to_vec(), vec![b'l'; 3_000_000]);
+    for (name, own, copy) in [("shrinks", &large, &small), ("grows", &small, &large)] {
+        let file = root.join(name);
+        fs::write(&file, own).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        xattr::set(&file, "user.own", b"kept").unwrap();
+        fs::write(dir.path().join(name), copy).unwrap();
+    }
+    let source = TreeSource {
+        root: root.clone(),
+        mount_point: "/var".into(),
+        filesystem: Some("a".into()),
+        exclude: Exclusions::none(),
+        instead: ["shrinks", "grows"]
+            .map(|name| (Path::new("/var").join(name), dir.path().join(name)))
+            .into(),
+    };
+    let mut backup = start(&store);
+    let tree = backup.tree(&source).unwrap();
+    assert_eq!(tree.summary, Summary::default());
+    assert!(backup.commit(draft(vec![tree]))[0].snapshot.is_ok());
+    // What it stands for has not changed, and it has.
+    fs::write(dir.path().join("shrinks"), "later").unwrap();
+    let options = BackupOptions {
+        since: Some(String::new()),
+        ..BackupOptions::default()
+    };
+    let writer = Store::open(&store).unwrap();
+    let mut backup = Backup::start(vec![writer], options, &Silent).unwrap();
+    let tree = backup.tree(&source).unwrap();
+    assert!(backup.commit(draft(vec![tree]))[0].snapshot.is_ok());
+    let store = Store::open_read_only(&store).unwrap();
+    let (_, snapshot) = store.snapshot("latest").unwrap();
+    let (readers, tree) = ([&store], &snapshot.trees[0]);
+    let options = ExtractOptions::default();
+    let all = Selection::All;
+    let report = extract(&readers, &snapshot, tree, &all, &out, &options, &Silent).unwrap();
+    assert!(report.complete(), "{report:#?}");
+    assert_eq!(fs::read(out.join("shrinks")).unwrap(), b"later");
+    assert!(fs::read(out.join("grows")).unwrap() == large);
+    for name in ["shrinks", "grows"] {
+        let (file, copy) = (out.join(name), dir.path().join(name));
+        let metadata = fs::metadata(&file).unwrap();
+        assert_eq!(metadata.mode() & 0o7777, 0o640);
+        assert_eq!(metadata.mtime(), fs::metadata(copy).unwrap().mtime());
+        assert_eq!(xattr::get(&file, "user.own").unwrap().unwrap(), b"kept");
+    }
+}
+
+/// What cannot be read is no restore point without it.
+#[test]
+fn a_copy_that_is_missing_ends_the_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("file"), "own").unwrap();
+    let store = dir.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let source = TreeSource {
+        root,
+        mount_point: "/".into(),
+        filesystem: None,
+        exclude: Exclusions::none(),
+        instead: [("/file".into(), dir.path().join("gone"))].into(),
+    };
+    let error = start(&store).tree(&source).unwrap_err();
+    assert!(error.to_string().contains("gone"), "{error}");
 }
 
 #[test]
@@ -494,6 +579,7 @@ fn every_byte_that_is_read_is_held_against_the_limit() {
         mount_point: "/".into(),
         filesystem: None,
         exclude: Exclusions::none(),
+        instead: Default::default(),
     };
     backup.tree(&source).unwrap();
     let taken = |b: &Backup<'_>| {

@@ -1,8 +1,9 @@
 //! One tree through the pipeline: walker, readers, and the collector that keeps the catalogue in order.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -39,6 +40,8 @@ pub(super) struct Run<'r> {
     pub events: &'r dyn Events,
     /// See [`previous::RACY`], which tests do not wait for.
     pub racy: i64,
+    /// [`TreeSource::instead`], by paths in the tree.
+    pub instead: HashMap<Vec<u8>, PathBuf>,
     #[cfg(test)]
     pub hook: Option<super::Hook<'r>>,
 }

@@ -64,6 +64,7 @@ fn backup(tree: &Path, store: &Path, of: &HostIdentity, time: &str) -> Id {
         mount_point: "/".into(),
         exclude: Exclusions::none(),
         filesystem: None,
+        instead: Default::default(),
     };
     let trees = vec![backup.tree(&source).unwrap()];
     let draft = SnapshotDraft {

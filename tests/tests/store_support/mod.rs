@@ -86,6 +86,7 @@ pub fn source(root: &Path) -> TreeSource {
         mount_point: "/".into(),
         filesystem: None,
         exclude: Exclusions::none(),
+        instead: Default::default(),
     }
 }
 

@@ -96,6 +96,7 @@ pub fn run(context: &Context, args: &BackupArgs, roots: &[PathBuf]) -> anyhow::R
         .collect();
     let mut warnings = progress.finish();
     warnings.extend(work.layout.iter().flat_map(|l| l.warnings.iter().cloned()));
+    warnings.extend(work.node.warnings.iter().cloned());
     let preview = Preview {
         files: trees.iter().map(|t| t.files).sum(),
         bytes: trees.iter().map(|t| t.bytes).sum::<u64>()

@@ -179,7 +179,7 @@ impl Report {
         for tree in trees {
             summary.add(&tree.summary);
         }
-        let mut warnings: Vec<String> = Vec::new();
+        let mut warnings = work.node.warnings.clone();
         for image in images {
             if let Some(error) = &image.error {
                 warnings.push(format!("{}: {error}", image.node));
@@ -334,6 +334,7 @@ mod tests {
             trees: Vec::new(),
             images: Vec::new(),
             _headers: None,
+            node: crate::proxmox::Saved::default(),
             reasons: Vec::new(),
         };
         let host = HostIdentity {

@@ -15,6 +15,7 @@ use crate::cli::BackupArgs;
 use crate::config::Config;
 use crate::exclusions::{DEFAULTS, SWAP_NAMES, swap_files};
 use crate::output::Usage;
+use crate::proxmox::Saved;
 
 /// What is to be done.
 pub struct Work {
@@ -28,6 +29,8 @@ pub struct Work {
     pub images: Vec<ImageSource>,
     /// Where those headers are, for as long as the backup runs.
     pub _headers: Option<TempDir>,
+    /// A Proxmox VE node.
+    pub node: Saved,
     /// Every exclusion with the reason for it.
     pub reasons: Vec<(String, String)>,
 }
@@ -65,8 +68,15 @@ impl Work {
             })
             .collect();
         let headers = luks_headers(&context.sys, &layout, &mut images)?;
-        let (mut exclude, mut reasons) =
-            exclusions(&context.sys, &context.config, args, &mount_points, targets)?;
+        let mut node = Saved::find(&context.sys)?;
+        let (mut exclude, mut reasons) = exclusions(
+            &context.sys,
+            &context.config,
+            args,
+            &mount_points,
+            targets,
+            guest_rules(&node),
+        )?;
         for mount in layout.filesystems_to_save() {
             if mount.fstype == "zfs" {
                 let pattern = format!("{}/.zfs", literal(&mount.mount_point).trim_end_matches('/'));
@@ -74,21 +84,29 @@ impl Work {
                 reasons.push((pattern, "what ZFS shows of snapshots".to_owned()));
             }
         }
-        let trees = mount_points
+        for path in &node.superfluous {
+            exclude.add_path(path).map_err(|e| Usage(e.to_string()))?;
+            let why = "its content is in the copy of the database".to_owned();
+            reasons.push((path.display().to_string(), why));
+        }
+        let mut trees: Vec<TreeSource> = mount_points
             .into_iter()
             .map(|m| TreeSource {
                 root: m.clone(),
                 filesystem: filesystem_of(&layout, &m),
                 mount_point: m,
                 exclude: exclude.clone(),
+                instead: node.instead.clone(),
             })
             .collect();
+        trees.extend(node.tree.take());
         Ok(Work {
             kind: "host",
             layout: Some(layout),
             trees,
             images,
             _headers: headers,
+            node,
             reasons,
         })
     }
@@ -154,6 +172,19 @@ impl Work {
     }
 }
 
+/// Rules for the directories of a node's storages.
+fn guest_rules(node: &Saved) -> Vec<(String, String)> {
+    let dirs = node.guest_dirs.iter();
+    dirs.map(|(dir, what)| {
+        let dir = literal(dir);
+        (
+            format!("{}/*", dir.trim_end_matches('/')),
+            format!("{what}: guests are saved by vzdump"),
+        )
+    })
+    .collect()
+}
+
 /// Has cryptsetup copy the headers of the system's LUKS containers into memory, and adds them to the images.
 fn luks_headers(
     sys: &dyn System,
@@ -201,7 +232,14 @@ fn directories(
         }
     }
     found.sort_by_key(|p| p.components().count());
-    let (exclude, reasons) = exclusions(&context.sys, &context.config, args, &found, targets)?;
+    let (exclude, reasons) = exclusions(
+        &context.sys,
+        &context.config,
+        args,
+        &found,
+        targets,
+        Vec::new(),
+    )?;
     let trees = found
         .into_iter()
         .map(|m| TreeSource {
@@ -209,6 +247,7 @@ fn directories(
             filesystem: crate::filesystem::identity(&m),
             mount_point: m,
             exclude: exclude.clone(),
+            instead: Default::default(),
         })
         .collect();
     Ok(Work {
@@ -217,25 +256,35 @@ fn directories(
         trees,
         images: Vec::new(),
         _headers: None,
+        node: Saved::default(),
         reasons,
     })
 }
 
-/// All exclusions, with the reason of each.
+/// All exclusions, with the reason of each; `found` are further default ones that this host has.
 fn exclusions(
     sys: &dyn System,
     config: &Config,
     args: &BackupArgs,
     mount_points: &[PathBuf],
     targets: &[PathBuf],
+    found: Vec<(String, String)>,
 ) -> anyhow::Result<(Exclusions, Vec<(String, String)>)> {
     let mut exclude = Exclusions::none();
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<(String, String)> = Vec::new();
     let included: Vec<&String> = config.include.iter().chain(&args.include).collect();
-    let defaults: Vec<_> = DEFAULTS.iter().chain(SWAP_NAMES).collect();
+    let rules = DEFAULTS.iter().chain(SWAP_NAMES);
+    let mut defaults: Vec<(String, String)> = rules
+        .map(|rule| (rule.pattern.to_owned(), rule.why.to_owned()))
+        .collect();
+    for rule in found {
+        if !defaults.iter().any(|(known, _)| *known == rule.0) {
+            defaults.push(rule);
+        }
+    }
     if let Some(unknown) = included
         .iter()
-        .find(|i| !defaults.iter().any(|r| r.pattern == i.as_str()))
+        .find(|i| !defaults.iter().any(|(pattern, _)| pattern == i.as_str()))
     {
         return Err(Usage(format!(
             "include '{unknown}': no default exclusion is written like that; `lifeboat config exclusions` shows them"
@@ -248,11 +297,11 @@ fn exclusions(
         Ok(())
     };
     if config.default_exclusions && !args.no_default_exclusions {
-        for rule in defaults
+        for (pattern, why) in defaults
             .iter()
-            .filter(|r| !included.iter().any(|i| i.as_str() == r.pattern))
+            .filter(|(pattern, _)| !included.contains(&pattern))
         {
-            add(rule.pattern, rule.why)?;
+            add(pattern, why)?;
         }
         for mount_point in mount_points {
             let pattern = format!(
@@ -319,7 +368,7 @@ mod tests {
         let swaps = "Filename Type Size Used Priority\n/srv/swapfile1 file 1 0 -2\n";
         let sys = Recorded::new().file("/proc/swaps", swaps);
         let mounts = [PathBuf::from("/"), PathBuf::from("/var")];
-        let (_, reasons) = exclusions(&sys, config, args, &mounts, targets).unwrap();
+        let (_, reasons) = exclusions(&sys, config, args, &mounts, targets, Vec::new()).unwrap();
         reasons.into_iter().map(|(pattern, _)| pattern).collect()
     }
 
@@ -366,9 +415,11 @@ mod tests {
                 mount_point: root,
                 filesystem: None,
                 exclude: Exclusions::none(),
+                instead: Default::default(),
             }],
             images: Vec::new(),
             _headers: None,
+            node: Saved::default(),
             reasons: Vec::new(),
         };
         let named = work.not_saved();
@@ -389,7 +440,7 @@ mod tests {
             include: vec!["/var/tmp".into()],
             ..Config::default()
         };
-        let e = exclusions(&Recorded::new(), &wrong, &args(), &[], &[]).unwrap_err();
+        let e = exclusions(&Recorded::new(), &wrong, &args(), &[], &[], Vec::new()).unwrap_err();
         assert_eq!(crate::output::error_code(&e), 2);
     }
 
@@ -402,6 +453,33 @@ mod tests {
             patterns(&Config::default(), &args, &["/srv/new.img".into()]),
             ["*.iso", "/srv/new.img"]
         );
+    }
+
+    #[test]
+    fn disks_of_guests_in_directories_are_left_out_unless_asked_for() {
+        let mut node = Saved::default();
+        node.guest_dirs = vec![
+            ("/srv/[a]/images".into(), "disks"),
+            ("/srv/b/dump".into(), "dumps"),
+            ("/var/lib/vz/dump".into(), "dumps"),
+        ];
+        let patterns = |args: &BackupArgs| -> Vec<String> {
+            let (config, sys) = (Config::default(), Recorded::new());
+            let rules = guest_rules(&node);
+            let (_, reasons) = exclusions(&sys, &config, args, &[], &[], rules).unwrap();
+            let patterns = reasons.into_iter().map(|(pattern, _)| pattern);
+            patterns
+                .filter(|p| p.ends_with("/dump/*") || p.starts_with("/srv"))
+                .collect()
+        };
+        let mut args = args();
+        let known = ["/var/lib/vz/dump/*", "/var/lib/pve/local-btrfs/dump/*"];
+        let all = [&known[..], &["/srv/[[]a]/images/*", "/srv/b/dump/*"]].concat();
+        assert_eq!(patterns(&args), all);
+        args.include = vec!["/srv/b/dump/*".into()];
+        assert_eq!(patterns(&args), all[..3]);
+        args.no_default_exclusions = true;
+        assert!(patterns(&args).is_empty());
     }
 
     #[test]

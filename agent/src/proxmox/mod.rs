@@ -1,0 +1,139 @@
+//! A Proxmox VE node: what it is a part of, its storages, its guests, and the database that all of that is in.
+
+pub mod database;
+pub mod guests;
+mod saved;
+pub mod storages;
+
+use std::path::Path;
+
+use layout::system::{Cmd, System};
+use serde::Serialize;
+
+pub use guests::Guest;
+pub use saved::Saved;
+pub use storages::Storage;
+
+/// Where pmxcfs shows its database as files.
+pub const TREE: &str = "/etc/pve";
+
+/// A Proxmox VE node. What could not be found out is left empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Node {
+    /// `pveversion`, for example `pve-manager/8.4.1/2a5fa54a8503f96d (running kernel: 6.8.12-10-pve)`.
+    pub version: String,
+    /// The node's name: the host's up to the first dot, as pmxcfs takes it.
+    pub name: String,
+    /// The cluster, if it belongs to one.
+    pub cluster: Option<Cluster>,
+    /// Status of the subscription, as `pvesubscription get` says it: `active`, `notfound`.
+    pub subscription: Option<String>,
+    /// Storages of `storage.cfg`.
+    pub storages: Vec<Storage>,
+    /// Guests of this node, by number.
+    pub guests: Vec<Guest>,
+}
+
+/// What `corosync.conf` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cluster {
+    /// Name.
+    pub name: String,
+    /// Names of its nodes, this one among them.
+    pub nodes: Vec<String>,
+}
+
+/// Whether Proxmox VE is installed.
+pub fn is_node(sys: &dyn System) -> bool {
+    sys.exists(Path::new("/usr/bin/pveversion"))
+}
+
+/// Asks a node; `None`: it is none.
+pub fn collect(sys: &dyn System, hostname: &str) -> Option<Node> {
+    if !is_node(sys) {
+        return None;
+    }
+    let name = hostname.split('.').next().unwrap_or_default().to_owned();
+    let text = |path: &str| sys.text(Path::new(path));
+    Some(Node {
+        version: ask(sys, &["/usr/bin/pveversion"]).unwrap_or_default(),
+        cluster: text("/etc/pve/corosync.conf").map(|t| cluster(&t)),
+        subscription: ask(sys, &["pvesubscription", "get"]).and_then(|t| value(&t, "status")),
+        storages: text("/etc/pve/storage.cfg")
+            .map(|t| storages::parse(&t))
+            .unwrap_or_default(),
+        guests: guests::collect(sys, &name),
+        name,
+    })
+}
+
+fn ask(sys: &dyn System, words: &[&str]) -> Option<String> {
+    let (program, args) = words.split_first()?;
+    match sys.run(&Cmd::new(*program).args(args.iter().copied())) {
+        Ok(output) => Some(output.text().trim().to_owned()),
+        Err(error) => {
+            tracing::debug!("a fact is left out: {error}");
+            None
+        }
+    }
+}
+
+/// The value of a line `key: value`.
+fn value(text: &str, key: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim().to_owned())
+    })
+}
+
+/// corosync.conf(5): blocks in braces, `key: value` in them. A node without a name is known by its address only.
+fn cluster(text: &str) -> Cluster {
+    let mut cluster = Cluster::default();
+    let mut blocks: Vec<&str> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if let Some(block) = line.strip_suffix('{') {
+            blocks.push(block.trim());
+        } else if line == "}" {
+            blocks.pop();
+        } else if let Some((key, value)) = line.split_once(':') {
+            match (blocks.as_slice(), key.trim()) {
+                (["totem"], "cluster_name") => value.trim().clone_into(&mut cluster.name),
+                (["nodelist", "node"], "name") => cluster.nodes.push(value.trim().to_owned()),
+                _ => {}
+            }
+        }
+    }
+    cluster
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_and_its_nodes() {
+        let text = "logging {\n  debug: off\n}\n\nnodelist {\n  node {\n    name: pve1\n    nodeid: 1\n    ring0_addr: 192.0.2.1\n  }\n  \
+                    node {\n    name: pve2\n    nodeid: 2\n  }\n}\n\ntotem {\n  cluster_name: lab\n  config_version: 2\n  \
+                    interface {\n    linknumber: 0\n  }\n}\n";
+        let found = cluster(text);
+        assert_eq!(found.name, "lab");
+        assert_eq!(found.nodes, ["pve1", "pve2"]);
+    }
+
+    #[test]
+    fn a_host_without_proxmox_is_no_node() {
+        assert_eq!(collect(&layout::system::Recorded::new(), "pve1"), None);
+    }
+
+    #[test]
+    fn values_of_lines() {
+        assert_eq!(
+            value("level: c\nstatus: active\n", "status").as_deref(),
+            Some("active")
+        );
+        assert_eq!(value("", "status"), None);
+    }
+}
