@@ -90,7 +90,7 @@ pub fn collect(sys: &dyn System) -> Facts {
 }
 
 /// Output of a command that may be missing or fail: then nothing.
-fn ask(sys: &dyn System, command: &Cmd) -> Option<String> {
+pub fn ask(sys: &dyn System, command: &Cmd) -> Option<String> {
     match sys.run(command) {
         Ok(output) => Some(output.text()),
         Err(error) => {

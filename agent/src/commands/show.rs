@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::Context;
 use crate::cli::ShowArgs;
 use crate::output::{Outcome, table};
+use crate::proxmox::Guest;
 use crate::targets::{Sources, chosen, reading};
 use crate::{paths, values};
 
@@ -109,7 +110,7 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
             table(&["image", ">size", "read errors"], &rows)
         ));
     }
-    out.push_str(&guests(s));
+    out.push_str(&guests(&s.facts));
     out.push_str(&problems(&s.summary));
     if let Some(warnings) = s
         .layout
@@ -126,46 +127,29 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
 }
 
 /// The guests of a node with their volumes, as its configuration said; nothing where there are none.
-fn guests(s: &Snapshot) -> String {
-    let Some(guests) = s
-        .facts
-        .pointer("/proxmox/guests")
-        .and_then(|g| g.as_array())
-    else {
-        return String::new();
-    };
-    let text = |v: &serde_json::Value, name: &str| {
-        v.get(name)
-            .and_then(|t| t.as_str())
-            .unwrap_or_default()
-            .to_owned()
-    };
+fn guests(facts: &serde_json::Value) -> String {
+    let facts = facts.pointer("/proxmox/guests").cloned();
+    let guests: Vec<Guest> = facts
+        .and_then(|guests| serde_json::from_value(guests).ok())
+        .unwrap_or_default();
+    let printed = |text: &str| crate::progress::printable(text.as_bytes());
     let mut rows = Vec::new();
-    for guest in guests {
-        let number = guest.get("id").and_then(serde_json::Value::as_u64);
-        let mut first = vec![
-            number.map(|n| n.to_string()).unwrap_or_default(),
-            match guest.get("kind").and_then(|k| k.as_str()) {
-                Some("qemu") => "VM".to_owned(),
-                Some("lxc") => "CT".to_owned(),
-                _ => String::new(),
-            },
-            text(guest, "name"),
-        ];
-        let none = Vec::new();
-        let volumes = guest.get("volumes").and_then(|v| v.as_array());
-        let volumes = volumes.unwrap_or(&none);
-        let mut cells = volumes.iter().map(|volume| {
-            let size = volume.get("size").and_then(serde_json::Value::as_u64);
+    for guest in &guests {
+        let mut cells = guest.volumes.iter().map(|volume| {
             vec![
-                text(volume, "key"),
-                format!("{}:{}", text(volume, "storage"), text(volume, "name")),
-                size.map(values::bytes).unwrap_or_default(),
+                printed(&volume.key),
+                printed(&format!("{}:{}", volume.storage, volume.name)),
+                volume.size.map(|s| values::bytes(s.0)).unwrap_or_default(),
             ]
         });
-        first.extend(cells.next().unwrap_or_else(|| vec![String::new(); 3]));
-        rows.push(first);
-        rows.extend(cells.map(|cells| [vec![String::new(); 3], cells].concat()));
+        let first = vec![
+            guest.id.to_string(),
+            guest.kind.to_string(),
+            printed(guest.name.as_deref().unwrap_or_default()),
+        ];
+        let blank = || vec![String::new(); 3];
+        rows.push([first, cells.next().unwrap_or_else(blank)].concat());
+        rows.extend(cells.map(|cells| [blank(), cells].concat()));
     }
     if rows.is_empty() {
         return String::new();
@@ -279,4 +263,42 @@ fn json_line(path: &Path, entry: &Entry) -> anyhow::Result<String> {
             .map(|t| t.to_string_lossy().into_owned()),
         state: &entry.state,
     })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxmox::guests::{Kind, parse};
+
+    #[test]
+    fn guests_and_their_volumes() {
+        let web = "name: web\nscsi0: local-lvm:vm-100-disk-0,size=32G\nscsi1: nas:vm-100-disk-1\n";
+        let all = [
+            parse(100, Kind::Qemu, web),
+            parse(101, Kind::Lxc, "hostname: d\u{1b}b\n"),
+        ];
+        let facts = serde_json::json!({ "proxmox": { "guests": all } });
+        let text = guests(&facts);
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert!(
+            rows.iter().any(|r| r.starts_with(&[
+                "100",
+                "VM",
+                "web",
+                "scsi0",
+                "local-lvm:vm-100-disk-0"
+            ])),
+            "{text}"
+        );
+        assert!(
+            rows.iter().any(|r| r == &["scsi1", "nas:vm-100-disk-1"]),
+            "{text}"
+        );
+        assert!(rows.iter().any(|r| r.starts_with(&["101", "CT"])), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert_eq!(guests(&serde_json::Value::Null), "");
+    }
 }

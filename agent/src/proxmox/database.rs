@@ -29,23 +29,16 @@ pub fn copy(database: &Path, to: &Path) -> anyhow::Result<()> {
         Connection::open(to).with_context(|| format!("cannot write {}", to.display()))?;
     let backup = Backup::new(&from, &mut copy)
         .with_context(|| format!("cannot copy {}", database.display()))?;
-    // All pages in one step: a writer in between would make it begin again.
-    let mut tries = 0;
-    loop {
-        match backup.step(-1) {
-            Ok(StepResult::Done) => break,
-            Ok(_) if tries < 20 => {
-                tries += 1;
-                std::thread::sleep(BUSY / 20);
-            }
-            Ok(_) => bail!(
-                "{} is locked by another program for longer than {} s",
-                database.display(),
-                BUSY.as_secs()
-            ),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot copy {}", database.display()));
-            }
+    // All pages in one step: a writer in between would make it begin again. It waits for a lock as long as `from` does.
+    match backup.step(-1) {
+        Ok(StepResult::Done) => {}
+        Ok(_) => bail!(
+            "{} was locked by another program for {} s: make the backup again",
+            database.display(),
+            BUSY.as_secs()
+        ),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot copy {}", database.display()));
         }
     }
     drop(backup);
@@ -156,7 +149,12 @@ mod tests {
                 version
             });
             let mut seen = Vec::new();
-            for n in 0..20 {
+            // A writer that gets no processor meanwhile shows nothing.
+            let moved = |seen: &[i64]| seen.len() >= 20 && seen.first() < seen.last();
+            for n in 0..5000 {
+                if moved(&seen) {
+                    break;
+                }
                 let to = dir.path().join(format!("copy{n}"));
                 copy(&from, &to).unwrap();
                 let versions = ask(&to, "SELECT DISTINCT version FROM tree");

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use layout::system::System;
 use layout::units::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::TREE;
 
 /// What a guest is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A virtual machine.
@@ -39,7 +39,7 @@ impl fmt::Display for Kind {
 }
 
 /// A guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
     /// Its number.
     pub id: u32,
@@ -64,7 +64,7 @@ pub struct Guest {
 }
 
 /// A disk of a VM, or a mount point of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// `scsi0`, `rootfs`, `mp1`, `unused0`.
     pub key: String,

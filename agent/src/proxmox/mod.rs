@@ -10,6 +10,8 @@ use std::path::Path;
 use layout::system::{Cmd, System};
 use serde::Serialize;
 
+use crate::facts::ask;
+
 pub use guests::Guest;
 pub use saved::Saved;
 pub use storages::Storage;
@@ -43,6 +45,25 @@ pub struct Cluster {
     pub nodes: Vec<String>,
 }
 
+impl Node {
+    /// Says that the guests are not in a restore point, where there are guests.
+    pub fn left_out(&self) -> Option<String> {
+        let ids: Vec<String> = self.guests.iter().map(|g| g.id.to_string()).collect();
+        let list = ids.join(", ");
+        (!ids.is_empty()).then(|| {
+            format!(
+                "guests are not saved, neither their disks nor their dumps ({list}): keep saving them with vzdump, to a disk \
+                 of their own"
+            )
+        })
+    }
+}
+
+/// The node's name, as pmxcfs takes it from the host's.
+fn node_name(hostname: &str) -> String {
+    hostname.split('.').next().unwrap_or_default().to_owned()
+}
+
 /// Whether Proxmox VE is installed.
 pub fn is_node(sys: &dyn System) -> bool {
     sys.exists(Path::new("/usr/bin/pveversion"))
@@ -53,29 +74,21 @@ pub fn collect(sys: &dyn System, hostname: &str) -> Option<Node> {
     if !is_node(sys) {
         return None;
     }
-    let name = hostname.split('.').next().unwrap_or_default().to_owned();
+    let name = node_name(hostname);
     let text = |path: &str| sys.text(Path::new(path));
     Some(Node {
-        version: ask(sys, &["/usr/bin/pveversion"]).unwrap_or_default(),
+        version: ask(sys, &Cmd::new("/usr/bin/pveversion"))
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default(),
         cluster: text("/etc/pve/corosync.conf").map(|t| cluster(&t)),
-        subscription: ask(sys, &["pvesubscription", "get"]).and_then(|t| value(&t, "status")),
+        subscription: ask(sys, &Cmd::new("pvesubscription").arg("get"))
+            .and_then(|text| value(&text, "status")),
         storages: text("/etc/pve/storage.cfg")
             .map(|t| storages::parse(&t))
             .unwrap_or_default(),
         guests: guests::collect(sys, &name),
         name,
     })
-}
-
-fn ask(sys: &dyn System, words: &[&str]) -> Option<String> {
-    let (program, args) = words.split_first()?;
-    match sys.run(&Cmd::new(*program).args(args.iter().copied())) {
-        Ok(output) => Some(output.text().trim().to_owned()),
-        Err(error) => {
-            tracing::debug!("a fact is left out: {error}");
-            None
-        }
-    }
 }
 
 /// The value of a line `key: value`.
@@ -126,6 +139,14 @@ mod tests {
     #[test]
     fn a_host_without_proxmox_is_no_node() {
         assert_eq!(collect(&layout::system::Recorded::new(), "pve1"), None);
+    }
+
+    #[test]
+    fn guests_that_are_not_saved_are_named() {
+        let mut node = Node::default();
+        assert_eq!(node.left_out(), None);
+        node.guests.push(guests::parse(100, guests::Kind::Qemu, ""));
+        assert!(node.left_out().is_some_and(|note| note.contains("(100)")));
     }
 
     #[test]

@@ -7,11 +7,12 @@ use anyhow::Context as _;
 use bundle::backup::TreeSource;
 use bundle::exclude::Exclusions;
 use layout::system::System;
+use rescue_image::rescue::init::mounts::is_mount_point;
 use tempfile::TempDir;
 
 use super::TREE;
 use super::database::{BESIDE, DATABASE, copy};
-use super::storages::{self, Storage};
+use super::storages;
 
 /// A node, ready to be read.
 #[derive(Default)]
@@ -47,7 +48,9 @@ impl Saved {
         saved.take_tree(Path::new(TREE));
         let text = sys.text(&Path::new(TREE).join("storage.cfg"));
         let storages = storages::parse(&text.unwrap_or_default());
-        saved.guest_dirs = storages.iter().flat_map(Storage::guest_dirs).collect();
+        let node = super::node_name(&crate::facts::identity(sys).hostname);
+        let dirs = storages.iter().flat_map(|s| s.guest_dirs(&node));
+        saved.guest_dirs = dirs.collect();
         Ok(saved)
     }
 
@@ -70,7 +73,8 @@ impl Saved {
     }
 
     fn take_tree(&mut self, root: &Path) {
-        if !is_mounted(root) {
+        // What lies below it otherwise is not what pmxcfs shows.
+        if !is_mount_point(root) {
             self.warnings.push(format!(
                 "{} is not mounted (is pve-cluster running?): the guests are not known, and the readable copy of the node's \
                  configuration is missing",
@@ -93,26 +97,9 @@ impl Saved {
     }
 }
 
-/// Whether a filesystem of its own is there. What lies below it otherwise is not what pmxcfs shows.
-fn is_mounted(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| std::fs::metadata(path).map(|m| m.dev());
-    match (device(path), path.parent().map(device)) {
-        (Ok(here), Some(Ok(above))) => here != above,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_are_told_from_directories() {
-        assert!(is_mounted(Path::new("/proc")));
-        assert!(!is_mounted(Path::new("/proc/sys")));
-        assert!(!is_mounted(Path::new("/nowhere/at/all")));
-    }
 
     #[test]
     fn a_database_that_cannot_be_copied_is_left_to_the_files_and_said() {

@@ -19,9 +19,18 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Directories of volumes and dumps of guests, each with what is in it; none where the storage is no directory.
-    pub fn guest_dirs(&self) -> Vec<(PathBuf, &'static str)> {
-        let Some(path) = self.options.get("path").map(PathBuf::from) else {
+    /// Whether Proxmox VE uses it on this node.
+    fn is_used_on(&self, node: &str) -> bool {
+        let listed = |nodes: &String| nodes.split(',').any(|n| n.trim() == node);
+        let off = self.options.get("disable").is_some_and(|v| v != "0");
+        !off && self.options.get("nodes").is_none_or(listed)
+    }
+
+    /// Directories of volumes and dumps of guests, each with what is in it; none where the storage is no directory, or not
+    /// used on this node: files there are no guest's.
+    pub fn guest_dirs(&self, node: &str) -> Vec<(PathBuf, &'static str)> {
+        let path = self.options.get("path").map(PathBuf::from);
+        let Some(path) = path.filter(|path| path.is_absolute() && self.is_used_on(node)) else {
             return Vec::new();
         };
         // `content-dirs`: kind=directory, below the path.
@@ -34,13 +43,15 @@ impl Storage {
         let held = kinds
             .iter()
             .filter(|(kind, ..)| self.content.iter().any(|c| c == kind));
-        held.map(|(kind, usual, what)| {
+        held.filter_map(|(kind, usual, what)| {
             let named = other.and_then(|dirs| {
                 dirs.split(',')
                     .find_map(|word| word.trim().strip_prefix(kind)?.strip_prefix('='))
             });
             let dir = named.unwrap_or(usual).trim_matches('/');
-            (path.join(dir), *what)
+            // The storage's directory itself, or one outside of it, holds more than guests.
+            let inside = dir.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            inside.then(|| (path.join(dir), *what))
         })
         .collect()
     }
@@ -99,15 +110,21 @@ mod tests {
 
     #[test]
     fn directories_of_guests() {
-        let text = "dir: a\n\tpath /srv/a\n\tcontent images,backup,iso\n\ndir: b\n\tpath /srv/b\n\tcontent rootdir,images\n\t\
-                    content-dirs images=vm/disks/,backup=x\n\nlvmthin: c\n\tcontent images\n";
+        let text = "dir: a\n\tpath /srv/a\n\tcontent images,backup,iso\n\tnodes pve2, pve1\n\ndir: b\n\tpath /srv/b\n\tcontent \
+                    rootdir,images\n\tcontent-dirs images=vm/disks/,backup=x\n\nlvmthin: c\n\tcontent images\n\ndir: d\n\tpath \
+                    /srv\n\tcontent images\n\tnodes pve2\n\ndir: e\n\tpath /srv\n\tcontent images\n\tdisable\n\ndir: f\n\tpath \
+                    /\n\tcontent images,backup,rootdir\n\tcontent-dirs images=,backup=/,rootdir=../home\n\ndir: g\n\tpath \
+                    srv\n\tcontent images\n";
         let found = parse(text);
         let dirs = |n: usize| -> Vec<String> {
-            let dirs = found[n].guest_dirs().into_iter();
+            let dirs = found[n].guest_dirs("pve1").into_iter();
             dirs.map(|(dir, _)| dir.display().to_string()).collect()
         };
         assert_eq!(dirs(0), ["/srv/a/images", "/srv/a/dump"]);
         assert_eq!(dirs(1), ["/srv/b/vm/disks", "/srv/b/private"]);
-        assert!(dirs(2).is_empty());
+        assert_eq!(found.len(), 7);
+        for other in &found[2..] {
+            assert!(other.guest_dirs("pve1").is_empty(), "{other:?}");
+        }
     }
 }

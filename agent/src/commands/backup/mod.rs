@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, priority, seen, signals};
+use crate::{Context, facts, hooks, priority, proxmox, seen, signals};
 use report::{Report, TargetReport};
 use work::Work;
 
@@ -277,6 +277,9 @@ fn fill(
         }
     }
     report.zstd_levels = levels.used();
+    report
+        .notes
+        .extend(facts.proxmox.as_ref().and_then(proxmox::Node::left_out));
     Ok(report)
 }
 

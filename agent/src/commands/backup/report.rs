@@ -328,13 +328,17 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
+        report_of(crate::proxmox::Saved::default())
+    }
+
+    fn report_of(node: crate::proxmox::Saved) -> Report {
         let work = Work {
             kind: "host",
             layout: None,
             trees: Vec::new(),
             images: Vec::new(),
             _headers: None,
-            node: crate::proxmox::Saved::default(),
+            node,
             reasons: Vec::new(),
         };
         let host = HostIdentity {
@@ -370,6 +374,11 @@ mod tests {
         r.layout_warnings.push("the array md0 is not remade".into());
         assert_eq!(r.outcome(), Outcome::Warnings);
         assert!(r.text().contains("md0"));
+        let mut node = crate::proxmox::Saved::default();
+        node.warnings.push("config.db is damaged".into());
+        let r = report_of(node);
+        assert_eq!(r.outcome(), Outcome::Warnings);
+        assert!(r.text().contains("config.db"));
     }
 
     #[test]

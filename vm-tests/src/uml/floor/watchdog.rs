@@ -1,7 +1,8 @@
 //! Tells why a machine is silent: what a tool that has run for long waits for.
 //!
-//! User Mode Linux was seen to hang in mkfs.ext4 and mkfs.xfs, some once in five hundred runs. Whether the tool, its disk or
-//! the kernel hangs is seen from inside only, before the machine is killed for its silence.
+//! A machine was silent in mkfs.ext4 and in mkfs.xfs, some once in five hundred runs; the discards that `ptrace_shim.rs` now
+//! swallows are suspected. Whether the tool, its disk or the kernel hangs is seen from inside only, before the machine is
+//! killed for its silence.
 
 use std::collections::BTreeSet;
 use std::fs;
