@@ -132,6 +132,7 @@ impl From<Done> for Pruned {
 /// Restore points of this host, by the configured policy.
 pub fn own(retention: &Retention, host: &HostIdentity) -> PruneOptions {
     PruneOptions {
+        guests: Policy::GUESTS,
         policy: retention.policy(),
         whose: Whose::This(host.clone()),
     }

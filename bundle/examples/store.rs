@@ -97,6 +97,8 @@ fn backup(tree: &str, targets: &[&str]) -> Outcome {
         layout: serde_json::Value::Null,
         trees: vec![tree],
         images: Vec::new(),
+        guest: None,
+        guests: Vec::new(),
         facts: serde_json::Value::Null,
     });
     for result in &results {

@@ -1,8 +1,11 @@
 //! The snapshot document: one plain JSON file per restore point, written last.
 
+pub mod guest;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Id;
+use guest::{GuestDump, GuestKind, GuestRef};
 
 /// The version of the snapshot document that this code writes and reads.
 pub const SNAPSHOT_FORMAT: u32 = 1;
@@ -29,7 +32,7 @@ pub struct Snapshot {
     pub time: String,
     /// The program that wrote it.
     pub tool_version: String,
-    /// What it holds, in a word: `host`.
+    /// What it holds, in a word: `host`, `directories`, or [`guest::KIND`].
     pub kind: String,
     /// The machine's layout, as `layout::model::Layout` writes it.
     pub layout: serde_json::Value,
@@ -37,6 +40,12 @@ pub struct Snapshot {
     pub trees: Vec<Tree>,
     /// Block images.
     pub images: Vec<Image>,
+    /// Of the dump of a guest: which one, and what is needed to give it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestDump>,
+    /// Of a host: the newest dump of each of its guests, in the order in which they are started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<GuestRef>,
     /// What could not be kept as it was.
     pub summary: Summary,
     /// Sizes and times of the run.
@@ -72,7 +81,7 @@ pub struct Tree {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// The layout's node that the content belongs to.
+    /// The layout's node that the content belongs to; of a VM, the name of its device: `drive-scsi0`.
     pub node: String,
     /// Size of the device in bytes.
     pub size: u64,
@@ -165,6 +174,10 @@ pub struct SnapshotDraft {
     pub trees: Vec<Tree>,
     /// The images made by this backup.
     pub images: Vec<Image>,
+    /// Which guest it is the dump of.
+    pub guest: Option<GuestDump>,
+    /// The dumps of the host's guests.
+    pub guests: Vec<GuestRef>,
     /// Facts.
     pub facts: serde_json::Value,
 }
@@ -180,6 +193,9 @@ pub struct SnapshotHeader {
     pub host: HostIdentity,
     /// What it holds.
     pub kind: String,
+    /// Of the dump of a guest: which one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestName>,
     /// Mount points of its trees.
     pub trees: Vec<String>,
     /// Number of regular files in all trees.
@@ -188,6 +204,27 @@ pub struct SnapshotHeader {
     pub bytes: u64,
     /// What was not kept as it was.
     pub summary: Summary,
+}
+
+/// A guest, as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GuestName {
+    /// Its number.
+    pub id: u32,
+    /// What it is.
+    pub kind: GuestKind,
+    /// Its name.
+    pub name: Option<String>,
+}
+
+impl std::fmt::Display for GuestName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)?;
+        match &self.name {
+            Some(name) => write!(f, " ({name})"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl SnapshotHeader {
@@ -203,6 +240,11 @@ impl SnapshotHeader {
             time: snapshot.time.clone(),
             host: snapshot.host.clone(),
             kind: snapshot.kind.clone(),
+            guest: snapshot.guest.as_ref().map(|g| GuestName {
+                id: g.id,
+                kind: g.kind,
+                name: g.name.clone(),
+            }),
             trees: trees.clone().map(|t| t.mount_point.clone()).collect(),
             files: trees.clone().fold(0, |sum, t| sum.saturating_add(t.files)),
             bytes: trees

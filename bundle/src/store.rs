@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::codec::Decoder;
 use crate::crypt::{FileKind, StoreCipher};
+use crate::document::guest::KIND;
 use crate::document::{SNAPSHOT_FORMAT, Snapshot, SnapshotHeader};
 use crate::format::{Versioned, parse};
 use crate::index::{Location, Map};
@@ -162,13 +163,13 @@ impl Store {
         Ok(damaged.collect())
     }
 
-    /// The snapshot whose id begins with `wanted`, or the newest for `latest`.
+    /// The snapshot whose id begins with `wanted`, or for `latest` the newest that is no dump of a guest.
     pub fn snapshot(&self, wanted: &str) -> Result<(Id, Snapshot)> {
         let mut documents: Vec<(Id, Snapshot)> = Vec::new();
         let mut damaged = None;
         for (file, document) in self.documents()? {
             match document {
-                Ok((id, snapshot)) if wanted == "latest" || id.to_string().starts_with(wanted) => {
+                Ok((id, snapshot)) if is_meant(wanted, &id, &snapshot) => {
                     documents.push((id, snapshot));
                 }
                 Ok(_) => {}
@@ -484,6 +485,10 @@ pub(crate) fn parse_snapshot(path: &Path, json: &[u8]) -> Result<Snapshot> {
             return Err(Error::malformed(path.display(), reason));
         }
     }
+    if (snapshot.kind == KIND) != snapshot.guest.is_some() {
+        let reason = "it does not say of which guest it is, or is of none and names one";
+        return Err(Error::malformed(path.display(), reason));
+    }
     Ok(snapshot)
 }
 
@@ -508,6 +513,14 @@ pub(crate) fn read_snapshot(
         return Err(wrong_hash(path));
     }
     Ok((id, snapshot))
+}
+
+/// Is this the snapshot that is meant, or may it be the latest?
+fn is_meant(wanted: &str, id: &Id, snapshot: &Snapshot) -> bool {
+    match wanted {
+        "latest" => snapshot.guest.is_none(),
+        _ => id.to_string().starts_with(wanted),
+    }
 }
 
 /// The same of an encrypted document: only one that authenticates is looked at.

@@ -208,6 +208,8 @@ fn snapshot(
         layout: serde_json::json!({ "opaque": "to the store" }),
         trees: vec![tree],
         images: vec![image],
+        guest: None,
+        guests: Vec::new(),
         facts: serde_json::json!({ "number": number }),
     });
     for result in results {

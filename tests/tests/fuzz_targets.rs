@@ -10,8 +10,13 @@ use std::path::Path;
 fn every_target_has_a_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut wanted = BTreeMap::new();
-    for name in ["bundle", "layout", "rescue_image"] {
-        let module = root.join(name.replace('_', "-")).join("src/fuzz/mod.rs");
+    for (name, dir) in [
+        ("bundle", "bundle"),
+        ("layout", "layout"),
+        ("rescue_image", "rescue-image"),
+        ("vma", "agent/vma"),
+    ] {
+        let module = root.join(dir).join("src/fuzz/mod.rs");
         let text = fs::read_to_string(module).unwrap();
         for rest in text.split("pub static ").skip(1) {
             let target = rest.split(':').next().unwrap();

@@ -608,6 +608,7 @@ fn what_is_pruned_takes_its_parity_along() {
     }
     let before = all_files(&store).len();
     let options = PruneOptions {
+        guests: Policy::GUESTS,
         policy: Policy::NOTHING,
         whose: Whose::Named("test".into()),
     };

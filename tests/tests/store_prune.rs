@@ -86,6 +86,7 @@ fn prune_on_60_snapshots_with_the_default_policy_keeps_exactly_what_the_table_sa
     let before = Store::open_read_only(&store).unwrap().stats();
 
     let options = PruneOptions {
+        guests: Policy::GUESTS,
         policy: Policy::default(),
         whose: Whose::This(host("one")),
     };

@@ -37,7 +37,11 @@ pub fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome> {
         Some(host) => Whose::Named(host.clone()),
         None => Whose::This(facts::identity(&context.sys)),
     };
-    let options = PruneOptions { policy, whose };
+    let options = PruneOptions {
+        policy,
+        guests: Policy::GUESTS,
+        whose,
+    };
     let progress = Progress::new(context.out.quiet);
     let mut all = Vec::new();
     for path in &paths {

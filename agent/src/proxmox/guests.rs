@@ -1,42 +1,13 @@
 //! Guests: VMs and containers, as their configuration files say.
 
-use std::fmt;
 use std::path::Path;
 
+pub use bundle::document::guest::GuestKind as Kind;
 use layout::system::System;
 use layout::units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::TREE;
-
-/// What a guest is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A virtual machine.
-    Qemu,
-    /// A container.
-    Lxc,
-}
-
-impl Kind {
-    /// The directory of its configuration files.
-    fn dir(self) -> &'static str {
-        match self {
-            Kind::Qemu => "qemu-server",
-            Kind::Lxc => "lxc",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Qemu => "VM",
-            Kind::Lxc => "CT",
-        })
-    }
-}
 
 /// A guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,11 +49,22 @@ pub struct Volume {
     pub dumped: bool,
 }
 
+/// The directory of the configuration files of guests of a kind.
+fn config_dir(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Qemu => "qemu-server",
+        Kind::Lxc => "lxc",
+    }
+}
+
 /// The guests of a node, by number. Files that cannot be read are left out.
 pub fn collect(sys: &dyn System, node: &str) -> Vec<Guest> {
     let mut guests = Vec::new();
     for kind in [Kind::Qemu, Kind::Lxc] {
-        let dir = Path::new(TREE).join("nodes").join(node).join(kind.dir());
+        let dir = Path::new(TREE)
+            .join("nodes")
+            .join(node)
+            .join(config_dir(kind));
         for file in sys.list_dir(&dir).unwrap_or_default() {
             let id = file.strip_suffix(".conf").and_then(|id| id.parse().ok());
             let (Some(id), Some(text)) = (id, sys.text(&dir.join(&file))) else {

@@ -348,6 +348,8 @@ impl<'e> Backup<'e> {
             layout: draft.layout,
             trees: draft.trees,
             images: draft.images,
+            guest: draft.guest,
+            guests: draft.guests,
             summary,
             stats: self.stats(),
             facts: draft.facts,

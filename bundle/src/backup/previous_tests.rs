@@ -119,6 +119,8 @@ impl Ground {
             layout: serde_json::Value::Null,
             trees: vec![tree],
             images: Vec::new(),
+            guest: None,
+            guests: Vec::new(),
             facts: serde_json::Value::Null,
         });
         self.opened = opened.into_inner().unwrap();

@@ -27,6 +27,8 @@ pub(crate) fn draft(trees: Vec<Tree>) -> SnapshotDraft {
         layout: serde_json::Value::Null,
         trees,
         images: Vec::new(),
+        guest: None,
+        guests: Vec::new(),
         facts: serde_json::Value::Null,
     }
 }

@@ -58,6 +58,8 @@ fn snapshot_of(tree: Tree) -> Snapshot {
         layout: serde_json::Value::Null,
         trees: vec![tree],
         images: Vec::new(),
+        guest: None,
+        guests: Vec::new(),
         summary: Summary::default(),
         stats: Stats::default(),
         facts: serde_json::Value::Null,

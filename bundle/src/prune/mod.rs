@@ -18,6 +18,7 @@ pub use apply::Done;
 use mark::{Fate, Marks};
 pub use policy::{Policy, Reason};
 
+use crate::document::guest::{GuestKind, KIND};
 use crate::document::{HostIdentity, Snapshot};
 use crate::events::Events;
 use crate::store::{DamagedDocument, Store};
@@ -39,6 +40,8 @@ pub enum Whose {
 pub struct PruneOptions {
     /// What stays.
     pub policy: Policy,
+    /// What stays of the dumps of each guest.
+    pub guests: Policy,
     /// Of whom.
     pub whose: Whose,
 }
@@ -230,6 +233,8 @@ struct Sequence {
     kind: String,
     /// Of a host, file systems come and go; of directories, they are what was asked for.
     trees: Vec<String>,
+    /// A number that was given to another guest, of the other kind, is another one's.
+    guest: Option<(GuestKind, u32)>,
 }
 
 impl Sequence {
@@ -240,9 +245,10 @@ impl Sequence {
             hostname: snapshot.host.hostname.clone(),
             kind: snapshot.kind.clone(),
             trees: match snapshot.kind.as_str() {
-                "host" => Vec::new(),
+                "host" | KIND => Vec::new(),
                 _ => trees.collect(),
             },
+            guest: snapshot.guest.as_ref().map(|g| (g.kind, g.id)),
         }
     }
 }
@@ -277,7 +283,11 @@ fn rows(
             file: file.clone(),
         });
     }
-    for sequence in sequences.values() {
+    for (of, sequence) in &sequences {
+        let policy = match of.guest {
+            Some(_) => &options.guests,
+            None => &options.policy,
+        };
         let points: Vec<_> = sequence
             .iter()
             .map(|at| policy::Point {
@@ -285,10 +295,7 @@ fn rows(
                 verified: rows[*at].verified == Some(true),
             })
             .collect();
-        for (at, why) in sequence
-            .iter()
-            .zip(policy::decide(&points, &options.policy))
-        {
+        for (at, why) in sequence.iter().zip(policy::decide(&points, policy)) {
             rows[*at].stays = !why.is_empty();
             rows[*at].why = why;
         }

@@ -33,6 +33,13 @@ impl Policy {
         monthly: 0,
         yearly: 0,
     };
+
+    /// The default for dumps of guests: four weeks of days, and a few that were made in between.
+    pub const GUESTS: Policy = Policy {
+        last: 7,
+        daily: 28,
+        ..Policy::NOTHING
+    };
 }
 
 impl Default for Policy {

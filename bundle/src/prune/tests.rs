@@ -74,6 +74,8 @@ fn backup(tree: &Path, store: &Path, of: &HostIdentity, time: &str) -> Id {
         layout: serde_json::Value::Null,
         trees,
         images: Vec::new(),
+        guest: None,
+        guests: Vec::new(),
         facts: serde_json::Value::Null,
     };
     let id = backup.commit(draft).remove(0).snapshot.unwrap();
@@ -157,6 +159,7 @@ fn copy(from: &Path, to: &Path) {
 
 fn two_days() -> PruneOptions {
     PruneOptions {
+        guests: Policy::GUESTS,
         policy: Policy {
             daily: 2,
             ..Policy::NOTHING

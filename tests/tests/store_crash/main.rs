@@ -209,6 +209,7 @@ struct Prunes {
 impl Prunes {
     fn options() -> PruneOptions {
         PruneOptions {
+            guests: Policy::GUESTS,
             policy: Policy {
                 last: 2,
                 ..Policy::NOTHING

@@ -47,6 +47,7 @@ impl World {
         let is_damaged = damaged == Some(number);
         let keep = &prune.keep;
         let options = PruneOptions {
+            guests: Policy::GUESTS,
             policy: Policy {
                 last: keep[0],
                 hourly: keep[1],

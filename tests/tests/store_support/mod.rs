@@ -76,6 +76,8 @@ pub fn draft(trees: Vec<Tree>) -> SnapshotDraft {
         layout: serde_json::Value::Null,
         trees,
         images: Vec::new(),
+        guest: None,
+        guests: Vec::new(),
         facts: serde_json::json!({ "why": "test" }),
     }
 }

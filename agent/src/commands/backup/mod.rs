@@ -254,6 +254,8 @@ fn fill(
         },
         trees,
         images,
+        guest: None,
+        guests: Vec::new(),
         facts: serde_json::to_value(&facts).context("cannot write the facts as JSON")?,
     };
     for result in backup.commit(draft) {

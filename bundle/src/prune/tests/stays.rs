@@ -1,6 +1,7 @@
 //! What must not be removed.
 
 use super::*;
+use crate::document::guest::GuestDump;
 
 #[test]
 fn a_document_that_cannot_be_read_stops_all() {
@@ -70,6 +71,7 @@ fn others_and_the_host_before_its_new_installation_stay() {
     let (store, expected) = six_days(dir.path());
     let of = |whose| {
         let options = PruneOptions {
+            guests: Policy::GUESTS,
             whose,
             ..two_days()
         };
@@ -199,6 +201,8 @@ fn a_small_backup_does_not_replace_the_one_of_the_host() {
             })
             .collect(),
         images: Vec::new(),
+        guest: None,
+        guests: Vec::new(),
         summary: Default::default(),
         stats: Default::default(),
         facts: serde_json::Value::Null,
@@ -216,4 +220,23 @@ fn a_small_backup_does_not_replace_the_one_of_the_host() {
         &snapshot("directories", &["/etc"]),
         &snapshot("directories", &["/srv"])
     ));
+    let guest = |kind, id| Snapshot {
+        guest: Some(GuestDump {
+            id,
+            kind,
+            name: None,
+            dumped: String::new(),
+            source: String::new(),
+            configs: Vec::new(),
+            vma: None,
+        }),
+        ..snapshot(KIND, &[])
+    };
+    assert!(same(
+        &guest(GuestKind::Lxc, 101),
+        &guest(GuestKind::Lxc, 101)
+    ));
+    for other in [guest(GuestKind::Lxc, 102), guest(GuestKind::Qemu, 101)] {
+        assert!(!same(&guest(GuestKind::Lxc, 101), &other));
+    }
 }

@@ -18,6 +18,7 @@ fn point(n: u8, time: &str) -> Point {
                 hostname: "pve1".to_owned(),
             },
             kind: "host".to_owned(),
+            guest: None,
             trees: vec!["/".to_owned()],
             files: 1,
             bytes: 1,

@@ -200,6 +200,8 @@ impl Parts for Fake {
             layout,
             trees: vec![tree],
             images: Vec::new(),
+            guest: None,
+            guests: Vec::new(),
             summary: Summary::default(),
             stats: Stats::default(),
             facts: serde_json::Value::Null,

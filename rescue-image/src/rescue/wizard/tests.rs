@@ -113,6 +113,7 @@ impl World for Test {
                 hostname: "pve1".to_owned(),
             },
             kind: "host".to_owned(),
+            guest: None,
             trees: vec!["/".to_owned()],
             files: 2,
             bytes: 1 << 30,

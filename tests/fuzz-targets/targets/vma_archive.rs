@@ -1,0 +1,2 @@
+#![no_main]
+fuzz_targets::target!(vma::fuzz::VMA_ARCHIVE);
