@@ -13,7 +13,7 @@ const SPLIT_BITS: u32 = 12;
 const MAX_DEPTH: u32 = 3;
 /// The most pieces of a content, in all its lists: 32 TiB of chunks. Lists that name one another a thousand times over
 /// would else fill the memory from a few bytes.
-const MAX_PIECES: usize = 1 << 25;
+pub(crate) const MAX_PIECES: usize = 1 << 25;
 /// Reading a list costs as much as so many pieces; parts of a split list have four times as many on average.
 const LIST_COST: usize = 1024;
 

@@ -142,7 +142,7 @@ impl Chunker {
     }
 }
 
-fn push_hole(pieces: &mut Vec<Piece>, size: u64) {
+pub(super) fn push_hole(pieces: &mut Vec<Piece>, size: u64) {
     match pieces.last_mut() {
         _ if size == 0 => {}
         Some(Piece::Hole(before)) => *before += size,
@@ -151,7 +151,7 @@ fn push_hole(pieces: &mut Vec<Piece>, size: u64) {
 }
 
 /// Whole-slice or-ing of 4 KiB at a time is vectorised; a plain `all` stops at every byte.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(4096)
         .all(|c| c.iter().fold(0, |or, b| or | b) == 0)

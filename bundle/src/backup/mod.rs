@@ -5,6 +5,7 @@
 
 mod attributes;
 mod chunks;
+mod devices;
 pub(crate) mod level;
 mod limit;
 mod links;
@@ -35,6 +36,7 @@ use crate::events::Events;
 use crate::exclude::Exclusions;
 use crate::store::Store;
 use crate::{Error, Id, Result, bytes, index, time};
+pub use devices::{CLUSTER, Devices};
 use level::Watch;
 pub use level::{LevelUse, Levels};
 use sink::{Mask, Shared, Sink};
