@@ -25,7 +25,7 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> SystemError + '_ {
     }
 }
 
-fn tail(stderr: &[u8]) -> String {
+pub(super) fn tail(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let text = text.trim();
     let mut start = text.len().saturating_sub(STDERR_TAIL);
@@ -47,7 +47,10 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<
     })
 }
 
-fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
+pub(super) fn wait(
+    child: &mut Child,
+    timeout: Duration,
+) -> std::io::Result<Option<std::process::ExitStatus>> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
@@ -64,6 +67,43 @@ fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<std::pro
     }
 }
 
+/// The process of a command, with pipes for what it prints, and for what it reads if it is given something.
+pub(super) fn prepare(command: &Cmd, program: &str, args: &[String]) -> std::process::Command {
+    // The door itself: everything else comes through here.
+    #[allow(clippy::disallowed_methods)]
+    let mut process = std::process::Command::new(program);
+    process
+        .args(args)
+        .env("LC_ALL", "C")
+        // LVM complains about every inherited descriptor otherwise.
+        .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+        .envs(&command.env)
+        .stdin(if command.input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if let Some(root) = &command.chroot {
+        let root = root.clone();
+        process.env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
+        // SAFETY: chroot(2) and chdir(2) are async-signal-safe; `root` was allocated before the fork, and nix turns
+        // short paths into C strings on the stack.
+        unsafe {
+            process.pre_exec(move || {
+                nix::unistd::chroot(&root)?;
+                nix::unistd::chdir("/")?;
+                Ok(())
+            });
+        }
+    }
+    process
+}
+
 impl System for Host {
     fn run(&self, command: &Cmd) -> Result<Output, SystemError> {
         let Some((program, args)) = command.argv.split_first() else {
@@ -76,38 +116,7 @@ impl System for Host {
             command: command.display(),
             source,
         };
-        // The door itself: everything else comes through here.
-        #[allow(clippy::disallowed_methods)]
-        let mut process = std::process::Command::new(program);
-        process
-            .args(args)
-            .env("LC_ALL", "C")
-            // LVM complains about every inherited descriptor otherwise.
-            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
-            .envs(&command.env)
-            .stdin(if command.input.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(root) = &command.chroot {
-            let root = root.clone();
-            process.env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            );
-            // SAFETY: chroot(2) and chdir(2) are async-signal-safe; `root` was allocated before the fork, and nix turns
-            // short paths into C strings on the stack.
-            unsafe {
-                process.pre_exec(move || {
-                    nix::unistd::chroot(&root)?;
-                    nix::unistd::chdir("/")?;
-                    Ok(())
-                });
-            }
-        }
+        let mut process = prepare(command, program, args);
         let start = Instant::now();
         let mut child = process.spawn().map_err(start_error)?;
         let stdout = collect(child.stdout.take());
@@ -154,6 +163,15 @@ impl System for Host {
             status: code,
             duration,
         })
+    }
+
+    fn stream(
+        &self,
+        command: &Cmd,
+        take: &mut dyn FnMut(&mut dyn Read) -> bool,
+        line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Output, SystemError> {
+        super::stream::run(command, take, line)
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, SystemError> {

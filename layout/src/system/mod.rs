@@ -2,6 +2,7 @@
 
 mod host;
 mod recorded;
+mod stream;
 
 pub use host::Host;
 pub use recorded::{BLOCK, Image, Recorded};
@@ -206,6 +207,22 @@ pub struct Usage {
 pub trait System: Send + Sync {
     /// Runs a command and returns what it printed. A status that is not accepted is an error.
     fn run(&self, command: &Cmd) -> Result<Output, SystemError>;
+    /// Runs a command whose standard output is a stream. `take` reads it, and says whether it is content: if not, the
+    /// command is asked to end. `line` is given each line of its standard error. There is no time limit. The output is
+    /// without what was taken; of the standard error it has the end.
+    fn stream(
+        &self,
+        command: &Cmd,
+        take: &mut dyn FnMut(&mut dyn Read) -> bool,
+        line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Output, SystemError> {
+        let output = self.run(command)?;
+        String::from_utf8_lossy(&output.stderr)
+            .lines()
+            .for_each(line);
+        take(&mut output.stdout.as_slice());
+        Ok(output)
+    }
     /// Reads a file.
     fn read(&self, path: &Path) -> Result<Vec<u8>, SystemError>;
     /// Writes a file in one go (temporary file and rename, keeping mode and owner).

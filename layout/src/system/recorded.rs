@@ -187,6 +187,27 @@ impl System for Recorded {
         Ok(output)
     }
 
+    fn stream(
+        &self,
+        command: &Cmd,
+        take: &mut dyn FnMut(&mut dyn Read) -> bool,
+        line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Output, SystemError> {
+        let known = self.commands.get(&command.display());
+        let stderr = known.map(|o| String::from_utf8_lossy(&o.stderr).into_owned());
+        stderr.iter().flat_map(|text| text.lines()).for_each(line);
+        let stdout = known.map(|o| o.stdout.clone());
+        // A command that fails has printed something before.
+        if let Some(stdout) = stdout {
+            take(&mut Cursor::new(stdout));
+        }
+        let output = self.run(command)?;
+        Ok(Output {
+            stdout: Vec::new(),
+            ..output
+        })
+    }
+
     fn read(&self, path: &Path) -> Result<Vec<u8>, SystemError> {
         self.files.get(path).cloned().ok_or_else(|| missing(path))
     }

@@ -1,0 +1,168 @@
+//! Commands whose output is too large to be kept.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::host::{prepare, tail, wait};
+use super::{Cmd, Output, SystemError};
+
+/// How long a command that was asked to end may take to clean up: vzdump removes snapshots and thaws file systems.
+const GRACE: Duration = Duration::from_secs(180);
+/// How long one may take that has written all: the same, and what hooks of the admin do then.
+const LAST: Duration = Duration::from_secs(3600);
+/// How much of the standard error is kept.
+const KEPT: usize = 64 << 10;
+
+/// [`super::System::stream`] of this machine.
+pub(super) fn run(
+    command: &Cmd,
+    take: &mut dyn FnMut(&mut dyn Read) -> bool,
+    line: &(dyn Fn(&str) + Sync),
+) -> Result<Output, SystemError> {
+    let start_error = |source| SystemError::Start {
+        command: command.display(),
+        source,
+    };
+    let Some((program, args)) = command.argv.split_first() else {
+        return Err(start_error(std::io::ErrorKind::InvalidInput.into()));
+    };
+    let start = Instant::now();
+    let mut child = prepare(command, program, args)
+        .spawn()
+        .map_err(start_error)?;
+    let stderr = child.stderr.take();
+    let stdout = child.stdout.take();
+    // Nothing is given to it to read.
+    drop(child.stdin.take());
+    let (status, stderr) = std::thread::scope(|scope| {
+        let lines = scope.spawn(move || stderr.map_or_else(Vec::new, |pipe| listen(pipe, line)));
+        let content = match stdout {
+            Some(mut pipe) => take(&mut pipe),
+            None => false,
+        };
+        let status = if content {
+            wait(&mut child, LAST)
+        } else {
+            end(&mut child)
+        };
+        (status, lines.join().unwrap_or_default())
+    });
+    let status = status.map_err(start_error)?;
+    let code = status.map_or(128 + libc::SIGKILL, |status| {
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    });
+    let duration = start.elapsed();
+    tracing::debug!(
+        command = command.display(),
+        status = code,
+        ms = duration.as_millis() as u64,
+        "streamed"
+    );
+    if code != 0 && !command.accepted.contains(&code) {
+        return Err(SystemError::Failed {
+            command: command.display(),
+            status: code,
+            stderr: tail(&stderr),
+        });
+    }
+    Ok(Output {
+        stdout: Vec::new(),
+        stderr,
+        status: code,
+        duration,
+    })
+}
+
+/// Asks a command to end that nobody reads any more.
+fn end(child: &mut Child) -> std::io::Result<Option<std::process::ExitStatus>> {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+    wait(child, GRACE)
+}
+
+/// Gives each line on, and keeps the last ones. Programs that draw progress end lines with a carriage return.
+fn listen(pipe: impl Read, line: &(dyn Fn(&str) + Sync)) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut pipe = BufReader::new(pipe);
+    let mut raw = Vec::new();
+    loop {
+        raw.clear();
+        // A program that prints no line end must not fill the memory.
+        match (&mut pipe).take(KEPT as u64).read_until(b'\n', &mut raw) {
+            Ok(0) | Err(_) => return kept,
+            Ok(_) => {}
+        }
+        kept.extend_from_slice(&raw);
+        if kept.len() > KEPT {
+            kept.drain(..kept.len() - KEPT);
+        }
+        let text = String::from_utf8_lossy(&raw);
+        text.split(['\n', '\r'])
+            .filter(|part| !part.trim().is_empty())
+            .for_each(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::{Host, System};
+    use super::*;
+
+    fn shell(script: &str) -> Cmd {
+        Cmd::new("sh").args(["-c", script])
+    }
+
+    #[test]
+    fn output_and_lines_are_given_on() {
+        let script = "echo INFO: one >&2; printf 'part\\rpart2\\n' >&2; head -c 300000 /dev/zero; echo end >&2; exit 3";
+        let lines = Mutex::new(Vec::new());
+        let mut bytes = 0;
+        let output = Host.stream(
+            &shell(script).accept(3),
+            &mut |pipe| {
+                bytes = std::io::copy(pipe, &mut std::io::sink()).unwrap();
+                true
+            },
+            &|line| lines.lock().unwrap().push(line.to_owned()),
+        );
+        let output = output.unwrap();
+        assert_eq!((bytes, output.status), (300_000, 3));
+        assert!(output.stderr.ends_with(b"end\n"));
+        assert_eq!(
+            lines.into_inner().unwrap(),
+            ["INFO: one", "part", "part2", "end"]
+        );
+        let failed = Host.stream(&shell("echo no >&2; exit 3"), &mut |_| true, &|_| ());
+        assert!(failed.unwrap_err().to_string().contains("no"));
+    }
+
+    #[test]
+    fn who_is_not_wanted_any_more_can_clean_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("cleaned");
+        let script = format!(
+            "trap 'touch {}; exit 1' TERM; echo x; while :; do sleep 0.05; done",
+            mark.display()
+        );
+        let result = Host.stream(
+            &shell(&script),
+            &mut |pipe| {
+                pipe.read_exact(&mut [0]).unwrap();
+                false
+            },
+            &|_| (),
+        );
+        assert!(result.is_err() && mark.exists());
+    }
+}
