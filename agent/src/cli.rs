@@ -7,6 +7,7 @@ use layout::plan::{Grow, LeaveOut, Mode};
 
 use crate::compression::Compression;
 use crate::config::Parity;
+use crate::guests::Which;
 use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
@@ -171,6 +172,15 @@ pub struct BackupArgs {
     /// Save this directory instead of the whole host, without layout and partitions; repeat for several
     #[arg(long, value_name = "DIR")]
     pub root: Vec<PathBuf>,
+    /// Dump these guests of the node: a number, tag:NAME or all; repeat for several [default: as configured]
+    #[arg(long, value_name = "GUEST", conflicts_with = "no_guests")]
+    pub guests: Vec<Which>,
+    /// Dump no guests
+    #[arg(long)]
+    pub no_guests: bool,
+    /// Dump guests only, and make no restore point of the host
+    #[arg(long, conflicts_with_all = ["no_guests", "root"])]
+    pub only_guests: bool,
     /// zstd:LEVEL, xz:LEVEL, none, or auto: the level of zstd follows the speed of the targets [default: zstd:3]
     #[arg(long, value_name = "CODEC")]
     pub compression: Option<Compression>,

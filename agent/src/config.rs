@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
 use crate::compression::Compression;
+use crate::guests;
 use crate::output::Usage;
 use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
@@ -60,6 +61,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Which restore points stay.
     pub retention: Retention,
+    /// The guests of a Proxmox VE node.
+    pub guests: guests::Settings,
 }
 
 impl Default for Config {
@@ -84,6 +87,7 @@ impl Default for Config {
             keys: PathBuf::from("/etc/lifeboat/keys"),
             state: PathBuf::from("/var/lib/lifeboat"),
             retention: Retention::default(),
+            guests: guests::Settings::default(),
         }
     }
 }
@@ -189,6 +193,12 @@ impl Config {
         })?;
         if config.retention.policy() == Policy::NOTHING {
             return Err("retention: nothing is kept; give at least one of the keep- settings a number above 0".into());
+        }
+        if config.guests.policy() == Policy::NOTHING {
+            return Err(
+                "guests: nothing is kept; give at least one of the keep- settings a number above 0"
+                    .into(),
+            );
         }
         for root in &config.roots {
             if !root.is_absolute() {
@@ -341,6 +351,39 @@ const TABLES: &[(&str, &str, &str)] = &[
     ("retention", "keep-weekly", ""),
     ("retention", "keep-monthly", ""),
     ("retention", "keep-yearly", ""),
+    (
+        "guests",
+        "source",
+        "Where dumps of the guests of a Proxmox VE node come from: vzdump (each backup makes new ones), latest-dump\n\
+         (the newest one that a storage of the node holds, as a backup job of Proxmox VE made it), or none.",
+    ),
+    (
+        "guests",
+        "which",
+        "Which guests: numbers (\"100\"), \"tag:NAME\" for all with a tag, or \"all\".",
+    ),
+    ("guests", "exclude", "Which of them not."),
+    (
+        "guests",
+        "mode",
+        "How vzdump comes to a consistent state: snapshot (the guest goes on), suspend, or stop.",
+    ),
+    (
+        "guests",
+        "on-sticks",
+        "Guests go to targets that are no sticks. when-room: to sticks, too, as long as these have room for them and\n\
+         for the host; or never.",
+    ),
+    (
+        "guests",
+        "keep-last",
+        "The policy for dumps, of each guest on its own, as in [retention].",
+    ),
+    ("guests", "keep-hourly", ""),
+    ("guests", "keep-daily", ""),
+    ("guests", "keep-weekly", ""),
+    ("guests", "keep-monthly", ""),
+    ("guests", "keep-yearly", ""),
 ];
 
 /// The example configuration: every setting, commented out, with its default or an example.

@@ -9,6 +9,7 @@ mod exclusions;
 mod facts;
 mod filesystem;
 mod fuse;
+mod guests;
 mod hooks;
 mod keys;
 mod listing;
@@ -21,6 +22,7 @@ mod rescue;
 mod retention;
 mod seen;
 mod signals;
+mod state;
 mod targets;
 mod values;
 

@@ -5,6 +5,7 @@ use bundle::prune::{Done, Plan, Policy, Prune, PruneOptions, Whose};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Keep;
+use crate::config::Config;
 use crate::progress::Progress;
 use crate::targets::Opened;
 use crate::values;
@@ -130,10 +131,10 @@ impl From<Done> for Pruned {
 }
 
 /// Restore points of this host, by the configured policy.
-pub fn own(retention: &Retention, host: &HostIdentity) -> PruneOptions {
+pub fn own(config: &Config, host: &HostIdentity) -> PruneOptions {
     PruneOptions {
-        guests: Policy::GUESTS,
-        policy: retention.policy(),
+        policy: config.retention.policy(),
+        guests: config.guests.policy(),
         whose: Whose::This(host.clone()),
     }
 }
@@ -141,12 +142,12 @@ pub fn own(retention: &Retention, host: &HostIdentity) -> PruneOptions {
 /// Prunes this host's restore points without being asked. Nothing is done where the clock leaves in doubt which one is
 /// the newest.
 pub fn automatic(
-    retention: &Retention,
+    config: &Config,
     opened: &Opened,
     host: &HostIdentity,
     progress: &Progress,
 ) -> anyhow::Result<Pruned> {
-    let prune = Prune::new(opened.writer()?, &own(retention, host), progress)?;
+    let prune = Prune::new(opened.writer()?, &own(config, host), progress)?;
     let plan = prune.plan();
     if plan.clock_behind {
         anyhow::bail!(
@@ -159,7 +160,7 @@ pub fn automatic(
 
 /// What a prune by the policy would free on a full target, and what else can be done.
 pub fn advice(
-    retention: &Retention,
+    config: &Config,
     opened: &Opened,
     host: &HostIdentity,
     progress: &Progress,
@@ -175,7 +176,7 @@ pub fn advice(
     };
     let planned = opened
         .reader()
-        .and_then(|store| Ok(Prune::new(store, &own(retention, host), progress)?));
+        .and_then(|store| Ok(Prune::new(store, &own(config, host), progress)?));
     match planned.as_ref().map(Prune::plan) {
         Ok(Plan {
             blocked: Some(blocked),

@@ -1,9 +1,7 @@
 //! What this host remembers of each store: the restore point that it wrote last. A store cannot tell by itself that an
 //! older state of it was put back; the host can.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -27,27 +25,8 @@ pub fn remember(state: &Path, store: &str, snapshot: Id, time: &str) -> anyhow::
     let path = path_of(state, store).context("the store's id is not a UUID")?;
     let time = time.to_owned();
     let json = serde_json::to_vec(&Seen { snapshot, time })?;
-    let written = (|| {
-        let dir = path.parent().unwrap_or(state);
-        // The state directory may be there already, with whatever mode; what is in this one is root's alone.
-        fs::create_dir_all(state)?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)?;
-        let unfinished = path.with_extension("new");
-        let _ = fs::remove_file(&unfinished);
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        file.write_all(&json)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
-        File::open(dir)?.sync_all()
-    })();
-    written.with_context(|| format!("cannot note the restore point in {}", path.display()))
+    crate::state::write(state, &path, &json)
+        .with_context(|| format!("cannot note the restore point in {}", path.display()))
 }
 
 /// Says how the store lags behind what this host wrote to it; nothing when it does not, or when nothing is known.

@@ -215,6 +215,8 @@ pub struct GuestName {
     pub kind: GuestKind,
     /// Its name.
     pub name: Option<String>,
+    /// When its state is of, RFC 3339 in UTC.
+    pub dumped: String,
 }
 
 impl std::fmt::Display for GuestName {
@@ -244,6 +246,7 @@ impl SnapshotHeader {
                 id: g.id,
                 kind: g.kind,
                 name: g.name.clone(),
+                dumped: g.dumped.clone(),
             }),
             trees: trees.clone().map(|t| t.mount_point.clone()).collect(),
             files: trees.clone().fold(0, |sum, t| sum.saturating_add(t.files)),

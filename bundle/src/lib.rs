@@ -20,6 +20,7 @@ pub mod parity;
 pub mod pattern;
 pub mod prune;
 pub mod store;
+pub mod time;
 pub mod verify;
 
 mod bytes;
@@ -35,7 +36,6 @@ mod member;
 mod pack;
 mod pax;
 mod read;
-mod time;
 mod walk;
 
 #[cfg(any(test, fuzzing))]

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970 now; 0 when the clock stands before that.
-pub(crate) fn now() -> i64 {
+pub fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
@@ -36,7 +36,7 @@ fn civil(seconds: i64) -> (i64, u32, u32, u32, u32, u32) {
 
 /// `2026-11-20T20:31:36.250Z` of milliseconds since 1970. Always three decimals, so that the texts sort by time: two
 /// restore points of one second must not be in any order.
-pub(crate) fn rfc3339(milliseconds: i64) -> String {
+pub fn rfc3339(milliseconds: i64) -> String {
     let (y, mo, d, h, mi, s) = civil(milliseconds.div_euclid(1000));
     let ms = milliseconds.rem_euclid(1000);
     format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}.{ms:03}Z")
@@ -66,7 +66,7 @@ pub(crate) fn parse(rfc3339: &str) -> Option<i64> {
 }
 
 /// `2026-11-20 20:31:36 UTC`, for people, of such a text; another text as it is.
-pub(crate) fn shown(rfc3339: &str) -> String {
+pub fn shown(rfc3339: &str) -> String {
     match rfc3339.get(..19).filter(|_| rfc3339.ends_with('Z')) {
         Some(seconds) => format!("{} UTC", seconds.replace('T', " ")),
         None => rfc3339.to_string(),

@@ -39,7 +39,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome> {
     };
     let options = PruneOptions {
         policy,
-        guests: Policy::GUESTS,
+        guests: context.config.guests.policy(),
         whose,
     };
     let progress = Progress::new(context.out.quiet);

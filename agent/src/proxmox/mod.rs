@@ -7,6 +7,7 @@ pub mod storages;
 
 use std::path::Path;
 
+use bundle::document::guest::GuestRef;
 use layout::system::{Cmd, System};
 use serde::Serialize;
 
@@ -46,14 +47,15 @@ pub struct Cluster {
 }
 
 impl Node {
-    /// Says that the guests are not in a restore point, where there are guests.
-    pub fn left_out(&self) -> Option<String> {
-        let ids: Vec<String> = self.guests.iter().map(|g| g.id.to_string()).collect();
-        let list = ids.join(", ");
+    /// Names the guests of which no dump is known, where there are some.
+    pub fn left_out(&self, dumps: &[GuestRef]) -> Option<String> {
+        let dumped = |g: &&Guest| !dumps.iter().any(|d| (d.kind, d.id) == (g.kind, g.id));
+        let without = self.guests.iter().filter(dumped);
+        let ids: Vec<String> = without.map(|g| g.id.to_string()).collect();
         (!ids.is_empty()).then(|| {
             format!(
-                "guests are not saved, neither their disks nor their dumps ({list}): keep saving them with vzdump, to a disk \
-                 of their own"
+                "of these guests no target holds a dump, neither their disks nor their files are saved: {}",
+                ids.join(", ")
             )
         })
     }
@@ -144,9 +146,20 @@ mod tests {
     #[test]
     fn guests_that_are_not_saved_are_named() {
         let mut node = Node::default();
-        assert_eq!(node.left_out(), None);
-        node.guests.push(guests::parse(100, guests::Kind::Qemu, ""));
-        assert!(node.left_out().is_some_and(|note| note.contains("(100)")));
+        assert_eq!(node.left_out(&[]), None);
+        for id in [100, 101] {
+            node.guests.push(guests::parse(id, guests::Kind::Qemu, ""));
+        }
+        let dump = GuestRef {
+            id: 101,
+            kind: guests::Kind::Qemu,
+            name: None,
+            snapshot: bundle::Id::of(b"101"),
+            dumped: String::new(),
+            stores: Vec::new(),
+        };
+        let note = node.left_out(&[dump]).unwrap();
+        assert!(note.ends_with(": 100"), "{note}");
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+/// What a storage's directory of dumps holds.
+const DUMPS: &str = "dumps of guests";
+
 /// A storage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Storage {
@@ -38,7 +41,7 @@ impl Storage {
         let kinds = [
             ("images", "images", "disks of guests"),
             ("rootdir", "private", "disks of containers"),
-            ("backup", "dump", "dumps of guests"),
+            ("backup", "dump", DUMPS),
         ];
         let held = kinds
             .iter()
@@ -54,6 +57,12 @@ impl Storage {
             inside.then(|| (path.join(dir), *what))
         })
         .collect()
+    }
+
+    /// The directory of dumps of guests, if it takes any.
+    pub fn dump_dir(&self, node: &str) -> Option<PathBuf> {
+        let mut dirs = self.guest_dirs(node).into_iter();
+        dirs.find(|(_, what)| *what == DUMPS).map(|(dir, _)| dir)
     }
 }
 
@@ -122,6 +131,8 @@ mod tests {
         };
         assert_eq!(dirs(0), ["/srv/a/images", "/srv/a/dump"]);
         assert_eq!(dirs(1), ["/srv/b/vm/disks", "/srv/b/private"]);
+        assert_eq!(found[0].dump_dir("pve1"), Some("/srv/a/dump".into()));
+        assert_eq!(found[1].dump_dir("pve1"), None);
         assert_eq!(found.len(), 7);
         for other in &found[2..] {
             assert!(other.guest_dirs("pve1").is_empty(), "{other:?}");

@@ -1,6 +1,7 @@
 //! `lifeboat backup`
 
 mod dry_run;
+mod guests;
 mod report;
 mod room;
 mod work;
@@ -22,7 +23,8 @@ use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
 use crate::{Context, facts, hooks, priority, proxmox, seen, signals};
-use report::{Report, TargetReport};
+use guests::GuestReport;
+use report::{GUESTS, Report, TargetReport};
 use work::Work;
 
 /// Makes a restore point on all targets, or shows what it would hold.
@@ -107,54 +109,95 @@ fn make(
 ) -> anyhow::Result<Report> {
     let start = Instant::now();
     progress.say("looking at the host");
-    let mut work = Work::find(context, args, roots, targets)?;
     let host = facts::identity(&context.sys);
+    let node = match roots {
+        [] => proxmox::collect(&context.sys, &host.hostname),
+        _ => None,
+    };
+    let wanted = guests::wanted(&context.config, args, node.as_ref())?;
+    // What is wrong with the host should be said before guests are dumped for hours.
+    let mut work = match args.only_guests {
+        true => None,
+        false => Some(Work::find(context, args, roots, targets)?),
+    };
     signals::check()?;
-    let mut parts = Vec::new();
-    let mut stores = Vec::new();
-    for target in targets {
-        let mut part = Part {
-            opened: None,
-            report: TargetReport::new(target),
-            full: false,
-        };
-        match open(context, target) {
-            Ok((opened, store)) => {
-                if let Some(text) = seen::rolled_back(&context.config.state, target, &store) {
-                    eprintln!("warning: {text}");
-                    part.report.problems.push(text);
+    let mut parts: Vec<Part> = targets.iter().map(|t| Part::open(t)).collect();
+    let mut saved = Vec::new();
+    if let Some(node) = node.as_ref().filter(|_| !wanted.is_empty()) {
+        saved = guests::save(context, args, node, &wanted, &host, &parts, progress);
+        if let Some(work) = &mut work {
+            // Meanwhile the host went on.
+            match Work::find(context, args, roots, targets) {
+                Ok(now) => *work = now,
+                Err(error) => {
+                    let opened = parts.into_iter().filter_map(|p| p.opened).collect();
+                    return close_all(opened, Err(error));
                 }
-                part.report.store = Some(store.id().to_owned());
-                part.report.encrypted = store.encrypted();
-                part.opened = Some(opened);
-                let retention = &context.config.retention;
-                stores.extend(room::before(
-                    retention, &work, &host, store, &mut part, progress,
-                ));
             }
-            Err(error) => part.report.fail(format!("{error:#}")),
         }
-        parts.push(part);
+    }
+    let result = match &mut work {
+        Some(work) => save_host(context, args, work, &host, &mut parts, progress),
+        None => {
+            let compression = args.compression.unwrap_or(context.config.compression);
+            Ok(Report::empty(GUESTS, &host, compression))
+        }
+    };
+    follow_up(context, args, &mut parts, &saved, &host, progress);
+    // From here on nothing is lost any more, but a stick that cannot be unmounted must not be pulled out.
+    let mut reports = Vec::new();
+    for mut part in parts {
+        if let Some(Err(error)) = part.opened.take().map(Opened::close) {
+            part.report.problems.push(format!("{error:#}"));
+            eprintln!("warning: {error:#}");
+        }
+        reports.push(part.report);
+    }
+    if reports.iter().all(|t| t.error.is_some()) {
+        let reasons: Vec<String> = reports.iter().filter_map(|t| t.error.clone()).collect();
+        saved.iter().for_each(|guest| eprint!("{}", guest.text()));
+        bail!(
+            "no target holds a new restore point{}: {}",
+            if work.is_some() { " of the host" } else { "" },
+            reasons.join("; ")
+        );
+    }
+    let mut report = result?;
+    report.stopped = signals::stopped();
+    report.guests = saved;
+    report.targets = reports;
+    report.seconds = start.elapsed().as_secs();
+    Ok(report)
+}
+
+/// Writes the host's restore point to every target, with a second run for those that ran full.
+fn save_host(
+    context: &Context,
+    args: &BackupArgs,
+    work: &mut Work,
+    host: &HostIdentity,
+    parts: &mut [Part],
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    let config = &context.config;
+    let mut stores = Vec::new();
+    for part in parts.iter_mut() {
+        stores.extend(part.store(context, work, host, progress));
     }
     let plain = stores.iter().any(|store: &Store| !store.encrypted());
-    let note = match plain.then(|| work.without_keys(&context.config.keys)) {
-        Some(Ok(note)) => note,
-        Some(Err(error)) => {
-            drop(stores);
-            let opened = parts.into_iter().filter_map(|p| p.opened).collect();
-            return close_all(opened, Err(error));
-        }
-        None => None,
+    let note = match plain {
+        true => work.without_keys(&config.keys)?,
+        false => None,
     };
     let mut result = if stores.is_empty() {
         Err(anyhow::anyhow!("no target can be written to"))
     } else {
-        fill(context, args, &work, stores, &mut parts, progress)
+        fill(context, args, work, stores, parts, progress)
     };
     // One that ran full gets a second run of its own, if there is something to remove.
-    let stores = room::after(&context.config.retention, &host, &mut parts, progress);
+    let stores = room::after(config, host, parts, progress);
     if !stores.is_empty() {
-        let second = fill(context, args, &work, stores, &mut parts, progress);
+        let second = fill(context, args, work, stores, parts, progress);
         let (kept, lost) = match (result, second) {
             (Ok(report), Err(error)) | (Err(error), Ok(report)) => (Ok(report), Some(error)),
             (Ok(report), Ok(_)) => (Ok(report), None),
@@ -167,42 +210,54 @@ fn make(
                 .filter(|r| r.snapshot.is_none() && r.error.is_none())
                 .for_each(|r| r.fail(format!("{error:#}")));
         }
-        room::say_why_full(&context.config.retention, &host, &mut parts, progress);
-    }
-    follow_up(context, args, &mut parts, &host, progress);
-    // From here on nothing is lost any more, but a stick that cannot be unmounted must not be pulled out.
-    let mut reports = Vec::new();
-    for mut part in parts {
-        if let Some(Err(error)) = part.opened.take().map(Opened::close) {
-            part.report.problems.push(format!("{error:#}"));
-            eprintln!("warning: {error:#}");
-        }
-        reports.push(part.report);
-    }
-    if reports.iter().all(|t| t.error.is_some()) {
-        let reasons: Vec<String> = reports.iter().filter_map(|t| t.error.clone()).collect();
-        bail!(
-            "no target holds a new restore point: {}",
-            reasons.join("; ")
-        );
+        room::say_why_full(config, host, parts, progress);
     }
     let mut report = result?;
     report.notes.extend(note);
-    report.stopped = signals::stopped();
-    report.targets = reports;
-    report.seconds = start.elapsed().as_secs();
     Ok(report)
 }
 
-fn open(context: &Context, target: &Path) -> anyhow::Result<(Opened, Store)> {
-    let opened = Opened::open(target, Access::Write)?;
-    let writer = opened.writer().and_then(|store| {
-        context.config.parity.apply(&store)?;
-        Ok(store)
-    });
-    match writer {
-        Ok(store) => Ok((opened, store)),
-        Err(error) => close_all(vec![opened], Err(error)),
+impl Part {
+    /// Opens a target, or says in its report why it cannot be.
+    fn open(target: &Path) -> Part {
+        let mut report = TargetReport::new(target);
+        let opened = Opened::open(target, Access::Write)
+            .map_err(|error| report.fail(format!("{error:#}")))
+            .ok();
+        Part {
+            opened,
+            report,
+            full: false,
+        }
+    }
+
+    /// Its store, opened for writing, unless it is hopeless.
+    fn store(
+        &mut self,
+        context: &Context,
+        work: &Work,
+        host: &HostIdentity,
+        progress: &Progress,
+    ) -> Option<Store> {
+        let opened = self.opened.as_ref()?;
+        let writer = opened.writer().and_then(|store| {
+            context.config.parity.apply(&store)?;
+            Ok(store)
+        });
+        let store = match writer {
+            Ok(store) => store,
+            Err(error) => {
+                self.report.fail(format!("{error:#}"));
+                return None;
+            }
+        };
+        if let Some(text) = seen::rolled_back(&context.config.state, &opened.named, &store) {
+            eprintln!("warning: {text}");
+            self.report.problems.push(text);
+        }
+        self.report.store = Some(store.id().to_owned());
+        self.report.encrypted = store.encrypted();
+        room::before(&context.config, work, host, store, self, progress)
     }
 }
 
@@ -220,6 +275,16 @@ fn fill(
     if !args.reread {
         options.since = Some(facts.machine_id.clone());
     }
+    let guests = facts.proxmox.as_ref().map(|node| {
+        let places: Vec<(&Store, &Path)> = stores
+            .iter()
+            .map(|store| (store, named(parts, store.dir())))
+            .collect();
+        let identity = facts::identity(&context.sys);
+        let known = guests::known(&context.config, &identity, &places);
+        known.of_all(&node.guests)
+    });
+    let guests = guests.unwrap_or_default();
     let mut backup = Backup::start(stores, options, progress)?;
     let (trees, images) = match read(work, &mut backup) {
         Ok(read) => read,
@@ -255,7 +320,7 @@ fn fill(
         trees,
         images,
         guest: None,
-        guests: Vec::new(),
+        guests: guests.clone(),
         facts: serde_json::to_value(&facts).context("cannot write the facts as JSON")?,
     };
     for result in backup.commit(draft) {
@@ -279,9 +344,8 @@ fn fill(
         }
     }
     report.zstd_levels = levels.used();
-    report
-        .notes
-        .extend(facts.proxmox.as_ref().and_then(proxmox::Node::left_out));
+    let left_out = facts.proxmox.as_ref().and_then(|n| n.left_out(&guests));
+    report.notes.extend(left_out);
     Ok(report)
 }
 
@@ -304,6 +368,13 @@ fn read(work: &Work, backup: &mut Backup<'_>) -> anyhow::Result<(Vec<Tree>, Vec<
     Ok((trees, images))
 }
 
+/// How the user named the target of a store.
+fn named<'p>(parts: &'p [Part], dir: &'p Path) -> &'p Path {
+    let opened = parts.iter().filter_map(|p| p.opened.as_ref());
+    let mut of = opened.filter(|o| o.dir == dir);
+    of.next().map_or(dir, |o| &o.named)
+}
+
 fn part_of<'p>(parts: &'p mut [Part], dir: &Path) -> Option<&'p mut Part> {
     parts
         .iter_mut()
@@ -322,6 +393,7 @@ fn follow_up(
     context: &Context,
     args: &BackupArgs,
     parts: &mut [Part],
+    guests: &[GuestReport],
     host: &HostIdentity,
     progress: &Progress,
 ) {
@@ -334,15 +406,21 @@ fn follow_up(
         else {
             continue;
         };
-        let Some(id) = target.snapshot else { continue };
-        if context.config.verify && !args.no_verify {
-            check(context, opened, &id.to_string(), target, progress);
+        let of_guests = guests.iter().flat_map(|g| &g.targets);
+        let mut of_guests = of_guests.filter(|t| t.target == opened.named);
+        let has_guest = of_guests.any(|t| t.snapshot.is_some() && t.verified != Some(false));
+        match target.snapshot {
+            Some(id) if context.config.verify && !args.no_verify => {
+                check(context, opened, &id.to_string(), target, progress);
+            }
+            None if !has_guest => continue,
+            _ => {}
         }
         if context.config.retention.automatic == Automatic::Always
             && target.verified != Some(false)
             && !signals::stopped()
         {
-            match retention::automatic(&context.config.retention, opened, host, progress) {
+            match retention::automatic(&context.config, opened, host, progress) {
                 Ok(pruned) => target.pruned(pruned),
                 Err(error) => target.problems.push(format!("not pruned: {error:#}")),
             }

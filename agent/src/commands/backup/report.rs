@@ -6,12 +6,16 @@ use bundle::backup::LevelUse;
 use bundle::document::{HostIdentity, Image, Stats, Summary, Tree};
 use serde::Serialize;
 
+use super::guests::{GuestReport, Status};
 use super::work::Work;
 use crate::compression::{self, Compression};
 use crate::output::{Outcome, table};
 use crate::rescue::Update;
 use crate::retention::Pruned;
 use crate::values;
+
+/// [`Report::kind`] of a run that dumps guests only.
+pub const GUESTS: &str = "guests";
 
 /// The result of a backup.
 #[derive(Debug, Serialize)]
@@ -31,6 +35,8 @@ pub struct Report {
     pub zstd_levels: Vec<LevelUse>,
     pub trees: Vec<TreeReport>,
     pub summary: Summary,
+    /// Guests that were to be dumped.
+    pub guests: Vec<GuestReport>,
     /// File systems that are not in the restore point, on purpose: no warning, but nobody should rely on them.
     pub not_saved: Vec<String>,
     /// What a restore will not remake.
@@ -120,7 +126,7 @@ impl TargetReport {
         }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let name = self.target.display();
         let pruned = match &self.pruned {
             Some(pruned) if pruned.restore_points > 0 || pruned.freed > 0 => {
@@ -200,16 +206,11 @@ impl Report {
             .chain(partitions)
             .collect();
         Report {
-            kind: work.kind.to_owned(),
-            host: host.hostname.clone(),
-            seconds: 0,
             files: lines.iter().map(|l| l.files).sum(),
             bytes: lines.iter().map(|l| l.bytes).sum(),
             bytes_read: stats.bytes_read,
             bytes_referenced: stats.bytes_referenced,
             segments_reused: stats.segments_reused,
-            compression,
-            zstd_levels: Vec::new(),
             trees: lines,
             summary,
             not_saved: work.not_saved(),
@@ -219,6 +220,29 @@ impl Report {
                 .flat_map(|l| l.warnings.iter().cloned())
                 .collect(),
             warnings,
+            ..Report::empty(work.kind, host, compression)
+        }
+    }
+
+    /// Of a backup that has done nothing yet.
+    pub fn empty(kind: &str, host: &HostIdentity, compression: Compression) -> Report {
+        Report {
+            kind: kind.to_owned(),
+            host: host.hostname.clone(),
+            seconds: 0,
+            files: 0,
+            bytes: 0,
+            bytes_read: 0,
+            bytes_referenced: 0,
+            segments_reused: 0,
+            compression,
+            zstd_levels: Vec::new(),
+            trees: Vec::new(),
+            summary: Summary::default(),
+            guests: Vec::new(),
+            not_saved: Vec::new(),
+            layout_warnings: Vec::new(),
+            warnings: Vec::new(),
             notes: Vec::new(),
             targets: Vec::new(),
             hook_failed: false,
@@ -228,7 +252,10 @@ impl Report {
 
     /// The worst that happened. A target that was read back damaged is a failure: there is nothing to rely on.
     pub fn outcome(&self) -> Outcome {
-        if self.targets.iter().any(|t| t.verified == Some(false)) {
+        let of_guests = self.guests.iter().flat_map(|g| &g.targets);
+        let mut targets = self.targets.iter().chain(of_guests);
+        let nothing = self.kind == GUESTS && self.guests.iter().all(|g| g.status == Status::Failed);
+        if nothing || targets.any(|t| t.verified == Some(false)) {
             return Outcome::Failed;
         }
         let s = &self.summary;
@@ -237,6 +264,7 @@ impl Report {
             && self.warnings.is_empty()
             && !self.hook_failed
             && !self.stopped
+            && self.guests.iter().all(GuestReport::is_fine)
             && self
                 .targets
                 .iter()
@@ -258,17 +286,27 @@ impl Report {
     }
 
     pub fn text(&self) -> String {
-        let what = if self.kind == "host" {
-            "host"
-        } else {
-            "directories of host"
+        let what = match self.kind.as_str() {
+            "host" => "host",
+            GUESTS => "guests of host",
+            _ => "directories of host",
         };
+        let took = values::duration(std::time::Duration::from_secs(self.seconds));
+        if self.kind == GUESTS {
+            let saved = self.guests.iter().filter(|g| g.status != Status::Failed);
+            return format!(
+                "Saved {what} {}: {} of {} in {took}\n{}",
+                self.host,
+                saved.count(),
+                self.guests.len(),
+                self.end()
+            );
+        }
         let mut out = format!(
-            "Saved {what} {}: {}, {} in {}\n",
+            "Saved {what} {}: {}, {} in {took}\n",
             self.host,
             values::plural(self.files, "file", "files"),
             values::bytes(self.bytes),
-            values::duration(std::time::Duration::from_secs(self.seconds)),
         );
         if self.segments_reused > 0 {
             out.push_str(&format!(
@@ -301,6 +339,17 @@ impl Report {
         out.push_str("Targets:\n");
         self.targets.iter().for_each(|t| out.push_str(&t.text()));
         out.push_str(&crate::commands::show::problems(&self.summary));
+        out.push_str(&self.end());
+        out
+    }
+
+    /// What follows the sizes: guests, notes, warnings.
+    fn end(&self) -> String {
+        let mut out = String::new();
+        if !self.guests.is_empty() {
+            out.push_str("Guests:\n");
+        }
+        self.guests.iter().for_each(|g| out.push_str(&g.text()));
         for note in &self.notes {
             out.push_str(&format!("note: {note}\n"));
         }

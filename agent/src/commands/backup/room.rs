@@ -6,9 +6,12 @@ use bundle::store::{Space, Store};
 use nix::sys::statvfs::statvfs;
 
 use super::Part;
+use super::report::TargetReport;
 use super::work::Work;
+use crate::config::Config;
 use crate::progress::Progress;
-use crate::retention::{self, Automatic, Retention};
+use crate::retention::{self, Automatic};
+use crate::targets::Opened;
 use crate::{signals, values};
 
 /// Below this, not even an index and a document can be written.
@@ -18,7 +21,7 @@ const SHRINKS_TO: u64 = 3;
 
 /// What should be free before a backup. How much is new is only known when it has been read; that a daily one takes more
 /// than a hundredth of its target is rare, and for the rare case there is [`after`].
-fn wanted(space: Space) -> u64 {
+pub fn wanted(space: Space) -> u64 {
     (space.total / 100).clamp(16 << 20, 512 << 20)
 }
 
@@ -40,7 +43,7 @@ fn used(work: &Work) -> u64 {
 
 /// Looks whether a target has room, and makes some if that is wanted. Returns the store, unless it is hopeless.
 pub fn before(
-    retention: &Retention,
+    config: &Config,
     work: &Work,
     host: &HostIdentity,
     store: Store,
@@ -64,21 +67,21 @@ pub fn before(
         return Some(store);
     }
     drop(store);
-    let store = match make(retention, host, part, progress) {
+    let opened = part.opened.as_ref()?;
+    let store = match make(config, host, opened, &mut part.report, progress) {
         Some(store) => Some(store),
-        None => part.opened.as_ref().and_then(|o| match o.writer() {
+        None => match opened.writer() {
             Ok(store) => Some(store),
             Err(error) => {
                 part.report.fail(format!("{error:#}"));
                 None
             }
-        }),
+        },
     }?;
-    let opened = part.opened.as_ref()?;
     let free = store.space().map_or(u64::MAX, |s| s.free);
     if free < NOTHING {
         drop(store);
-        let advice = retention::advice(retention, opened, host, progress);
+        let advice = retention::advice(config, opened, host, progress);
         part.report.fail(format!("the target is full: {advice}"));
         return None;
     }
@@ -118,62 +121,58 @@ fn say_if_first_is_large(
 
 /// The stores that failed for lack of room and have some now. Of the others, the report says what can be done.
 pub fn after(
-    retention: &Retention,
+    config: &Config,
     host: &HostIdentity,
     parts: &mut [Part],
     progress: &Progress,
 ) -> Vec<Store> {
     let mut stores = Vec::new();
     for part in parts.iter_mut().filter(|p| p.full) {
-        if let Some(store) = make(retention, host, part, progress) {
+        let Some(opened) = &part.opened else { continue };
+        if let Some(store) = make(config, host, opened, &mut part.report, progress) {
             part.report.error = None;
             part.full = false;
             stores.push(store);
         }
     }
-    say_why_full(retention, host, parts, progress);
+    say_why_full(config, host, parts, progress);
     stores
 }
 
 /// Adds to the errors of full targets what can be done.
-pub fn say_why_full(
-    retention: &Retention,
-    host: &HostIdentity,
-    parts: &mut [Part],
-    progress: &Progress,
-) {
+pub fn say_why_full(config: &Config, host: &HostIdentity, parts: &mut [Part], progress: &Progress) {
     for part in parts.iter_mut().filter(|p| p.full) {
         // Once is enough.
         part.full = false;
         let (Some(opened), Some(error)) = (&part.opened, &mut part.report.error) else {
             continue;
         };
-        let advice = retention::advice(retention, opened, host, progress);
+        let advice = retention::advice(config, opened, host, progress);
         *error = format!("the target is full: {error}; {advice}");
     }
 }
 
 /// Prunes by the policy, where that may be done unasked. Returns the store if it has more room than before.
-fn make(
-    retention: &Retention,
+pub fn make(
+    config: &Config,
     host: &HostIdentity,
-    part: &mut Part,
+    opened: &Opened,
+    report: &mut TargetReport,
     progress: &Progress,
 ) -> Option<Store> {
-    if retention.automatic == Automatic::Never || signals::stopped() {
+    if config.retention.automatic == Automatic::Never || signals::stopped() {
         return None;
     }
-    let opened = part.opened.as_ref()?;
     progress.say(&format!("making room on {}", opened.named.display()));
-    let pruned = match retention::automatic(retention, opened, host, progress) {
+    let pruned = match retention::automatic(config, opened, host, progress) {
         Ok(pruned) => pruned,
         Err(error) => {
-            part.report.problems.push(format!("not pruned: {error:#}"));
+            report.problems.push(format!("not pruned: {error:#}"));
             return None;
         }
     };
     let freed = pruned.freed;
-    part.report.pruned(pruned);
+    report.pruned(pruned);
     if freed == 0 {
         return None;
     }
