@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Bench, Run};
+use crate::common::{Bench, Run};
 
 /// Runs what follows in mounts of its own. `$1` is the directory of the test. What is in `bin` there comes before
 /// the commands of the machine.
@@ -54,13 +54,7 @@ impl Bench {
 
     /// Makes this a node without guests.
     pub fn make_node(&self) {
-        for dir in [
-            "bin",
-            "pve",
-            "guests/qemu-server",
-            "guests/lxc",
-            "dumps",
-        ] {
+        for dir in ["bin", "pve", "guests/qemu-server", "guests/lxc", "dumps"] {
             fs::create_dir_all(self.path(dir)).unwrap();
         }
         self.script("vzdump", &VZDUMP.replace("@DIR@", self.str("")));
