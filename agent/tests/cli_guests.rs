@@ -298,3 +298,66 @@ fn dumps_of_a_storage_are_taken_once() {
     assert_eq!(report["guests"][0]["status"], "failed");
     assert_eq!(snapshots(&bench).len(), 2);
 }
+
+/// Writes the archive of a VM with one disk of 4 GB. The clusters that `changed` names are others than without it; their
+/// order is one that `seed` makes.
+fn large_vm(path: &Path, seed: u64, changed: &dyn Fn(u64) -> bool) {
+    let clusters = (4 << 30) / CLUSTER as u64;
+    let header = vma::Header {
+        uuid: uuid::Uuid::from_u128(seed.into()),
+        ctime: 1_700_000_000,
+        configs: Vec::new(),
+        devices: vec![vma::Device {
+            id: 1,
+            name: "drive-scsi0".into(),
+            size: clusters * CLUSTER as u64,
+        }],
+    };
+    // Parts of it, each with its number in it: no two are the same, none can be compressed.
+    let noise = noise(16 << 20, 3);
+    let file = std::io::BufWriter::new(fs::File::create(path).unwrap());
+    let mut archive = vma::Writer::new(file, &header).unwrap();
+    for n in 0..clusters {
+        // An odd factor and a power of two: each comes once.
+        let cluster = n.wrapping_mul(seed * 2 + 1) % clusters;
+        let start = (cluster.wrapping_mul(40_503) % (15 << 20)) as usize;
+        let mut data = noise[start..start + CLUSTER].to_vec();
+        data[..8].copy_from_slice(&cluster.to_le_bytes());
+        data[8] = changed(cluster).into();
+        archive.data(1, cluster * CLUSTER as u64, &data).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+#[test]
+#[ignore = "writes 13 GB"]
+fn one_percent_of_four_gigabytes() {
+    assert!(Bench::can_be_node());
+    let bench = bench();
+    let mut written = Vec::new();
+    // The third day nothing is another one but the order.
+    for (seed, salt) in [(0, u64::MAX), (1234, 7), (77, 7)] {
+        let changed = |cluster: u64| {
+            let mixed = (cluster ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            salt != u64::MAX && (mixed >> 32) % 100 == 0
+        };
+        large_vm(&bench.path("dumps/100"), seed, &changed);
+        let report = backup(&bench, &["--guests", "100"]).expect(0).json();
+        let target = &report["guests"][0]["targets"][0];
+        println!(
+            "{} bytes of {} written, {} blobs of {} new, {} s",
+            target["bytes_written"],
+            report["guests"][0]["bytes"],
+            target["new_blobs"],
+            target["new_blobs"].as_u64().unwrap() + target["known_blobs"].as_u64().unwrap(),
+            report["guests"][0]["seconds"],
+        );
+        assert_eq!(target["verified"], true);
+        written.push(target["bytes_written"].as_u64().unwrap());
+    }
+    assert!(
+        written[1] > 0 && written[1] * 100 < written[0] * 2,
+        "{written:?}"
+    );
+    assert!(written[2] < 1 << 20, "{written:?}");
+}

@@ -110,6 +110,14 @@ fn verified(verdict: Option<&Verdict>) -> String {
     text
 }
 
+/// What it holds: of a dump, which guest.
+fn what(header: &SnapshotHeader) -> String {
+    match &header.guest {
+        Some(guest) => crate::progress::printable(guest.to_string().as_bytes()),
+        None => header.kind.clone(),
+    }
+}
+
 fn text(listing: &Listing) -> String {
     let mut out = String::new();
     for target in &listing.targets {
@@ -134,7 +142,7 @@ fn text(listing: &Listing) -> String {
                     s.id.short(),
                     s.shown_time(),
                     s.host.hostname.clone(),
-                    s.kind.clone(),
+                    what(s),
                     values::count(s.files),
                     values::bytes(s.bytes),
                     verified(listed.verified.as_ref()),
@@ -145,7 +153,7 @@ fn text(listing: &Listing) -> String {
         if !rows.is_empty() {
             out.push_str(&table(
                 &[
-                    "id", "time", "host", "kind", ">files", ">size", "verified", "trees",
+                    "id", "time", "host", "holds", ">files", ">size", "verified", "trees",
                 ],
                 &rows,
             ));

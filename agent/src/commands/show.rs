@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use bundle::document::guest::{GuestDump, GuestRef};
 use bundle::document::{Snapshot, Summary};
 use bundle::extract::Selection;
 use bundle::list::{Entry, EntryKind, EntryState};
@@ -53,10 +54,10 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
     );
     line(
         "holds",
-        if s.kind == "host" {
-            "a whole host".into()
-        } else {
-            format!("{} (no host to restore)", s.kind)
+        match &s.guest {
+            Some(guest) => dump(guest),
+            None if s.kind == "host" => "a whole host".into(),
+            None => format!("{} (no host to restore)", s.kind),
         },
     );
     let fact = |name: &str| {
@@ -110,7 +111,16 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
             table(&["image", ">size", "read errors"], &rows)
         ));
     }
-    out.push_str(&guests(&s.facts));
+    out.push_str(&guests(&s.facts, &s.guests));
+    for config in s.guest.iter().flat_map(|g| &g.configs) {
+        let text = String::from_utf8_lossy(&config.data);
+        let lines = text.lines().map(|l| format!("  {}\n", printed(l)));
+        out.push_str(&format!(
+            "\n{}:\n{}",
+            printed(&config.name),
+            lines.collect::<String>()
+        ));
+    }
     out.push_str(&problems(&s.summary));
     if let Some(warnings) = s
         .layout
@@ -126,13 +136,40 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
     out
 }
 
-/// The guests of a node with their volumes, as its configuration said; nothing where there are none.
-fn guests(facts: &serde_json::Value) -> String {
+fn printed(text: &str) -> String {
+    crate::progress::printable(text.as_bytes())
+}
+
+/// Which guest, and when its state is of.
+fn dump(guest: &GuestDump) -> String {
+    let name = guest.name.as_deref().map(printed);
+    format!(
+        "{} {}{} as of {}, from {}",
+        guest.kind,
+        guest.id,
+        name.map(|n| format!(" ({n})")).unwrap_or_default(),
+        guest.dumped,
+        printed(&guest.source)
+    )
+}
+
+/// The guests of a node with their volumes, as its configuration said, and their dumps; nothing where there are none.
+fn guests(facts: &serde_json::Value, dumps: &[GuestRef]) -> String {
     let facts = facts.pointer("/proxmox/guests").cloned();
     let guests: Vec<Guest> = facts
         .and_then(|guests| serde_json::from_value(guests).ok())
         .unwrap_or_default();
-    let printed = |text: &str| crate::progress::printable(text.as_bytes());
+    let dump = |guest: &Guest| {
+        let mut dumps = dumps.iter();
+        match dumps.find(|d| (d.kind, d.id) == (guest.kind, guest.id)) {
+            Some(dump) => {
+                let places = dump.stores.iter().map(|store| printed(&store.place));
+                let places: Vec<String> = places.collect();
+                format!("{} on {}", dump.snapshot.short(), places.join(", "))
+            }
+            None => "none".to_owned(),
+        }
+    };
     let mut rows = Vec::new();
     for guest in &guests {
         let mut cells = guest.volumes.iter().map(|volume| {
@@ -146,17 +183,21 @@ fn guests(facts: &serde_json::Value) -> String {
             guest.id.to_string(),
             guest.kind.to_string(),
             printed(guest.name.as_deref().unwrap_or_default()),
+            dump(guest),
         ];
-        let blank = || vec![String::new(); 3];
-        rows.push([first, cells.next().unwrap_or_else(blank)].concat());
-        rows.extend(cells.map(|cells| [blank(), cells].concat()));
+        let blank = |n| vec![String::new(); n];
+        rows.push([first, cells.next().unwrap_or_else(|| blank(3))].concat());
+        rows.extend(cells.map(|cells| [blank(4), cells].concat()));
     }
     if rows.is_empty() {
         return String::new();
     }
     format!(
         "\n{}",
-        table(&[">guest", "", "name", "disk", "volume", ">size"], &rows)
+        table(
+            &[">guest", "", "name", "dump", "disk", "volume", ">size"],
+            &rows
+        )
     )
 }
 
@@ -269,6 +310,7 @@ fn json_line(path: &Path, entry: &Entry) -> anyhow::Result<String> {
 mod tests {
     use super::*;
     use crate::proxmox::guests::{Kind, parse};
+    use bundle::document::guest::StoreRef;
 
     #[test]
     fn guests_and_their_volumes() {
@@ -278,7 +320,19 @@ mod tests {
             parse(101, Kind::Lxc, "hostname: d\u{1b}b\n"),
         ];
         let facts = serde_json::json!({ "proxmox": { "guests": all } });
-        let text = guests(&facts);
+        let dump = GuestRef {
+            id: 100,
+            kind: Kind::Qemu,
+            name: None,
+            snapshot: bundle::Id::of(b"100"),
+            dumped: String::new(),
+            stores: vec![StoreRef {
+                id: String::new(),
+                place: "/mnt/drive".into(),
+            }],
+        };
+        let short = dump.snapshot.short();
+        let text = guests(&facts, &[dump]);
         let rows: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())
@@ -288,6 +342,9 @@ mod tests {
                 "100",
                 "VM",
                 "web",
+                short.as_str(),
+                "on",
+                "/mnt/drive",
                 "scsi0",
                 "local-lvm:vm-100-disk-0"
             ])),
@@ -297,8 +354,11 @@ mod tests {
             rows.iter().any(|r| r == &["scsi1", "nas:vm-100-disk-1"]),
             "{text}"
         );
-        assert!(rows.iter().any(|r| r.starts_with(&["101", "CT"])), "{text}");
+        assert!(
+            rows.iter().any(|r| r[..] == ["101", "CT", "d?b", "none"]),
+            "{text}"
+        );
         assert!(!text.contains('\u{1b}'), "{text}");
-        assert_eq!(guests(&serde_json::Value::Null), "");
+        assert_eq!(guests(&serde_json::Value::Null, &[]), "");
     }
 }
