@@ -219,6 +219,17 @@ pub struct GuestName {
     pub dumped: String,
 }
 
+impl GuestName {
+    pub(crate) fn of(dump: &GuestDump) -> GuestName {
+        GuestName {
+            id: dump.id,
+            kind: dump.kind,
+            name: dump.name.clone(),
+            dumped: dump.dumped.clone(),
+        }
+    }
+}
+
 impl std::fmt::Display for GuestName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.kind, self.id)?;
@@ -242,12 +253,7 @@ impl SnapshotHeader {
             time: snapshot.time.clone(),
             host: snapshot.host.clone(),
             kind: snapshot.kind.clone(),
-            guest: snapshot.guest.as_ref().map(|g| GuestName {
-                id: g.id,
-                kind: g.kind,
-                name: g.name.clone(),
-                dumped: g.dumped.clone(),
-            }),
+            guest: snapshot.guest.as_ref().map(GuestName::of),
             trees: trees.clone().map(|t| t.mount_point.clone()).collect(),
             files: trees.clone().fold(0, |sum, t| sum.saturating_add(t.files)),
             bytes: trees

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::catalogue::Catalogue;
+use crate::document::guest::GuestKind;
 use crate::document::{HostIdentity, Snapshot, Tree};
 use crate::events::Events;
 use crate::list::{self, Entry, EntryKind};
@@ -41,7 +42,9 @@ pub struct Version {
 pub struct Found {
     /// The machine.
     pub host: HostIdentity,
-    /// The path on the host.
+    /// The guest of it that the file is in.
+    pub guest: Option<(GuestKind, u32)>,
+    /// The path there.
     pub path: PathBuf,
     /// What it was when.
     pub versions: Vec<Version>,
@@ -69,6 +72,14 @@ fn same(a: &Entry, b: &Entry) -> bool {
     key(a) == key(b) && a.target == b.target
 }
 
+/// Whose files are versions of each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Machine<'s> {
+    id: &'s str,
+    name: &'s str,
+    guest: Option<(GuestKind, u32)>,
+}
+
 /// Searches these snapshots (the readers hold them). Each part of a catalogue is read once, however many snapshots
 /// share it; what fits is held in memory.
 pub fn find(
@@ -79,17 +90,21 @@ pub fn find(
 ) -> Result<Search> {
     let mut search = Search::default();
     let mut known: HashMap<(&str, Id), Vec<Entry>> = HashMap::new();
-    let mut found: BTreeMap<(&str, &str, PathBuf), Vec<Version>> = BTreeMap::new();
+    let mut found: BTreeMap<(Machine<'_>, PathBuf), Vec<Version>> = BTreeMap::new();
     let mut order: Vec<&(Id, Snapshot)> = snapshots.iter().collect();
     order.sort_by(|a, b| (&a.1.time, a.0).cmp(&(&b.1.time, b.0)));
     order.dedup_by_key(|s| s.0);
-    // The number of each snapshot among those of its host: runs are broken by one that lacks the file.
-    let mut counts: HashMap<&str, u64> = HashMap::new();
-    let mut seen: HashMap<(&str, &str, PathBuf), u64> = HashMap::new();
+    // The number of each snapshot among those of its machine: runs are broken by one that lacks the file.
+    let mut counts: HashMap<Machine<'_>, u64> = HashMap::new();
+    let mut seen: HashMap<(Machine<'_>, PathBuf), u64> = HashMap::new();
     for (id, snapshot) in order {
         search.snapshots += 1;
-        let host = snapshot.host.machine_id.as_str();
-        let number = counts.entry(host).or_default();
+        let machine = Machine {
+            id: &snapshot.host.machine_id,
+            name: &snapshot.host.hostname,
+            guest: snapshot.guest.as_ref().map(|g| (g.kind, g.id)),
+        };
+        let number = counts.entry(machine).or_default();
         *number += 1;
         for tree in &snapshot.trees {
             for blob in &tree.catalogue {
@@ -109,7 +124,7 @@ pub fn find(
                     if !holder.is_some_and(|h| std::ptr::eq(h, tree)) {
                         continue;
                     }
-                    let key = (host, snapshot.host.hostname.as_str(), path);
+                    let key = (machine, path);
                     let before = seen.insert(key.clone(), *number);
                     let versions = found.entry(key).or_default();
                     let point = Point {
@@ -134,11 +149,12 @@ pub fn find(
     }
     search.found = found
         .into_iter()
-        .map(|((machine_id, hostname, path), versions)| Found {
+        .map(|((machine, path), versions)| Found {
             host: HostIdentity {
-                machine_id: machine_id.to_string(),
-                hostname: hostname.to_string(),
+                machine_id: machine.id.to_string(),
+                hostname: machine.name.to_string(),
             },
+            guest: machine.guest,
             path,
             versions,
         })

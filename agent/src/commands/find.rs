@@ -23,6 +23,9 @@ struct Results {
 #[derive(Serialize)]
 struct Hit {
     host: HostIdentity,
+    /// `CT 200`, where it is a guest's file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<String>,
     path: String,
     versions: Vec<Version>,
 }
@@ -47,6 +50,7 @@ pub fn run(context: &Context, args: &FindArgs) -> anyhow::Result<Outcome> {
                 .into_iter()
                 .map(|f| Hit {
                     host: f.host,
+                    guest: f.guest.map(|(kind, id)| format!("{kind} {id}")),
                     path: f.path.to_string_lossy().into_owned(),
                     versions: f.versions,
                 })
@@ -77,6 +81,9 @@ fn text(results: &Results, args: &FindArgs) -> String {
         // The host is named where it is not always the same.
         if hosts.len() > 1 {
             out.push_str(&format!("{}: ", hit.host.hostname));
+        }
+        if let Some(guest) = &hit.guest {
+            out.push_str(&format!("{guest}: "));
         }
         out.push_str(&format!("{}\n", printable(hit.path.as_bytes())));
         let rows: Vec<Vec<String>> = hit.versions.iter().map(row).collect();

@@ -1,7 +1,7 @@
 //! `lifeboat list`
 
 use anyhow::Context as _;
-use bundle::document::SnapshotHeader;
+use bundle::document::{GuestName, SnapshotHeader};
 use bundle::verify::{How, Verdict, verdicts};
 use serde::Serialize;
 
@@ -110,11 +110,11 @@ fn verified(verdict: Option<&Verdict>) -> String {
     text
 }
 
-/// What it holds: of a dump, which guest.
-fn what(header: &SnapshotHeader) -> String {
-    match &header.guest {
+/// What a restore point holds: of a dump, which guest.
+pub fn what(guest: Option<&GuestName>, kind: &str) -> String {
+    match guest {
         Some(guest) => crate::progress::printable(guest.to_string().as_bytes()),
-        None => header.kind.clone(),
+        None => kind.to_owned(),
     }
 }
 
@@ -142,7 +142,7 @@ fn text(listing: &Listing) -> String {
                     s.id.short(),
                     s.shown_time(),
                     s.host.hostname.clone(),
-                    what(s),
+                    what(s.guest.as_ref(), &s.kind),
                     values::count(s.files),
                     values::bytes(s.bytes),
                     verified(listed.verified.as_ref()),

@@ -133,7 +133,7 @@ fn text(pruned: &Pruned, dry_run: bool) -> String {
                 r.id.short(),
                 r.shown_time(),
                 r.host.hostname.clone(),
-                r.kind.clone(),
+                super::list::what(r.guest.as_ref(), &r.kind),
                 match r.verified {
                     Some(true) => "good",
                     Some(false) => "DAMAGED",
@@ -152,7 +152,7 @@ fn text(pruned: &Pruned, dry_run: bool) -> String {
     if rows.is_empty() {
         out.push_str("no restore point\n");
     } else {
-        let headings = ["id", "time", "host", "kind", "verified", "", "why"];
+        let headings = ["id", "time", "host", "holds", "verified", "", "why"];
         out.push_str(&table(&headings, &rows));
     }
     let points = |n: usize| values::plural(n as u64, "restore point", "restore points");

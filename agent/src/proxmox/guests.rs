@@ -34,6 +34,15 @@ pub struct Guest {
     pub volumes: Vec<Volume>,
 }
 
+impl Guest {
+    /// Sizes of the volumes that vzdump takes, as far as the configuration has them.
+    pub fn dumped_bytes(&self) -> u64 {
+        let dumped = self.volumes.iter().filter(|v| v.dumped);
+        let sizes = dumped.filter_map(|v| v.size).map(|size| size.0);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 /// A disk of a VM, or a mount point of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {

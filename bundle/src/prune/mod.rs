@@ -19,7 +19,7 @@ use mark::{Fate, Marks};
 pub use policy::{Policy, Reason};
 
 use crate::document::guest::{GuestKind, KIND};
-use crate::document::{HostIdentity, Snapshot};
+use crate::document::{GuestName, HostIdentity, Snapshot};
 use crate::events::Events;
 use crate::store::{DamagedDocument, Store};
 use crate::verify::{Verdict, verdicts};
@@ -57,6 +57,9 @@ pub struct Row {
     pub host: HostIdentity,
     /// What it holds.
     pub kind: String,
+    /// Of which guest it is the dump.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestName>,
     /// What its last verification said; nothing where there was none.
     pub verified: Option<bool>,
     /// It is not removed.
@@ -277,6 +280,7 @@ fn rows(
             time: snapshot.time.clone(),
             host: snapshot.host.clone(),
             kind: snapshot.kind.clone(),
+            guest: snapshot.guest.as_ref().map(GuestName::of),
             verified: verdicts.get(id).and_then(Verdict::proof),
             stays: true,
             why,

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use bundle::document::guest::GuestKind;
 use bundle::exclude::estimate;
 use serde::Serialize;
 
+use super::guests;
 use super::work::Work;
 use crate::cli::BackupArgs;
 use crate::output::{Outcome, table};
-use crate::progress::Progress;
-use crate::{Context, signals, values};
+use crate::progress::{Progress, printable};
+use crate::{Context, facts, proxmox, signals, values};
 
 #[derive(Serialize)]
 struct Preview {
@@ -21,6 +23,7 @@ struct Preview {
     bytes: u64,
     trees: Vec<Tree>,
     images: Vec<Image>,
+    guests: Vec<GuestLine>,
     excluded: Vec<Excluded>,
     not_saved: Vec<String>,
     warnings: Vec<String>,
@@ -41,6 +44,16 @@ struct Image {
     bytes: u64,
 }
 
+/// A guest that would be dumped.
+#[derive(Serialize)]
+struct GuestLine {
+    id: u32,
+    kind: GuestKind,
+    name: Option<String>,
+    /// Sizes of the volumes that vzdump takes, as far as they are known: not what is in them.
+    bytes: u64,
+}
+
 #[derive(Serialize)]
 struct Excluded {
     pattern: String,
@@ -58,6 +71,18 @@ pub fn run(context: &Context, args: &BackupArgs, roots: &[PathBuf]) -> anyhow::R
         args.to.clone()
     };
     let progress = Progress::new(context.out.quiet);
+    let node = match roots {
+        [] => proxmox::collect(&context.sys, &facts::identity(&context.sys).hostname),
+        _ => None,
+    };
+    let guests = guests::wanted(&context.config, args, node.as_ref())?;
+    let guests = guests.iter().map(|g| GuestLine {
+        id: g.id,
+        kind: g.kind,
+        name: g.name.clone(),
+        bytes: g.dumped_bytes(),
+    });
+    let guests: Vec<GuestLine> = guests.collect();
     let work = Work::find(context, args, roots, &targets)?;
     let mut excluded: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut trees = Vec::new();
@@ -102,6 +127,7 @@ pub fn run(context: &Context, args: &BackupArgs, roots: &[PathBuf]) -> anyhow::R
         bytes: trees.iter().map(|t| t.bytes).sum::<u64>()
             + images.iter().map(|i| i.bytes).sum::<u64>(),
         images,
+        guests,
         not_saved: work.not_saved(),
         excluded: with_reasons(&work.reasons, &excluded),
         trees,
@@ -159,6 +185,19 @@ fn text(p: &Preview) -> String {
         values::bytes(p.bytes),
     ]);
     out.push_str(&table(&["tree", ">entries", ">size"], &rows));
+    let rows = p.guests.iter().map(|g| {
+        vec![
+            g.id.to_string(),
+            g.kind.to_string(),
+            printable(g.name.as_deref().unwrap_or_default().as_bytes()),
+            values::bytes(g.bytes),
+        ]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    if !rows.is_empty() {
+        out.push_str("\nWould be dumped, each as a restore point of its own:\n");
+        out.push_str(&table(&[">guest", "", "name", ">volumes"], &rows));
+    }
     out.push_str("\nWould be left out (--include PATTERN saves it after all):\n");
     let rows: Vec<Vec<String>> = p
         .excluded

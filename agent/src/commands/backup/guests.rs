@@ -286,8 +286,7 @@ impl Run<'_> {
         }
         let store = opened.reader().map_err(|e| format!("{e:#}"))?;
         let space = store.space().map_err(|e| e.to_string())?;
-        let disks = self.guest.volumes.iter().filter(|v| v.dumped);
-        let size = disks.filter_map(|v| v.size).map(|s| s.0).sum::<u64>();
+        let size = self.guest.dumped_bytes();
         let before = store.snapshots().is_ok_and(|all| {
             all.iter().any(|s| {
                 let same = s.guest.as_ref().map(|g| (g.kind, g.id));
