@@ -1,7 +1,8 @@
 //! vzdump: one call per guest, its archive through a pipe.
 
+use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use bundle::backup::Backup;
@@ -79,17 +80,7 @@ pub fn vzdump(
 ) -> (anyhow::Result<Taken>, Log) {
     let log = Mutex::new(Log::default());
     let result = run(sys, guest, mode, backup, &log);
-    let log = log
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let result = match (result, &log.error) {
-        // It may end well all the same, when it was another guest's turn, or none's.
-        (Ok(_), Some(error)) => Err(anyhow!("vzdump: {error}")),
-        (Err(e), Some(error)) if e.downcast_ref::<SystemError>().is_some() => {
-            Err(anyhow!("vzdump: {error}"))
-        }
-        (result, _) => result,
-    };
+    let log = log.into_inner().unwrap_or_else(PoisonError::into_inner);
     (result, log)
 }
 
@@ -106,38 +97,55 @@ fn run(
         .tempdir_in("/var/tmp")
         .context("cannot make a directory for vzdump in /var/tmp")?;
     let mut taken = None;
+    let mut at_end = false;
     let ended = sys.stream(
         &command(guest, mode, dir.path()),
         &mut |stream| {
-            let result = take(guest.kind, stream, backup);
+            let mut stream = Watched {
+                inner: stream,
+                ended: false,
+            };
+            let result = take(guest.kind, &mut stream, backup);
+            at_end = stream.ended;
             let content = result.is_ok();
             taken = Some(result);
             content
         },
         &|line| {
-            log.lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .line(line);
+            let log = log.lock();
+            log.unwrap_or_else(PoisonError::into_inner).line(line);
         },
     );
-    match (taken, ended) {
-        (Some(Ok(taken)), Ok(_)) => Ok(taken),
-        // When vzdump fails, its archive ends early: that is no cause.
-        (Some(Err(error)), Err(SystemError::Failed { .. })) if !is_cut_short(&error) => Err(error),
-        (_, Err(error)) => Err(error.into()),
-        (Some(Err(error)), Ok(_)) => {
-            Err(error.context("vzdump ended well, but its archive is not"))
+    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    // An archive that could not be taken is why vzdump was stopped; one that ended is what vzdump made of it.
+    let taken = match taken {
+        Some(Err(error)) if !at_end => return Err(error),
+        taken => taken,
+    };
+    match (&log.error, ended) {
+        // It may end well all the same.
+        (Some(reason), Ok(_) | Err(SystemError::Failed { .. })) => {
+            return Err(anyhow!("vzdump: {reason}"));
         }
-        (None, Ok(_)) => Err(anyhow!("vzdump wrote no archive")),
+        (_, ended) => drop(ended?),
     }
+    taken
+        .context("vzdump wrote no archive")?
+        .context("vzdump ended well, but its archive is not whole")
 }
 
-/// Whether an archive ended too early, and nothing else was wrong.
-fn is_cut_short(error: &anyhow::Error) -> bool {
-    let cut = |e: &vma::Error| matches!(e, vma::Error::CutOff { .. } | vma::Error::Missing { .. });
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<vma::Error>().is_some_and(cut))
+/// A stream of which is known whether it was read to its end.
+struct Watched<'s> {
+    inner: &'s mut dyn Read,
+    ended: bool,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.ended |= read == 0 && !buffer.is_empty();
+        Ok(read)
+    }
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ mount --make-rprivate /
 mkdir -p "$dir/ns/etc" "$dir/ns/bin"
 mount --bind /usr/bin "$dir/ns/bin"
 mount -t tmpfs tmpfs /usr/bin
-for file in "$dir"/ns/bin/*; do "$dir/ns/bin/ln" -s "$file" "/usr/bin/${file##*/}"; done
-for file in "$dir"/bin/*; do ln -sf "$file" "/usr/bin/${file##*/}"; done
+"$dir/ns/bin/ln" -s "$dir"/ns/bin/* /usr/bin/
+ln -sf "$dir"/bin/* /usr/bin/
 cp -a /etc/. "$dir/ns/etc/" 2>/dev/null || true
 mount --bind "$dir/ns/etc" /etc
 mkdir -p /etc/pve
