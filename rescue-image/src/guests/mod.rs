@@ -86,6 +86,9 @@ pub struct Guest {
     /// Whether it is started with the node; known when it is back.
     #[serde(default)]
     pub onboot: bool,
+    /// Of the attempt that is under way: bytes that are back, of how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<(u64, u64)>,
 }
 
 /// How far a guest is.
@@ -316,6 +319,7 @@ pub(crate) mod tests {
             error: None,
             was_absent: false,
             onboot: false,
+            progress: None,
         }
     }
 

@@ -344,11 +344,6 @@ impl Found {
                 locked.concat()
             )
         })?;
-        self.document(point)
-    }
-
-    /// The document of a restore point, from the first store that can deliver it.
-    pub fn document(&self, point: &Point) -> Result<(Id, Snapshot)> {
         let mut reasons = Vec::new();
         for &index in &point.stores {
             let attached = &self.stores[index];

@@ -33,7 +33,7 @@ pub(super) fn returning(found: &Found, id: Id, snapshot: &Snapshot) -> Option<Re
     let dumps = found.dumps();
     let mut used: Vec<usize> = Vec::new();
     let guests = snapshot.guests.iter().map(|wanted| {
-        let (guest, stores) = one(found, &dumps, snapshot, wanted);
+        let (guest, stores) = one(&dumps, snapshot, wanted);
         used.extend(stores);
         guest
     });
@@ -58,7 +58,7 @@ pub(super) fn returning(found: &Found, id: Id, snapshot: &Snapshot) -> Option<Re
 }
 
 /// The very dump that the restore point names, else the newest one of that guest of that host; with the stores that hold it.
-fn one(found: &Found, dumps: &[Point], host: &Snapshot, wanted: &GuestRef) -> (Guest, Vec<usize>) {
+fn one(dumps: &[Point], host: &Snapshot, wanted: &GuestRef) -> (Guest, Vec<usize>) {
     let mut guest = Guest {
         id: wanted.id,
         kind: wanted.kind,
@@ -71,6 +71,7 @@ fn one(found: &Found, dumps: &[Point], host: &Snapshot, wanted: &GuestRef) -> (G
         error: None,
         was_absent: false,
         onboot: false,
+        progress: None,
     };
     if let Some(point) = dumps.iter().find(|p| p.header.id == wanted.snapshot) {
         guest.snapshot = Some(point.header.id);
@@ -90,13 +91,12 @@ fn one(found: &Found, dumps: &[Point], host: &Snapshot, wanted: &GuestRef) -> (G
         of.is_some_and(|g| (g.id, g.kind) == (wanted.id, wanted.kind))
             && p.header.host.machine_id == host.host.machine_id
     };
-    let other = dumps.iter().filter(same).find_map(|point| {
-        let (id, document) = found.document(point).ok()?;
-        Some((id, document.guest?.dumped, point))
-    });
+    let dumped = |p: &&Point| p.header.guest.as_ref().map(|g| g.dumped.clone());
+    let other = dumps.iter().filter(same).max_by_key(dumped);
     match other {
-        Some((id, dumped, point)) => {
-            guest.snapshot = Some(id);
+        Some(point) => {
+            let dumped = dumped(&point).unwrap_or_default();
+            guest.snapshot = Some(point.header.id);
             let damaged = damaged(point).map_or_else(String::new, |text| format!("; {text}"));
             guest.note = Some(format!("{named}: it comes back as of {dumped}{damaged}"));
             guest.dumped = Some(dumped);
