@@ -50,6 +50,7 @@ fn stored(dir: &Path, images: &[(&str, Vec<u8>, usize)]) -> Vec<Image> {
     stored
 }
 
+#[allow(clippy::type_complexity)]
 fn read(stores: &[&Store], images: &[Image]) -> Result<(Vec<Vec<u8>>, Vec<(usize, u64)>)> {
     let mut disks: Vec<Vec<u8>> = images.iter().map(|i| vec![0xee; i.size as usize]).collect();
     let mut order = Vec::new();
