@@ -14,6 +14,7 @@ mod previous;
 mod previous_tests;
 mod reader;
 mod reuse;
+mod segment;
 mod sink;
 mod target;
 #[cfg(test)]
