@@ -22,6 +22,7 @@ pub mod prune;
 pub mod store;
 pub mod verify;
 
+mod acl;
 mod bytes;
 mod cache;
 mod catalogue;

@@ -3,6 +3,7 @@
 //! One read feeds all targets: walker → readers (segments and chunks, hashed and looked up) → compressors → one
 //! writer per target. Every stage waits only for the one after it, so that they cannot block each other in a circle.
 
+mod archive;
 mod attributes;
 mod chunks;
 mod devices;

@@ -171,8 +171,7 @@ impl<'r> Reader<'r> {
             self.batch.referenced += kept.entry.size;
             self.run.events.bytes(kept.entry.size);
         }
-        self.lines
-            .list(Some((kept.segment, kept.raw)), kept.entry);
+        self.lines.list(Some((kept.segment, kept.raw)), kept.entry);
     }
 
     /// Reads a batch: one segment, or more when files grew meanwhile.
