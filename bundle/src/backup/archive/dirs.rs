@@ -173,7 +173,7 @@ impl Dirs {
         if self.seen.get(path).is_some() {
             self.enter(if root { b"" } else { path }, writer)?;
             let known = std::mem::replace(&mut self.top()?.item, item);
-            writer.held = writer.held.saturating_sub(known.held());
+            writer.release(&known);
             return Ok(());
         }
         let (parent, name) = bytes::split(path);

@@ -213,6 +213,7 @@ impl Archive<'_> {
             segments.insert(*segment);
             growing.line(segment, line)
         })?;
+        debug_assert_eq!(self.writer.held, 0, "what was held is written");
         let mut tree = self.growing.finish()?;
         tree.mount_point = "/".to_string();
         tree.segments = segments.len() as u64;

@@ -83,6 +83,12 @@ impl<'s> Writer<'s> {
         }
     }
 
+    /// What this held is needed no longer.
+    pub(super) fn release(&mut self, item: &Item) {
+        debug_assert!(self.held >= item.held());
+        self.held = self.held.saturating_sub(item.held());
+    }
+
     /// Writes the entries between two places where segments end.
     fn stretch(&mut self, items: Vec<Item>) -> Result<Vec<Segment>> {
         let mut lines = Lines::default();
@@ -96,7 +102,7 @@ impl<'s> Writer<'s> {
                 ended.extend(lines.end(&mut self.segment, self.sink)?);
             }
             size += weight;
-            self.held = self.held.saturating_sub(item.held());
+            self.release(&item);
             let from = match &item.place {
                 Place::Held { extra, data } => {
                     item.encode(extra, data, &mut self.segment);
@@ -145,7 +151,7 @@ impl<'s> Writer<'s> {
         let kind = crate::format::Kind::Segment;
         let segment = self.sink.put(kind, &mut self.segment)?;
         for item in batch {
-            self.held = self.held.saturating_sub(item.held());
+            self.release(item);
             item.place = Place::Written { segment, raw };
         }
         Ok(())

@@ -41,7 +41,7 @@ const VZDUMP: [&str; 12] = [
     "--warning=no-file-ignored",
 ];
 /// As `PVE::LXC::Create` calls it.
-const RESTORE: [&str; 11] = [
+const RESTORE: [&str; 10] = [
     "xpf",
     "-",
     "--totals",
@@ -52,7 +52,6 @@ const RESTORE: [&str; 11] = [
     "--xattrs-include=user.*",
     "--xattrs-include=security.capability",
     "--warning=no-xattr-write",
-    "--skip-old-files",
 ];
 
 /// Bytes that look random, the same for the same seed.
@@ -269,9 +268,14 @@ pub(super) fn pack(root: &Path, conf: &Path, more: &[&str], members: &[&str]) ->
 
 /// What `pct restore` would make of an archive; its exit status.
 pub(super) fn unpack(archive: &[u8], dest: &Path) -> (bool, String) {
+    unpack_with(archive, dest, &["--skip-old-files"])
+}
+
+pub(super) fn unpack_with(archive: &[u8], dest: &Path, more: &[&str]) -> (bool, String) {
     fs::create_dir_all(dest).unwrap();
     let mut tar = Command::new("tar")
         .args(RESTORE)
+        .args(more)
         .arg("-C")
         .arg(dest)
         .stdin(Stdio::piped())
