@@ -38,6 +38,8 @@ use crate::events::Events;
 use crate::exclude::Exclusions;
 use crate::store::Store;
 use crate::{Error, Id, Result, bytes, index, time};
+#[cfg(any(test, fuzzing))]
+pub(crate) use archive::in_memory;
 pub use devices::{CLUSTER, Devices};
 use level::Watch;
 pub use level::{LevelUse, Levels};

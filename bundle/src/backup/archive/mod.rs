@@ -57,8 +57,31 @@ impl Backup<'_> {
     }
 }
 
+/// Stores an archive in memory: its tree, its configurations, and the blobs.
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::type_complexity)]
+pub(crate) fn in_memory(
+    archive: &[u8],
+    limit: usize,
+) -> Result<(
+    Tree,
+    Vec<GuestConfig>,
+    std::collections::HashMap<Id, Vec<u8>>,
+)> {
+    let sink = Sink::in_memory();
+    let (tree, configs) = store(&mut &archive[..], &sink, &crate::events::Silent, limit)?;
+    let kept = sink.shared.kept.as_ref().map(|kept| {
+        std::mem::take(
+            &mut *kept
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
+    });
+    Ok((tree, configs, kept.unwrap_or_default()))
+}
+
 /// Stores an archive; about `limit` bytes of it are held in memory.
-pub(crate) fn store(
+fn store(
     stream: &mut dyn Read,
     sink: &Sink,
     events: &dyn Events,
