@@ -29,6 +29,8 @@ pub struct Facts {
     pub manual_packages: Vec<String>,
     /// Network interfaces.
     pub network: Vec<Interface>,
+    /// This program: a restored host has its guests brought back by it.
+    pub program: Option<PathBuf>,
     /// Proxmox VE, if this is such a host.
     pub proxmox: Option<proxmox::Node>,
 }
@@ -78,6 +80,7 @@ pub fn collect(sys: &dyn System) -> Facts {
     let (packages, manual_packages) = packages(sys);
     Facts {
         proxmox: proxmox::collect(sys, &hostname),
+        program: std::env::current_exe().ok().filter(|path| path.exists()),
         hostname,
         machine_id,
         os_release: os_release(&text("/etc/os-release")),

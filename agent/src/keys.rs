@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, anyhow, bail};
-use bundle::crypt::{Cost, DataKey, KeyFile, KeyRing, NewSlot, Secret};
+use bundle::crypt::{Cost, DataKey, KEPT_KEY, KeyFile, KeyRing, NewSlot, Secret};
 use bundle::store::Store;
 
 use crate::output::Usage;
 
 /// Names a file with a passphrase, where no option does.
 const VARIABLE: &str = "LIFEBOAT_PASSPHRASE_FILE";
-const FIRST_WORDS: &str = "lifeboat-data-key 1 ";
 /// How often a passphrase may be mistyped.
 const ATTEMPTS: usize = 3;
 
@@ -237,7 +236,7 @@ fn kept(dir: &Path, store: &str) -> anyhow::Result<Option<DataKey>> {
         }
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
     };
-    let key = text.strip_prefix(FIRST_WORDS).and_then(DataKey::from_hex);
+    let key = text.strip_prefix(KEPT_KEY).and_then(DataKey::from_hex);
     key.map(Some).with_context(|| {
         format!(
             "{} is not a key of a store; remove it, and let the host keep the key anew with `lifeboat key keep`",
@@ -264,7 +263,7 @@ pub fn keep(store: &Store) -> anyhow::Result<PathBuf> {
             .create_new(true)
             .mode(0o600)
             .open(&unfinished)?;
-        writeln!(file, "{FIRST_WORDS}{}", *key.to_hex())?;
+        writeln!(file, "{KEPT_KEY}{}", *key.to_hex())?;
         file.sync_all()?;
         fs::rename(&unfinished, &path)?;
         File::open(dir)?.sync_all()
@@ -310,7 +309,7 @@ mod tests {
                 .to_string()
                 .contains("key keep")
         );
-        let text = format!("{FIRST_WORDS}{}\n", "0a".repeat(32));
+        let text = format!("{KEPT_KEY}{}\n", "0a".repeat(32));
         fs::write(dir.path().join(format!("{id}.key")), text).unwrap();
         assert!(kept(dir.path(), id).unwrap().is_some());
     }

@@ -87,6 +87,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Ls(args) => commands::ls::run(&context, &args),
         Command::Diff(args) => commands::diff::run(&context, &args),
         Command::Find(args) => commands::find::run(&context, &args),
+        Command::Guests(args) => commands::guests::run(&context, &args),
         Command::Mount(args) => commands::mount::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
         Command::Prune(args) => commands::prune::run(&context, &args),

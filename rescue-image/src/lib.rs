@@ -8,6 +8,7 @@ mod elf;
 pub mod error;
 pub mod esp;
 mod grub;
+pub mod guests;
 pub mod initramfs;
 pub mod kernel;
 mod modules;

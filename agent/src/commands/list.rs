@@ -92,7 +92,8 @@ pub fn run(context: &Context, args: &ListArgs) -> anyhow::Result<Outcome> {
     })
 }
 
-fn verified(verdict: Option<&Verdict>) -> String {
+/// A verdict in a few words.
+pub fn verified(verdict: Option<&Verdict>) -> String {
     let Some(verdict) = verdict else {
         return "never".into();
     };

@@ -181,7 +181,7 @@ fn volume(kind: Kind, key: &str, value: &str) -> Option<Volume> {
 }
 
 /// `32G`, `528K`, `1T`, or bytes.
-fn size(text: &str) -> Option<Bytes> {
+pub fn size(text: &str) -> Option<Bytes> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {
         "" => 0,

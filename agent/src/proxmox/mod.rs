@@ -62,7 +62,7 @@ impl Node {
 }
 
 /// The node's name, as pmxcfs takes it from the host's.
-fn node_name(hostname: &str) -> String {
+pub fn node_name(hostname: &str) -> String {
     hostname.split('.').next().unwrap_or_default().to_owned()
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn draft(trees: Vec<Tree>) -> SnapshotDraft {
     }
 }
 
-fn start<'e>(dir: &Path) -> Backup<'e> {
+pub(crate) fn start<'e>(dir: &Path) -> Backup<'e> {
     let store = Store::create(dir, &StoreOptions::default()).unwrap();
     Backup::start(
         vec![store],
@@ -44,6 +44,33 @@ fn start<'e>(dir: &Path) -> Backup<'e> {
         &Silent,
     )
     .unwrap()
+}
+
+/// Stores an image in pieces of `cut` bytes, holes where they are zeroes.
+pub(crate) fn store_image(
+    backup: &mut Backup<'_>,
+    node: &str,
+    data: &[u8],
+    cut: usize,
+) -> crate::document::Image {
+    let sink = backup.sink().unwrap();
+    let pieces: Vec<crate::content::Piece> = data
+        .chunks(cut)
+        .map(|piece| match piece.iter().all(|b| *b == 0) {
+            true => crate::content::Piece::Hole(piece.len() as u64),
+            false => crate::content::Piece::Blob {
+                id: sink.put_slice(Kind::Chunk, piece).unwrap(),
+                size: piece.len() as u64,
+            },
+        })
+        .collect();
+    let put = &mut |mut json| sink.put(Kind::Content, &mut json);
+    crate::document::Image {
+        node: node.to_owned(),
+        size: data.len() as u64,
+        content: crate::content::write(&pieces, put).unwrap(),
+        error: None,
+    }
 }
 
 /// Backs a directory up with a hook between the examination and the reading of each file; gives back the tree's

@@ -27,6 +27,9 @@ pub(crate) const HEADER: usize = 48;
 /// Bytes that encryption adds to a blob or a document.
 pub(crate) const TAG: usize = 16;
 
+/// What a file begins with in which a host keeps the [`DataKey`] of a store, before its digits.
+pub const KEPT_KEY: &str = "lifeboat-data-key 1 ";
+
 /// The key that everything in a store hangs on.
 #[derive(Clone)]
 pub struct DataKey(Zeroizing<[u8; 32]>);

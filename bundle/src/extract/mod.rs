@@ -1,11 +1,14 @@
 //! Files and images out of a snapshot.
 
+mod blocks;
 mod dest;
 mod gnu;
 mod image;
 mod plan;
 mod run;
 mod stream;
+
+pub use blocks::Block;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -173,3 +176,21 @@ pub fn image_to(
 ) -> Result<()> {
     image::image_to(readers, image, out, events)
 }
+
+/// Reads several images at once, in one pass over the packs: `each` gets the number of the image, an offset in it and what
+/// is there. Parts come in any order, each exactly once; each begins at a multiple of `unit` (not 0) and ends at one, or
+/// at the end of its image. An image that is stored in pieces of other lengths is read from its beginning to its end and
+/// cut anew. The first blob that is damaged in every store is the error, which names image and offset; what was given
+/// before is good.
+pub fn blocks(
+    readers: &[&Store],
+    images: &[Image],
+    unit: u64,
+    events: &dyn Events,
+    each: &mut dyn FnMut(usize, u64, Block<'_>) -> Result<()>,
+) -> Result<()> {
+    blocks::blocks(readers, images, unit.max(1), events, each)
+}
+
+#[cfg(test)]
+mod tests;

@@ -174,6 +174,15 @@ impl System for Host {
         super::stream::run(command, take, line)
     }
 
+    fn run_fed(
+        &self,
+        command: &Cmd,
+        feed: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+        line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Output, SystemError> {
+        super::feed::run(command, feed, line)
+    }
+
     fn read(&self, path: &Path) -> Result<Vec<u8>, SystemError> {
         fs::read(path).map_err(io_error(path))
     }

@@ -1,5 +1,6 @@
 //! The one door to the machine: processes, sysfs, udev, devices. Recorded answers can replace it in tests.
 
+mod feed;
 mod host;
 mod recorded;
 mod stream;
@@ -8,7 +9,7 @@ pub use host::Host;
 pub use recorded::{BLOCK, Image, Recorded};
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,6 +153,14 @@ pub enum SystemError {
         /// The last lines of its standard error.
         stderr: String,
     },
+    /// What the program was to read could not be given to it.
+    #[error("`{command}` did not get all of its input: {source}")]
+    Fed {
+        /// The command.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file or device could not be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -222,6 +231,30 @@ pub trait System: Send + Sync {
             .for_each(line);
         take(&mut output.stdout.as_slice());
         Ok(output)
+    }
+    /// Runs a command that reads a stream: `feed` writes it, and its failure cuts the stream off. Each line that the command
+    /// prints goes to `line` at once; the last of them are in the result. That the command ends before the stream is no
+    /// failure of `feed`: its exit status tells. There is no time limit.
+    ///
+    /// This one collects the stream first: enough for recordings.
+    fn run_fed(
+        &self,
+        command: &Cmd,
+        feed: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+        line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Output, SystemError> {
+        let mut input = Vec::new();
+        let fed = feed(&mut input);
+        let output = self.run(&command.clone().input(input))?;
+        let printed = [
+            output.text(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ];
+        printed.iter().flat_map(|text| text.lines()).for_each(line);
+        fed.map(|()| output).map_err(|source| SystemError::Fed {
+            command: command.display(),
+            source,
+        })
     }
     /// Reads a file.
     fn read(&self, path: &Path) -> Result<Vec<u8>, SystemError>;

@@ -321,7 +321,12 @@ fn assignments(words: &[String]) -> Result<BTreeMap<String, String>> {
 fn show_plan(parts: &dyn Parts, request: &Request, json: bool, to: &dyn Announce) -> Result<u8> {
     match restore::prepare(parts, request) {
         Ok(prepared) if json => println!("{}", serde_json::to_string_pretty(&prepared.plan)?),
-        Ok(prepared) => println!("{}", prepared.plan.render()),
+        Ok(prepared) => {
+            println!("{}", prepared.plan.render());
+            if let Some(returning) = &prepared.guests {
+                println!("{}", returning.render());
+            }
+        }
         Err(stop) => return Ok(report_stop(&stop, json, to)),
     }
     Ok(0)
@@ -346,6 +351,7 @@ fn restore_now(
                 let document = serde_json::json!({
                     "restored": true, "complete": outcome.complete(), "differences": outcome.differences,
                     "losses": outcome.losses, "warnings": outcome.warnings, "seconds": outcome.seconds, "logs": outcome.logs,
+                    "guests": outcome.guests,
                 });
                 println!("{}", serde_json::to_string_pretty(&document)?);
             }

@@ -16,6 +16,7 @@
 //! | `refused` | `reason`, and `missing_bytes` where a disk is too small |
 //! | `erasing` | `disk`, `serial` |
 //! | `fenced` | `disk` |
+//! | `guests` | `return`, `lost`: how many come back at the first boot, and how many do not |
 //! | `step` | `index`, `total`, `text` |
 //! | `progress` | `bytes`, `files` |
 //! | `warning` | `text` |

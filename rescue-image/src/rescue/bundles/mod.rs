@@ -248,8 +248,21 @@ impl Found {
         self.disks.iter().cloned().collect()
     }
 
-    /// Restore points of all stores, the newest first. Stores whose list cannot be read are told in `warnings`.
+    /// Restore points of hosts in all stores, the newest first. Stores whose list cannot be read are told in `warnings`.
     pub fn points(&self) -> (Vec<Point>, Vec<String>) {
+        let (mut points, warnings) = self.all_points();
+        points.retain(|p| p.header.guest.is_none());
+        (points, warnings)
+    }
+
+    /// Dumps of guests in all stores, the newest first.
+    pub fn dumps(&self) -> Vec<Point> {
+        let (mut points, _) = self.all_points();
+        points.retain(|p| p.header.guest.is_some());
+        points
+    }
+
+    fn all_points(&self) -> (Vec<Point>, Vec<String>) {
         let mut warnings = Vec::new();
         let mut points: BTreeMap<Id, Point> = BTreeMap::new();
         for (index, attached) in self.stores.iter().enumerate() {

@@ -113,6 +113,7 @@ pub struct Fake {
     pub media: Vec<PathBuf>,
     pub damaged: Vec<Damage>,
     pub extracted: ExtractReport,
+    pub guests: Option<guests::Returning>,
     /// Index of the step that fails.
     pub fails_at: Option<usize>,
     /// The layout afterwards; none: the machine cannot be looked at.
@@ -135,6 +136,7 @@ impl Fake {
             media: vec!["/dev/sdc".into()],
             damaged: Vec::new(),
             extracted: ExtractReport::default(),
+            guests: None,
             fails_at: None,
             after: None,
             media_writable: true,
@@ -243,6 +245,10 @@ impl Parts for Fake {
             damaged: self.damaged.clone(),
             ..VerifyReport::default()
         })
+    }
+
+    fn guests(&self, _: Id, _: &Snapshot) -> Option<guests::Returning> {
+        self.guests.clone()
     }
 
     fn extract(

@@ -6,12 +6,14 @@
 //! layout and what the machine shows afterwards, are in the [`Outcome`], and its [`Outcome::exit_code`] tells.
 
 mod content;
+pub mod guests;
 pub mod keys;
 mod logs;
 mod parts;
 pub mod ui;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use bundle::Id;
@@ -78,6 +80,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// The request, with the media in `choices.never`.
     pub request: Request,
+    /// The guests that come back at the first boot; `None` where guests stay as they are, or there are none.
+    pub guests: Option<guests::Returning>,
 }
 
 /// Why a restore ended early.
@@ -251,6 +255,8 @@ pub struct Outcome {
     pub seconds: u64,
     /// Where the logs are.
     pub logs: Vec<PathBuf>,
+    /// How many guests come back at the first boot, and from where.
+    pub guests: Option<String>,
 }
 
 impl Outcome {
@@ -319,6 +325,10 @@ pub fn prepare(parts: &dyn Parts, request: &Request) -> Result<Prepared, Stop> {
     }
     let plan = layout::plan::plan(&saved, &inventory, &request.choices)?;
     never_on_media(&plan, &request.choices.never)?;
+    let guests = match plan.mode() {
+        Mode::BareMetal => parts.guests(id, &snapshot),
+        _ => None,
+    };
     Ok(Prepared {
         id,
         snapshot,
@@ -326,6 +336,7 @@ pub fn prepare(parts: &dyn Parts, request: &Request) -> Result<Prepared, Stop> {
         inventory,
         plan,
         request,
+        guests,
     })
 }
 
@@ -431,12 +442,25 @@ pub fn run(
     for disk in &prepared.plan.fence {
         to.line(&Line::new("fenced").with("disk", disk.device.display()));
     }
+    if let Some(returning) = &prepared.guests {
+        returning.announce(to);
+    }
+    let left = Mutex::new(Vec::new());
     let mut content = StoreContent::new(parts, &prepared.snapshot, request, ui);
     let events = ui::Steps {
         ui,
         to,
         into_target: &|| match fills_root(&prepared.plan) {
-            true => logs::copy_into(&request.log_dir, &request.root).map(drop),
+            true => {
+                if let Some(returning) = &prepared.guests {
+                    let by_hand = returning.leave_in(&request.root, &prepared.snapshot);
+                    by_hand.iter().for_each(|text| ui.warn(text));
+                    left.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend(by_hand);
+                }
+                logs::copy_into(&request.log_dir, &request.root).map(drop)
+            }
             false => Ok(()),
         },
     };
@@ -452,7 +476,7 @@ pub fn run(
         .map_err(stop_of)
         .and_then(|()| compare(parts, prepared, &mut content));
     let losses = content.losses();
-    let mut warnings = Vec::new();
+    let mut warnings = left.into_inner().unwrap_or_else(PoisonError::into_inner);
     let result = finished.map(|(differences, now)| {
         if let Err(error) = logs.keep("after.json", &now) {
             warnings.push(format!(
@@ -474,6 +498,7 @@ pub fn run(
         warnings,
         seconds,
         logs: places,
+        guests: prepared.guests.as_ref().map(|g| g.summary()),
     };
     outcome.announce(to);
     Ok(outcome)

@@ -17,6 +17,7 @@ use layout::system::System;
 use layout::units::Bytes;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::guests::Returning;
 use crate::rescue::RUN_DIR;
 use crate::rescue::bundles::{Found, writable};
 
@@ -36,6 +37,8 @@ pub trait Parts: Sync {
         snapshot: &Snapshot,
         events: &dyn bundle::events::Events,
     ) -> Result<VerifyReport>;
+    /// The guests of a host's restore point, and where their dumps are.
+    fn guests(&self, id: Id, snapshot: &Snapshot) -> Option<Returning>;
     /// Restores the files of a tree.
     fn extract(
         &self,
@@ -123,6 +126,10 @@ impl Parts for Real<'_> {
             snapshot,
             events,
         )?)
+    }
+
+    fn guests(&self, id: Id, snapshot: &Snapshot) -> Option<Returning> {
+        super::guests::returning(self.found, id, snapshot)
     }
 
     fn extract(

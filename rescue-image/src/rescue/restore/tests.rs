@@ -379,3 +379,43 @@ fn an_encrypted_host_is_not_restored_unattended() {
     assert!(!fake.wrote() && to.of("erasing").is_empty());
     assert_eq!(to.of("refused").len(), 1);
 }
+
+fn with_guests() -> Fake {
+    let list = crate::guests::tests::pending();
+    Fake {
+        after: Some(saved()),
+        guests: Some(guests::Returning {
+            list,
+            keys: Vec::new(),
+            without: Vec::new(),
+        }),
+        ..Fake::good()
+    }
+}
+
+#[test]
+fn the_list_of_guests_is_left_in_the_restored_system() {
+    let (request, dir) = request();
+    std::fs::create_dir_all(&request.root).expect("a root");
+    let to = Kept::default();
+    let outcome = all(&with_guests(), &request, &to).expect("restored");
+    let left = request.root.join("var/lib/lifeboat/guests");
+    let list = crate::guests::Pending::read(&left).expect("readable");
+    assert_eq!(list, Some(crate::guests::tests::pending()));
+    let told = to.of("guests");
+    assert_eq!(told[0].get("return"), Some("2"));
+    assert!(
+        outcome
+            .guests
+            .is_some_and(|text| text.contains("2 guests come back"))
+    );
+    // The tree of the test has no program.
+    let by_hand = outcome.warnings.iter();
+    assert_eq!(
+        by_hand
+            .filter(|w| w.contains("no program lifeboat"))
+            .count(),
+        1
+    );
+    drop(dir);
+}

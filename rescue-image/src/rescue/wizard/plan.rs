@@ -12,6 +12,9 @@ pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen
         return Ok(Screen::Disks);
     };
     terminal.say(&format!("\n{}", prepared.plan.render().trim_end()));
+    if let Some(returning) = &prepared.guests {
+        terminal.say(&format!("\n{}", returning.render().trim_end()));
+    }
     let warnings = &prepared.saved.warnings;
     if !warnings.is_empty() {
         terminal.say(&format!(

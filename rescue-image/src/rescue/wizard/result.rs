@@ -106,6 +106,9 @@ fn text(result: &Result<Outcome, Stop>) -> String {
     for warning in &outcome.warnings {
         text.push_str(&format!("Warning: {warning}\n"));
     }
+    if let Some(guests) = &outcome.guests {
+        text.push_str(&format!("{guests}\n"));
+    }
     let places: Vec<String> = outcome
         .logs
         .iter()

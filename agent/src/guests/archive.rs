@@ -1,0 +1,197 @@
+//! The archive of a guest's dump, as `qmrestore` and `pct restore` take it: out of the stores, to a pipe or a file.
+
+use std::io::{self, BufWriter, Write};
+
+use anyhow::{Context as _, anyhow, bail};
+use bundle::document::Snapshot;
+use bundle::document::guest::{GuestDump, GuestKind};
+use bundle::events::Events;
+use bundle::extract::{Block, ExtractReport};
+use bundle::store::Store;
+
+/// Bytes of the unit in which a VMA archive holds disks.
+const CLUSTER: u64 = vma::CLUSTER as u64;
+/// A device's number in the header has no more room.
+const MAX_DEVICES: usize = 254;
+/// What no archive goes on with: a reader cannot take what came before for all of it.
+const CUT_OFF: &[u8] = b"\n--- lifeboat: the archive ends here, and is not complete ---\n";
+
+/// Which guest a snapshot is a dump of.
+pub fn dump(snapshot: &Snapshot) -> anyhow::Result<&GuestDump> {
+    let dump = snapshot.guest.as_ref();
+    dump.context("this restore point is no dump of a guest")
+}
+
+/// Writes the whole archive: VMA of a VM, tar of a container. When it fails, what was written ends with something that no
+/// program takes for the end of an archive.
+pub fn write(
+    stores: &[&Store],
+    snapshot: &Snapshot,
+    out: &mut dyn Write,
+    events: &dyn Events,
+) -> anyhow::Result<()> {
+    let written = match dump(snapshot)?.kind {
+        GuestKind::Qemu => vm(stores, snapshot, out, events),
+        GuestKind::Lxc => container(stores, snapshot, out, events),
+    };
+    if written.is_err() {
+        // Nobody may be there any more to read it.
+        let _ = out.write_all(CUT_OFF).and_then(|()| out.flush());
+    }
+    written
+}
+
+/// Whether it failed because nobody reads the archive any more.
+pub fn nobody_reads(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// An archive equal in content to the one that was dumped; its clusters come as they lie in the packs.
+fn vm(
+    stores: &[&Store],
+    snapshot: &Snapshot,
+    out: &mut dyn Write,
+    events: &dyn Events,
+) -> anyhow::Result<()> {
+    let header = header(snapshot)?;
+    // The header first: qmrestore waits for it no longer than a minute.
+    let mut archive = vma::Writer::new(out, &header)?;
+    let mut failure = None;
+    let read = bundle::extract::blocks(
+        stores,
+        &snapshot.images,
+        CLUSTER,
+        events,
+        &mut |image, offset, block| {
+            // Numbers begin with 1.
+            let device = image as u8 + 1;
+            let put = match block {
+                Block::Data(data) => archive.data(device, offset, data),
+                Block::Zeroes(length) => archive.zeros(device, offset, length),
+            };
+            put.map_err(|error| {
+                failure = Some(error);
+                bundle::Error::Cancelled
+            })
+        },
+    );
+    match (failure, read) {
+        (Some(error), _) => Err(error.into()),
+        (None, Err(error)) => Err(anyhow!(error).context(title(snapshot))),
+        (None, Ok(())) => {
+            archive.finish()?;
+            Ok(())
+        }
+    }
+}
+
+fn header(snapshot: &Snapshot) -> anyhow::Result<vma::Header> {
+    let dump = dump(snapshot)?;
+    if snapshot.images.len() > MAX_DEVICES {
+        bail!(
+            "{} has {} disks, and an archive holds {MAX_DEVICES}",
+            title(snapshot),
+            snapshot.images.len()
+        );
+    }
+    let (uuid, ctime) = match &dump.vma {
+        Some(identity) => {
+            let uuid = uuid::Uuid::parse_str(&identity.uuid);
+            (
+                uuid.context("the UUID of its archive is none")?,
+                identity.ctime,
+            )
+        }
+        None => (uuid::Uuid::new_v4(), crate::values::now()),
+    };
+    let config = |c: &bundle::document::guest::GuestConfig| vma::Config {
+        name: c.name.clone(),
+        data: c.data.clone(),
+    };
+    let device = |(n, image): (usize, &bundle::document::Image)| vma::Device {
+        id: n as u8 + 1,
+        name: image.node.clone(),
+        size: image.size,
+    };
+    Ok(vma::Header {
+        uuid,
+        ctime,
+        configs: dump.configs.iter().map(config).collect(),
+        devices: snapshot.images.iter().enumerate().map(device).collect(),
+    })
+}
+
+fn container(
+    stores: &[&Store],
+    snapshot: &Snapshot,
+    out: &mut dyn Write,
+    events: &dyn Events,
+) -> anyhow::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, out);
+    let written = tar(stores, snapshot, &mut out, events).and_then(|report| {
+        out.flush().map_err(|source| bundle::Error::Io {
+            action: "write",
+            path: "the archive".into(),
+            source,
+        })?;
+        Ok(report)
+    });
+    let report = written.map_err(|error| anyhow!(error).context(title(snapshot)))?;
+    if let Some(first) = report.missing.first() {
+        bail!(
+            "{}: {} of its files cannot be read, the first: {}: {}",
+            title(snapshot),
+            report.missing.len(),
+            first.path.display(),
+            first.reason
+        );
+    }
+    Ok(())
+}
+
+/// A container's archive: its small files first, then its tree.
+fn tar(
+    stores: &[&Store],
+    snapshot: &Snapshot,
+    out: &mut dyn Write,
+    events: &dyn Events,
+) -> bundle::Result<ExtractReport> {
+    let [tree] = snapshot.trees.as_slice() else {
+        return Err(bundle::Error::Internal(
+            "the dump of a container has one tree",
+        ));
+    };
+    let mut small = tar::Builder::new(Vec::new());
+    for config in snapshot.guest.iter().flat_map(|dump| &dump.configs) {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(config.data.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        let name = format!("./{}", config.name.trim_start_matches("./"));
+        // Into memory: it fails for a name that is none.
+        small
+            .append_data(&mut header, name, config.data.as_slice())
+            .map_err(|_| bundle::Error::Internal("a small file of a dump has no usable name"))?;
+    }
+    let written = out.write_all(small.get_ref());
+    written.map_err(|source| bundle::Error::Io {
+        action: "write",
+        path: "the archive".into(),
+        source,
+    })?;
+    let all = bundle::extract::Selection::All;
+    bundle::extract::to_tar(stores, snapshot, tree, &all, out, events)
+}
+
+/// `VM 100 (web)`, for errors.
+pub fn title(snapshot: &Snapshot) -> String {
+    let Some(dump) = &snapshot.guest else {
+        return "no guest".to_owned();
+    };
+    let name = dump.name.as_ref();
+    let name = name.map(|n| format!(" ({})", crate::progress::printable(n.as_bytes())));
+    format!("{} {}{}", dump.kind, dump.id, name.unwrap_or_default())
+}

@@ -1,0 +1,444 @@
+//! Works off the list of guests that the rescue system left: one after the other in start order, each attempt noted
+//! before it begins, so that a power cut costs an attempt and nothing else.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use bundle::document::guest::GuestKind;
+use bundle::events::Events;
+use layout::system::{Cmd, System};
+use nix::fcntl::{Flock, FlockArg};
+use rescue_image::guests::{DIR, Guest, Pending, State, install};
+
+use super::present::{Present, look};
+use super::restore::{As, Existing, command, existing, run};
+use super::{archive, dumps};
+use crate::config::Config;
+use crate::progress::Progress;
+use crate::proxmox::guests::parse;
+use crate::targets::Sources;
+use crate::{signals, values};
+
+/// How often the status says how many bytes are back.
+const EVERY: Duration = Duration::from_secs(5);
+/// The unit that works the list off at boot.
+const UNIT: &str = "lifeboat-guests.service";
+
+/// Where the list is: in the directory for such things, wherever the configuration has it.
+pub fn dir(config: &Config) -> PathBuf {
+    let own = config.state.join("guests");
+    let usual = PathBuf::from(DIR);
+    let there = |dir: &Path| {
+        let names = [rescue_image::guests::PENDING, rescue_image::guests::STATUS];
+        names.iter().any(|name| dir.join(name).exists())
+    };
+    if !there(&own) && there(&usual) {
+        return usual;
+    }
+    own
+}
+
+/// Works the list off.
+pub struct Worker<'w> {
+    sys: &'w dyn System,
+    dir: PathBuf,
+    list: Mutex<Pending>,
+    /// The node's name.
+    node: String,
+    machine_id: String,
+    progress: &'w Progress,
+    /// Given by the operator: disks that are there are replaced, too.
+    pub force: bool,
+    /// Given by the operator: where the disks go.
+    pub storage: Option<String>,
+    _only_one: Flock<File>,
+}
+
+impl<'w> Worker<'w> {
+    /// Takes the list in a directory; `None` where there is none. Only one may work at a time.
+    pub fn new(
+        sys: &'w dyn System,
+        dir: PathBuf,
+        progress: &'w Progress,
+    ) -> anyhow::Result<Option<Worker<'w>>> {
+        if Pending::read(&dir)?.is_none() {
+            return Ok(None);
+        }
+        let lock = dir.join("lock");
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock);
+        let file = file.with_context(|| format!("cannot open {}", lock.display()))?;
+        let only_one = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            anyhow!("guests are being restored: `lifeboat guests status` shows how far that is")
+        })?;
+        // Again, as it may have been worked off meanwhile.
+        let Some(list) = Pending::read(&dir)? else {
+            return Ok(None);
+        };
+        let host = crate::facts::identity(sys);
+        let worker = Worker {
+            sys,
+            dir,
+            list: Mutex::new(list),
+            node: crate::proxmox::node_name(&host.hostname),
+            machine_id: host.machine_id,
+            progress,
+            force: false,
+            storage: None,
+            _only_one: only_one,
+        };
+        worker.interrupted()?;
+        Ok(Some(worker))
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Pending> {
+        // Another thread panicked while it wrote: the list is as it was before or after.
+        self.list
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Something to know that stops nothing.
+    pub fn warn(&self, text: &str) {
+        self.progress.warn(text);
+    }
+
+    /// The list as it is now.
+    pub fn now(&self) -> Pending {
+        self.list().clone()
+    }
+
+    /// Changes a guest of the list, and writes that down.
+    fn set(&self, id: u32, change: impl FnOnce(&mut Guest)) -> anyhow::Result<()> {
+        let mut list = self.list();
+        if let Some(guest) = list.guests.iter_mut().find(|g| g.id == id) {
+            change(guest);
+        }
+        list.write(&self.dir)?;
+        self.status(&list);
+        Ok(())
+    }
+
+    /// Nothing hangs on the status.
+    fn status(&self, list: &Pending) {
+        if let Err(error) = list.write_status(&self.dir) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    /// What the last run left in the middle.
+    fn interrupted(&self) -> anyhow::Result<()> {
+        let mut list = self.list();
+        let limit = list.limit;
+        for guest in &mut list.guests {
+            guest.progress = None;
+            if guest.state == State::Running {
+                guest.state = State::Waiting;
+                if guest.attempts >= limit {
+                    guest.state = State::Failed;
+                    guest.error = Some(format!(
+                        "the machine stopped in the middle of attempt {} of {limit}",
+                        guest.attempts
+                    ));
+                }
+            }
+        }
+        list.write(&self.dir)
+    }
+
+    /// The guests that are tried without being asked for.
+    pub fn due(&self) -> Vec<u32> {
+        let list = self.list();
+        let due = |g: &&Guest| match g.state {
+            State::Waiting => true,
+            // One without a dump is looked for again: a drive may have been attached since.
+            State::Failed => g.attempts < list.limit,
+            _ => false,
+        };
+        list.guests.iter().filter(due).map(|g| g.id).collect()
+    }
+
+    /// Those that were asked for by name: they get all their attempts again.
+    pub fn ask_again(&self, ids: &[u32]) -> anyhow::Result<()> {
+        for id in ids {
+            self.set(*id, |guest| {
+                guest.attempts = 0;
+                guest.state = State::Waiting;
+                guest.error = None;
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes guests off the list: they are given up, or were brought back some other way.
+    pub fn forget(&self, ids: &[u32]) -> anyhow::Result<()> {
+        let mut list = self.list();
+        list.guests.retain(|g| !ids.contains(&g.id));
+        list.write(&self.dir)?;
+        self.status(&list);
+        Ok(())
+    }
+
+    /// Notes why nothing could be tried.
+    pub fn not_tried(&self, ids: &[u32], reason: &str) -> anyhow::Result<()> {
+        for id in ids {
+            self.set(*id, |guest| guest.error = Some(reason.to_owned()))?;
+        }
+        Ok(())
+    }
+
+    /// Restores these guests; a failure of one leaves the others going. An error ends it: nothing can be noted any more, or
+    /// it was asked to stop.
+    pub fn restore(&self, ids: &[u32], sources: &Sources) -> anyhow::Result<()> {
+        for id in ids {
+            signals::check()?;
+            let mut number = 0;
+            self.set(*id, |guest| {
+                guest.attempts += 1;
+                number = guest.attempts;
+                guest.state = State::Running;
+                guest.error = None;
+            })?;
+            let list = self.now();
+            let Some(guest) = list.guests.iter().find(|g| g.id == *id) else {
+                continue;
+            };
+            let title = guest.title();
+            self.progress.say(&format!(
+                "{title}: restoring, as of {} (attempt {number} of {})",
+                guest.dumped.as_deref().unwrap_or("its newest dump"),
+                list.limit
+            ));
+            let start = Instant::now();
+            let ended = self.one(guest, sources);
+            if ended.is_err() && signals::stopped() {
+                // Not the guest's fault.
+                self.set(*id, |guest| {
+                    guest.attempts = guest.attempts.saturating_sub(1);
+                    guest.state = State::Waiting;
+                    guest.progress = None;
+                })?;
+                signals::check()?;
+            }
+            let took = values::duration(start.elapsed());
+            self.progress.say(&match &ended {
+                Ok(State::Kept) => format!("{title}: its disks are there, and stay as they are"),
+                Ok(_) => format!("{title}: back in {took}"),
+                Err(error) => format!("{title}: FAILED: {error:#}"),
+            });
+            self.set(*id, |guest| {
+                guest.progress = None;
+                match ended {
+                    Ok(state) => guest.state = state,
+                    Err(error) => {
+                        guest.state = State::Failed;
+                        guest.error = Some(format!("{error:#}"));
+                    }
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn one(&self, guest: &Guest, sources: &Sources) -> anyhow::Result<State> {
+        let (kind, id) = (guest.kind, guest.id);
+        let (found, snapshot) = match &guest.snapshot {
+            Some(wanted) => sources.snapshot(&wanted.to_string())?,
+            None => dumps::newest(sources, kind, id, &self.machine_id)?
+                .context("none of the drives that are attached holds a dump of it")?,
+        };
+        let dump = archive::dump(&snapshot)?;
+        if (dump.kind, dump.id) != (kind, id) {
+            bail!("restore point {} is a dump of another guest", found.short());
+        }
+        let there = existing(self.sys, id);
+        if let Some(there) = &there {
+            if (there.guest.kind, there.node.as_str()) != (kind, self.node.as_str()) {
+                bail!(
+                    "the number is taken by {} {id} on the node {}: restore it under another one (`lifeboat guests restore {id} \
+                     --as NUMBER`, then `lifeboat guests forget {id}`)",
+                    there.guest.kind,
+                    there.node
+                );
+            }
+            if !self.force && !guest.was_absent {
+                match look(self.sys, &there.guest)? {
+                    Present::All => {
+                        self.set(id, |guest| guest.onboot = there.guest.onboot)?;
+                        return Ok(State::Kept);
+                    }
+                    Present::Some(disks) => bail!(
+                        "of its disks some were never lost ({}), and a restore would replace them: look at them, then replace \
+                         all with `lifeboat guests restore {id} --force`",
+                        disks.join(", ")
+                    ),
+                    Present::Nothing => {}
+                }
+            }
+            // From here on disks of it are what an attempt left.
+            self.set(id, |guest| guest.was_absent = true)?;
+            self.make_replaceable(there)?;
+        }
+        let conf = match kind {
+            GuestKind::Qemu => dump.config("qemu-server.conf"),
+            GuestKind::Lxc => dump.config("pct.conf"),
+        };
+        let conf = String::from_utf8_lossy(conf.unwrap_or_default());
+        let order = As {
+            id,
+            storage: self.storage.as_deref(),
+            force: there.is_some(),
+            unique: false,
+        };
+        let command = command(&snapshot, &order)?;
+        let watch = Watch {
+            worker: self,
+            id,
+            done: Mutex::new((0, dumps::size(&snapshot), Instant::now())),
+        };
+        run(self.sys, &command, &sources.readers(), &snapshot, &watch)?;
+        let onboot = parse(id, kind, &conf).onboot;
+        self.set(id, |guest| guest.onboot = onboot)?;
+        Ok(State::Done)
+    }
+
+    /// A lock that the backup of the configuration caught, or that a cut restore left, and the protection of a guest that has
+    /// no disks any more, would make the tools refuse.
+    fn make_replaceable(&self, there: &Existing) -> anyhow::Result<()> {
+        let id = there.guest.id.to_string();
+        let tool = tool(there.guest.kind);
+        if there.guest.lock.is_some() {
+            self.sys.run(&Cmd::new(tool).args(["unlock", &id]))?;
+        }
+        if there.protected {
+            let set = Cmd::new(tool).args(["set", &id, "--protection", "0"]);
+            self.sys.run(&set)?;
+        }
+        Ok(())
+    }
+
+    /// What follows: when all guests are there, the list goes away, and what starts guests is let go; else those that are
+    /// there are started, as they would be with the node. True when all are there.
+    pub fn finish(&self) -> anyhow::Result<bool> {
+        let list = self.now();
+        let at_boot = self.at_boot();
+        if list.complete() {
+            Pending::remove(&self.dir)?;
+            for problem in install::uninstall(Path::new("/")) {
+                tracing::warn!("{problem}");
+            }
+            self.progress.say(&format!(
+                "all guests of the list are there: {}",
+                list.guests.len()
+            ));
+            // At boot they are started by what waited for this.
+            if !at_boot {
+                self.try_run(&Cmd::new("systemctl").arg("daemon-reload"));
+                let start = ["--nooutput", "create", "/nodes/localhost/startall"];
+                self.try_run(
+                    &Cmd::new("pvesh")
+                        .args(start)
+                        .timeout(Duration::from_secs(3600)),
+                );
+            }
+            return Ok(true);
+        }
+        for guest in list
+            .guests
+            .iter()
+            .filter(|g| g.state.is_there() && g.onboot)
+        {
+            let id = guest.id.to_string();
+            let tool = tool(guest.kind);
+            let status = self.sys.run(&Cmd::new(tool).args(["status", &id]));
+            if status.is_ok_and(|s| s.text().contains("running")) {
+                continue;
+            }
+            self.progress.say(&format!("{}: starting", guest.title()));
+            self.try_run(&Cmd::new(tool).args(["start", &id]));
+        }
+        for guest in list.guests.iter().filter(|g| !g.state.is_there()) {
+            let why = guest.error.as_deref().unwrap_or("not tried");
+            self.progress
+                .say(&format!("{} is not back: {why}", guest.title()));
+        }
+        self.progress.say(
+            "Restore what is missing with `lifeboat guests restore ID`, or give it up with `lifeboat guests forget ID`; until \
+             then the node starts no guests by itself that are not on this list.",
+        );
+        Ok(false)
+    }
+
+    /// Whether this is the unit's doing: then those that start guests wait for its end.
+    fn at_boot(&self) -> bool {
+        // Status 3: a unit that is not active, which it is not before its end.
+        let ask = Cmd::new("systemctl")
+            .args(["is-active", UNIT])
+            .accept(3)
+            .accept(4);
+        let answer = self.sys.run(&ask);
+        answer.is_ok_and(|output| output.text().trim() == "activating")
+    }
+
+    fn try_run(&self, command: &Cmd) {
+        if let Err(error) = self.sys.run(command) {
+            self.progress.warn(&error.to_string());
+        }
+    }
+}
+
+fn tool(kind: GuestKind) -> &'static str {
+    match kind {
+        GuestKind::Qemu => "qm",
+        GuestKind::Lxc => "pct",
+    }
+}
+
+/// Progress on the console, and in the status.
+struct Watch<'w> {
+    worker: &'w Worker<'w>,
+    id: u32,
+    /// Bytes so far, of how many, and when they were last written down.
+    done: Mutex<(u64, u64, Instant)>,
+}
+
+impl Events for Watch<'_> {
+    fn phase(&self, name: &str, total: Option<u64>) {
+        self.worker.progress.phase(name, total);
+    }
+
+    fn bytes(&self, n: u64) {
+        self.worker.progress.bytes(n);
+        let Ok(mut done) = self.done.try_lock() else {
+            return;
+        };
+        done.0 = done.0.saturating_add(n);
+        if done.2.elapsed() < EVERY {
+            return;
+        }
+        done.2 = Instant::now();
+        let mut list = self.worker.now();
+        if let Some(guest) = list.guests.iter_mut().find(|g| g.id == self.id) {
+            guest.progress = Some((done.0.min(done.1), done.1));
+        }
+        self.worker.status(&list);
+    }
+
+    fn item(&self, path: &[u8]) {
+        self.worker.progress.item(path);
+    }
+
+    fn warn(&self, text: &str) {
+        self.worker.progress.warn(text);
+    }
+
+    fn cancelled(&self) -> bool {
+        signals::stopped()
+    }
+}

@@ -1,0 +1,177 @@
+//! Running a program that reads a stream, with its lines as they come.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::time::Instant;
+
+use super::host::{prepare, tail};
+use super::{Cmd, Output, SystemError};
+
+/// How much of what a program printed is kept.
+const KEPT: usize = 64 << 10;
+/// A line that is longer is passed on in parts.
+const LONGEST: usize = 4 << 10;
+
+pub(super) fn run(
+    command: &Cmd,
+    feed: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+    line: &(dyn Fn(&str) + Sync),
+) -> Result<Output, SystemError> {
+    let start_error = |source| SystemError::Start {
+        command: command.display(),
+        source,
+    };
+    let start = Instant::now();
+    let Some((program, args)) = command.argv.split_first() else {
+        return Err(start_error(ErrorKind::InvalidInput.into()));
+    };
+    // With a pipe to read from.
+    let piped = command.clone().input(Vec::new());
+    let mut child = prepare(&piped, program, args)
+        .spawn()
+        .map_err(start_error)?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (fed, stdout, stderr) = std::thread::scope(|scope| {
+        let stdout = scope.spawn(|| lines(stdout, line));
+        let stderr = scope.spawn(|| lines(stderr, line));
+        // The pipe is closed before the program is waited for: its end is what it waits for.
+        let fed = match stdin {
+            Some(mut stdin) => feed(&mut stdin).and_then(|()| stdin.flush()),
+            None => Ok(()),
+        };
+        (
+            fed,
+            stdout.join().unwrap_or_default(),
+            stderr.join().unwrap_or_default(),
+        )
+    });
+    let status = child.wait().map_err(start_error)?;
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    tracing::debug!(
+        command = command.display(),
+        status = code,
+        ms = start.elapsed().as_millis() as u64,
+        "ran"
+    );
+    let failed = code != 0 && !command.accepted.contains(&code);
+    match fed {
+        // Not read to its end: whether that is a failure, the program itself says.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe && !failed => {}
+        // The program's own reason comes first where it ended first.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            return Err(SystemError::Fed {
+                command: command.display(),
+                source: error,
+            });
+        }
+        _ => {}
+    }
+    if failed {
+        return Err(SystemError::Failed {
+            command: command.display(),
+            status: code,
+            stderr: tail(&stderr),
+        });
+    }
+    Ok(Output {
+        stdout,
+        stderr,
+        status: code,
+        duration: start.elapsed(),
+    })
+}
+
+/// Passes on the lines of a pipe, and keeps the last of them.
+fn lines(pipe: Option<impl Read>, line: &(dyn Fn(&str) + Sync)) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut open = Vec::new();
+    let mut buffer = [0; 4096];
+    let say = |open: &mut Vec<u8>| {
+        let text = String::from_utf8_lossy(open);
+        let text = text.trim_end();
+        if !text.is_empty() {
+            line(text);
+        }
+        open.clear();
+    };
+    if let Some(mut pipe) = pipe {
+        loop {
+            let read = match pipe.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => &buffer[..read],
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                // A broken pipe only means that there is no more to read.
+                Err(_) => break,
+            };
+            kept.extend_from_slice(read);
+            if kept.len() > 2 * KEPT {
+                kept.drain(..kept.len() - KEPT);
+            }
+            for byte in read {
+                // Progress is drawn over with carriage returns.
+                if matches!(byte, b'\n' | b'\r') || open.len() >= LONGEST {
+                    say(&mut open);
+                }
+                if !matches!(byte, b'\n' | b'\r') {
+                    open.push(*byte);
+                }
+            }
+        }
+    }
+    say(&mut open);
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+    use std::sync::Mutex;
+
+    use super::super::{Host, System};
+    use super::*;
+
+    fn shell(script: &str) -> Cmd {
+        Cmd::new("sh").args(["-c", script])
+    }
+
+    #[test]
+    fn a_stream_of_any_length_goes_in_and_lines_come_out() {
+        let seen = Mutex::new(Vec::new());
+        let command = shell("echo begun >&2; wc -c; printf '1%%\\r2%%\\rno end' >&2");
+        let chunk = vec![7; 1 << 20];
+        let output = Host.run_fed(
+            &command,
+            &mut |out| (0..5).try_for_each(|_| out.write_all(&chunk)),
+            &|line| seen.lock().unwrap().push(line.to_owned()),
+        );
+        assert_eq!(output.unwrap().text().trim(), (5 << 20).to_string());
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort();
+        assert_eq!(seen, ["1%", "2%", "5242880", "begun", "no end"]);
+    }
+
+    #[test]
+    fn a_program_that_ends_early_is_judged_by_its_status() {
+        let chunk = vec![7; 1 << 20];
+        let mut feed = |out: &mut dyn Write| (0..5).try_for_each(|_| out.write_all(&chunk));
+        let fails = Host.run_fed(&shell("echo no space >&2; exit 5"), &mut feed, &|_| ());
+        let error = fails.unwrap_err().to_string();
+        assert!(error.contains("status 5: no space"), "{error}");
+        Host.run_fed(&shell("exit 0"), &mut feed, &|_| ()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_fed_is_a_failure_whatever_the_program_says() {
+        let mut feed = |out: &mut dyn Write| {
+            out.write_all(b"half")?;
+            Err(Error::other("a blob is damaged"))
+        };
+        for script in ["cat", "cat; exit 1"] {
+            let error = Host.run_fed(&shell(script), &mut feed, &|_| ());
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("a blob is damaged"), "{error}");
+        }
+    }
+}
