@@ -157,6 +157,22 @@ pub enum Error {
         /// The reason.
         source: Box<Error>,
     },
+    /// An archive that cannot be kept as the files of a container.
+    #[error(
+        "the archive is not usable {place}: {reason}; nothing of it was kept, the guest has to be dumped again"
+    )]
+    Archive {
+        /// The member, and where it begins.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Files of a container that no store at hand can deliver.
+    #[error("the container is not given back: {} is lost ({}); the archive was ended so that it cannot be taken for a whole one; heal the store from another one, or accept the loss", first.path.display(), first.reason)]
+    Incomplete {
+        /// What is missing.
+        first: Box<crate::extract::FileProblem>,
+    },
     /// Every target of a backup has failed.
     #[error("no target is left to write to: {0}")]
     NoTarget(String),

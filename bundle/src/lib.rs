@@ -23,6 +23,7 @@ pub mod store;
 pub mod time;
 pub mod verify;
 
+mod acl;
 mod bytes;
 mod cache;
 mod catalogue;

@@ -40,27 +40,7 @@ pub(crate) fn push_header(out: &mut Vec<u8>, entry: &Entry, extra: &Extra, in_ta
         path.push(b'/');
     }
     let link = entry.target.as_deref().map(bytes::of).unwrap_or_default();
-    let mut records = Vec::new();
-    if path.len() > NAME_FIELD {
-        pax::push(&mut records, b"path", &path);
-    }
-    if link.len() > NAME_FIELD {
-        pax::push(&mut records, b"linkpath", link);
-    }
-    if entry.uid > MAX_OCTAL_7 {
-        pax::push(&mut records, b"uid", entry.uid.to_string().as_bytes());
-    }
-    if entry.gid > MAX_OCTAL_7 {
-        pax::push(&mut records, b"gid", entry.gid.to_string().as_bytes());
-    }
-    if in_tar > MAX_OCTAL_11 {
-        pax::push(&mut records, b"size", in_tar.to_string().as_bytes());
-    }
-    pax::push(
-        &mut records,
-        b"mtime",
-        pax::time(entry.mtime.0, entry.mtime.1).as_bytes(),
-    );
+    let mut records = records(entry, &path, link, in_tar);
     for (name, value) in &extra.xattrs {
         let mut key = b"SCHILY.xattr.".to_vec();
         pax::escape(name, &mut key);
@@ -89,7 +69,44 @@ pub(crate) fn push_header(out: &mut Vec<u8>, entry: &Entry, extra: &Extra, in_ta
     if let Some(state) = entry.state {
         pax::push(&mut records, b"LIFEBOAT.state", state.word().as_bytes());
     }
+    push_blocks(out, entry, &path, link, &records, in_tar);
+}
 
+/// The PAX records of a member for what has no room in its header, and its time.
+pub(crate) fn records(entry: &Entry, name: &[u8], link: &[u8], in_tar: u64) -> Vec<u8> {
+    let mut records = Vec::new();
+    if name.len() > NAME_FIELD {
+        pax::push(&mut records, b"path", name);
+    }
+    if link.len() > NAME_FIELD {
+        pax::push(&mut records, b"linkpath", link);
+    }
+    if entry.uid > MAX_OCTAL_7 {
+        pax::push(&mut records, b"uid", entry.uid.to_string().as_bytes());
+    }
+    if entry.gid > MAX_OCTAL_7 {
+        pax::push(&mut records, b"gid", entry.gid.to_string().as_bytes());
+    }
+    if in_tar > MAX_OCTAL_11 {
+        pax::push(&mut records, b"size", in_tar.to_string().as_bytes());
+    }
+    pax::push(
+        &mut records,
+        b"mtime",
+        pax::time(entry.mtime.0, entry.mtime.1).as_bytes(),
+    );
+    records
+}
+
+/// Appends a PAX header with these records, and the header of a member.
+pub(crate) fn push_blocks(
+    out: &mut Vec<u8>,
+    entry: &Entry,
+    name: &[u8],
+    link: &[u8],
+    records: &[u8],
+    in_tar: u64,
+) {
     let mut pax_header = Header::new_ustar();
     pax_header.set_entry_type(EntryType::XHeader);
     set_bytes(&mut pax_header.as_old_mut().name, b"././@PaxHeader");
@@ -97,7 +114,7 @@ pub(crate) fn push_header(out: &mut Vec<u8>, entry: &Entry, extra: &Extra, in_ta
     pax_header.set_size(records.len() as u64);
     pax_header.set_cksum();
     out.extend_from_slice(pax_header.as_bytes());
-    out.extend_from_slice(&records);
+    out.extend_from_slice(records);
     pad(out, records.len() as u64);
 
     let mut header = Header::new_ustar();
@@ -110,7 +127,7 @@ pub(crate) fn push_header(out: &mut Vec<u8>, entry: &Entry, extra: &Extra, in_ta
         EntryKind::Block => EntryType::Block,
         EntryKind::Fifo => EntryType::Fifo,
     });
-    set_bytes(&mut header.as_old_mut().name, &path);
+    set_bytes(&mut header.as_old_mut().name, name);
     set_bytes(&mut header.as_old_mut().linkname, link);
     header.set_mode(entry.mode & 0o7777);
     header.set_uid(u64::from(entry.uid.min(MAX_OCTAL_7)));

@@ -75,6 +75,12 @@ fn vma(from: &mut dyn Read, backup: &mut Backup<'_>) -> anyhow::Result<Taken> {
     Ok(taken)
 }
 
-fn tar(_from: &mut dyn Read, _backup: &mut Backup<'_>) -> anyhow::Result<Taken> {
-    anyhow::bail!("containers are not saved yet")
+fn tar(from: &mut dyn Read, backup: &mut Backup<'_>) -> anyhow::Result<Taken> {
+    let (tree, configs) = backup.archive(from)?;
+    Ok(Taken {
+        bytes: tree.bytes,
+        trees: vec![tree],
+        configs,
+        ..Taken::default()
+    })
 }

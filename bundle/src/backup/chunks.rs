@@ -1,6 +1,7 @@
 //! Large content: cut into chunks where the content says so, holes and zeroes left out.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -57,7 +58,10 @@ impl Chunker {
             self.buffer = vec![0; BUFFER];
         }
         let mut pieces: Vec<Piece> = Vec::new();
-        let mut state = ReadState::default();
+        let mut source = Padded {
+            file,
+            state: ReadState::default(),
+        };
         let mut position = 0;
         while position < size {
             let (start, end) = if sparse {
@@ -66,10 +70,11 @@ impl Chunker {
                 (0, size)
             };
             push_hole(&mut pieces, start - position);
-            self.extent(file, start, end, sink, events, &mut state, &mut pieces)?;
+            self.extent(&mut source, start..end, sink, events, &mut pieces)?;
             position = end;
         }
         let id = content::write(&pieces, &mut |mut json| sink.put(Kind::Content, &mut json))?;
+        let state = source.state;
         let unreadable = state
             .first_error
             .map(|e| format!("{e} ({} blocks of {BLOCK} bytes)", state.bad_blocks));
@@ -80,15 +85,36 @@ impl Chunker {
         })
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn extent(
+    /// Stores a content of `size` bytes whose data is in these extents, in order; the rest is holes. Gives the same as
+    /// [`Chunker::store`] of such a file.
+    pub(super) fn store_extents(
         &mut self,
-        file: &File,
-        start: u64,
-        end: u64,
+        source: &mut dyn Source,
+        extents: &[Range<u64>],
+        size: u64,
         sink: &Sink,
         events: &dyn Events,
-        state: &mut ReadState,
+    ) -> Result<Id> {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; BUFFER];
+        }
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut position = 0;
+        for extent in extents {
+            push_hole(&mut pieces, extent.start.saturating_sub(position));
+            self.extent(source, extent.clone(), sink, events, &mut pieces)?;
+            position = extent.end;
+        }
+        push_hole(&mut pieces, size.saturating_sub(position));
+        content::write(&pieces, &mut |mut json| sink.put(Kind::Content, &mut json))
+    }
+
+    fn extent(
+        &mut self,
+        source: &mut dyn Source,
+        Range { start, end }: Range<u64>,
+        sink: &Sink,
+        events: &dyn Events,
         pieces: &mut Vec<Piece>,
     ) -> Result<()> {
         let mut read_to = start;
@@ -103,7 +129,7 @@ impl Chunker {
                         .min(BUFFER - to)
                         .min(usize::try_from(end - read_to).unwrap_or(usize::MAX));
                     sink.reading(want as u64, events);
-                    read_padded(file, read_to, &mut self.buffer[to..to + want], state);
+                    source.fill(read_to, &mut self.buffer[to..to + want])?;
                     events.bytes(want as u64);
                     if events.cancelled() {
                         return Err(Error::Cancelled);
@@ -183,6 +209,25 @@ fn next_data(file: &File, position: u64, size: u64) -> (u64, u64) {
 /// Does the file have holes at all?
 pub(super) fn has_holes(file: &File, size: u64) -> bool {
     next_data(file, 0, size) != (0, size)
+}
+
+/// Where content is read, from front to back.
+pub(super) trait Source {
+    /// Fills the buffer with what is at this place of the content.
+    fn fill(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+}
+
+/// A file, of which something may be unreadable.
+struct Padded<'f> {
+    file: &'f File,
+    state: ReadState,
+}
+
+impl Source for Padded<'_> {
+    fn fill(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        read_padded(self.file, offset, buffer, &mut self.state);
+        Ok(())
+    }
 }
 
 #[derive(Default)]

@@ -3,6 +3,7 @@
 //! One read feeds all targets: walker → readers (segments and chunks, hashed and looked up) → compressors → one
 //! writer per target. Every stage waits only for the one after it, so that they cannot block each other in a circle.
 
+mod archive;
 mod attributes;
 mod chunks;
 mod devices;
@@ -14,6 +15,7 @@ mod previous;
 mod previous_tests;
 mod reader;
 mod reuse;
+mod segment;
 mod sink;
 mod target;
 #[cfg(test)]
@@ -36,6 +38,8 @@ use crate::events::Events;
 use crate::exclude::Exclusions;
 use crate::store::Store;
 use crate::{Error, Id, Result, bytes, index, time};
+#[cfg(any(test, fuzzing))]
+pub(crate) use archive::in_memory;
 pub use devices::{CLUSTER, Devices};
 use level::Watch;
 pub use level::{LevelUse, Levels};

@@ -13,30 +13,21 @@ use super::chunks::Chunker;
 use super::links::Role;
 use super::previous::OldLine;
 use super::reuse::{Judge, Kept, link_fits};
+use super::segment::{Lines, SEGMENT_LIMIT, Segment};
 use super::sink::Sink;
 use super::tree::Run;
-use crate::catalogue::{self, Line};
+use crate::catalogue::Line;
 use crate::document::{Problem, Summary};
-use crate::format::Kind;
 use crate::list::{Entry, EntryKind, EntryState};
 use crate::member::{self, Extra};
 use crate::walk::Stat;
 use crate::{Error, Id, Result, bytes};
-
-/// A segment that has grown to this (files grew since the walk) is ended by the reader.
-const SEGMENT_LIMIT: usize = 12 << 20;
 
 /// An entry that the walker found.
 pub(super) struct Item {
     pub path: Vec<u8>,
     pub stat: Stat,
     pub role: Role,
-}
-
-/// A line of the catalogue, and the segment that it is about.
-pub(super) struct Segment {
-    pub id: Id,
-    pub line: Vec<u8>,
 }
 
 /// What reading a batch of entries gave.
@@ -62,13 +53,6 @@ impl Batch {
     }
 }
 
-/// Entries that follow each other and are in one segment.
-struct Listed {
-    /// The earlier segment that they are in, with its bytes; `None`: the one at hand.
-    from: Option<(Id, u64)>,
-    entries: Vec<Entry>,
-}
-
 /// One reader thread's state.
 pub(super) struct Reader<'r> {
     run: &'r Run<'r>,
@@ -76,7 +60,7 @@ pub(super) struct Reader<'r> {
     sink: Sink,
     segment: Vec<u8>,
     /// What the next lines of the catalogue list.
-    runs: Vec<Listed>,
+    lines: Lines,
     chunker: Chunker,
     names: Vec<u8>,
     value: Vec<u8>,
@@ -113,7 +97,7 @@ impl<'r> Reader<'r> {
             root,
             sink,
             segment: Vec::new(),
-            runs: Vec::new(),
+            lines: Lines::default(),
             chunker: Chunker::default(),
             names: vec![0; 64 << 10],
             value: vec![0; 64 << 10],
@@ -187,18 +171,7 @@ impl<'r> Reader<'r> {
             self.batch.referenced += kept.entry.size;
             self.run.events.bytes(kept.entry.size);
         }
-        self.list(Some((kept.segment, kept.raw)), kept.entry);
-    }
-
-    /// Adds an entry to the catalogue: of the segment at hand, or of an earlier one.
-    fn list(&mut self, from: Option<(Id, u64)>, entry: Entry) {
-        match self.runs.last_mut() {
-            Some(run) if run.from == from => run.entries.push(entry),
-            _ => self.runs.push(Listed {
-                from,
-                entries: vec![entry],
-            }),
-        }
+        self.lines.list(Some((kept.segment, kept.raw)), kept.entry);
     }
 
     /// Reads a batch: one segment, or more when files grew meanwhile.
@@ -232,27 +205,9 @@ impl<'r> Reader<'r> {
 
     /// Stores the segment at hand, if it is needed, and writes the lines of what was listed since the last one.
     fn end_segment(&mut self) -> Result<()> {
-        let runs = std::mem::take(&mut self.runs);
-        let mut new = None;
-        self.batch.reused += self.reference(runs.iter().filter_map(|r| Some(r.from?.0)))?;
-        let new_runs = runs.iter().filter(|r| r.from.is_none()).count();
-        if new_runs > 0 {
-            member::push_end(&mut self.segment);
-            let raw = self.segment.len() as u64;
-            new = Some((self.sink.put(Kind::Segment, &mut self.segment)?, raw));
-        }
-        for Listed { from, entries } in runs {
-            let Some((segment, raw)) = from.or(new) else {
-                return Err(Error::Internal("entries without a segment"));
-            };
-            let line = if from.is_some() || new_runs > 1 {
-                catalogue::line_of_part(segment, raw, &entries)
-            } else {
-                catalogue::line(segment, raw, &entries)
-            }
-            .map_err(|e| Error::malformed("a new catalogue", e))?;
-            self.batch.segments.push(Segment { id: segment, line });
-        }
+        self.batch.reused += self.reference(self.lines.earlier())?;
+        let ended = self.lines.end(&mut self.segment, &self.sink)?;
+        self.batch.segments.extend(ended);
         Ok(())
     }
 
@@ -295,7 +250,7 @@ impl<'r> Reader<'r> {
             }
         }
         self.batch.count(&entry);
-        self.list(None, entry);
+        self.lines.list(None, entry);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use super::links::{Links, Role};
 use super::previous::{self, Cursor, OldLine, Previous};
 use super::reader::{Batch, Item, Reader};
 use super::reuse::Judge;
+use super::segment::{SEGMENT_MAX, SEGMENT_TARGET};
 use super::sink::Sink;
 use crate::catalogue::{self, boundary};
 use crate::document::{Problem, Summary, Tree};
@@ -24,10 +25,6 @@ use crate::{Error, Id, Result, bytes};
 
 /// Larger files are cut into chunks of their own.
 pub(super) const INLINE_MAX: u64 = 1 << 20;
-/// Segments have about this size.
-const SEGMENT_TARGET: u64 = 2 << 20;
-/// And not more than this, as far as the walker can tell.
-const SEGMENT_MAX: u64 = 8 << 20;
 /// What an entry takes in a segment beside its content: two headers and the PAX records.
 const ENTRY_OVERHEAD: u64 = 1536;
 /// Batches that are on their way at once, so that one that holds a huge file does not let the catalogue of all that
@@ -241,6 +238,49 @@ pub(super) fn weight(path: &[u8], content: u64) -> u64 {
     ENTRY_OVERHEAD + long + content.next_multiple_of(512)
 }
 
+/// A tree of which the catalogue is being written.
+pub(super) struct Growing<'s> {
+    pub tree: Tree,
+    builder: catalogue::Builder,
+    sink: &'s Sink,
+}
+
+impl<'s> Growing<'s> {
+    pub(super) fn new(sink: &'s Sink) -> Growing<'s> {
+        Growing {
+            tree: Tree {
+                mount_point: String::new(),
+                filesystem: None,
+                catalogue: Vec::new(),
+                entries: 0,
+                files: 0,
+                bytes: 0,
+                segments: 0,
+                summary: Summary::default(),
+            },
+            builder: catalogue::Builder::default(),
+            sink,
+        }
+    }
+
+    /// Adds a line, which is about this segment.
+    pub(super) fn line(&mut self, segment: &Id, line: &[u8]) -> Result<()> {
+        if let Some(mut blob) = self.builder.push(segment, line) {
+            let id = self.sink.put(Kind::Catalogue, &mut blob)?;
+            self.tree.catalogue.push(id);
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<Tree> {
+        if let Some(mut blob) = self.builder.finish() {
+            let id = self.sink.put(Kind::Catalogue, &mut blob)?;
+            self.tree.catalogue.push(id);
+        }
+        Ok(self.tree)
+    }
+}
+
 /// The collector: batches come in any order, the catalogue is written in theirs.
 fn collect(
     sink: &Sink,
@@ -248,17 +288,7 @@ fn collect(
     returned: &Receiver<()>,
 ) -> Result<(Tree, Spared)> {
     let mut spared = Spared::default();
-    let mut tree = Tree {
-        mount_point: String::new(),
-        filesystem: None,
-        catalogue: Vec::new(),
-        entries: 0,
-        files: 0,
-        bytes: 0,
-        segments: 0,
-        summary: Summary::default(),
-    };
-    let mut builder = catalogue::Builder::default();
+    let mut growing = Growing::new(sink);
     let mut waiting = BTreeMap::new();
     let mut next = 0;
     for (number, batch) in results {
@@ -266,6 +296,7 @@ fn collect(
         while let Some(batch) = waiting.remove(&next) {
             next += 1;
             let _ = returned.recv();
+            let tree = &mut growing.tree;
             tree.entries += batch.entries;
             tree.files += batch.files;
             tree.bytes += batch.bytes;
@@ -275,14 +306,9 @@ fn collect(
             spared.bytes += batch.referenced;
             spared.segments += batch.reused;
             for segment in &batch.segments {
-                if let Some(mut blob) = builder.push(&segment.id, &segment.line) {
-                    tree.catalogue.push(sink.put(Kind::Catalogue, &mut blob)?);
-                }
+                growing.line(&segment.id, &segment.line)?;
             }
         }
     }
-    if let Some(mut blob) = builder.finish() {
-        tree.catalogue.push(sink.put(Kind::Catalogue, &mut blob)?);
-    }
-    Ok((tree, spared))
+    Ok((growing.finish()?, spared))
 }

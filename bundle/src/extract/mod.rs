@@ -2,6 +2,7 @@
 
 mod blocks;
 mod dest;
+mod gnu;
 mod image;
 mod plan;
 mod run;
@@ -14,10 +15,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::Result;
+use crate::document::guest::GuestKind;
 use crate::document::{Image, Snapshot, Tree};
 use crate::events::Events;
 use crate::store::Store;
+use crate::{Error, Result, bytes};
 
 /// Which entries of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +111,59 @@ pub fn to_tar(
     events: &dyn Events,
 ) -> Result<ExtractReport> {
     stream::to_tar(readers, tree, selection, out, events)
+}
+
+/// Writes the dump of a container as the archive that it came from: uncompressed, as `pct restore` takes it from its
+/// standard input. When a file is lost, the archive ends with what GNU tar takes for a damage, and the error names the
+/// file; of an archive that is not ended, GNU tar would not notice that something is missing.
+pub fn guest_tar(
+    readers: &[&Store],
+    snapshot: &Snapshot,
+    out: &mut dyn Write,
+    events: &dyn Events,
+) -> Result<ExtractReport> {
+    guest(readers, snapshot, false, out, events)
+}
+
+/// The same without the files that are lost, which are named in the report.
+pub fn guest_tar_with_losses(
+    readers: &[&Store],
+    snapshot: &Snapshot,
+    out: &mut dyn Write,
+    events: &dyn Events,
+) -> Result<ExtractReport> {
+    guest(readers, snapshot, true, out, events)
+}
+
+fn guest(
+    readers: &[&Store],
+    snapshot: &Snapshot,
+    accept_losses: bool,
+    out: &mut dyn Write,
+    events: &dyn Events,
+) -> Result<ExtractReport> {
+    let no_container = |reason| Error::malformed("the dump of a container", reason);
+    let dump = snapshot.guest.as_ref();
+    let dump = dump
+        .filter(|g| g.kind == GuestKind::Lxc)
+        .ok_or_else(|| no_container("the restore point is not one"))?;
+    let [tree] = &snapshot.trees[..] else {
+        return Err(no_container("it has not one tree"));
+    };
+    if let Some(config) = dump.configs.iter().find(|c| !is_config(&c.name)) {
+        return Err(no_container(&format!(
+            "{:?} is no name of a configuration",
+            config.name
+        )));
+    }
+    let milliseconds = crate::time::parse(&dump.dumped).unwrap_or_default();
+    let first = (&dump.configs[..], (milliseconds.div_euclid(1000), 0));
+    let form = stream::Form::Guest { accept_losses };
+    stream::tar(readers, tree, &Selection::All, first, form, out, events)
+}
+
+fn is_config(name: &str) -> bool {
+    name != "." && bytes::is_inside(name.as_bytes())
 }
 
 /// Writes a block image to a device or a file. Holes become zeroes on a device and stay holes in a file. Damaged parts

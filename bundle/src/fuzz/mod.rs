@@ -7,6 +7,7 @@
     reason = "a target is to panic, and its name says what it reads"
 )]
 
+pub(crate) mod archives;
 mod blobs;
 mod documents;
 mod sealed;
@@ -99,4 +100,9 @@ pub static SEALED_FILE: Target = Target {
     name: "sealed_file",
     read: sealed::file,
     seeds: sealed::seeds,
+};
+pub static CONTAINER_ARCHIVE: Target = Target {
+    name: "container_archive",
+    read: archives::read,
+    seeds: archives::seeds,
 };

@@ -79,6 +79,11 @@ fn fuzz_browse_indexes() {
 }
 
 #[test]
+fn fuzz_container_archives() {
+    fuzz(&CONTAINER_ARCHIVE, 4000);
+}
+
+#[test]
 fn fuzz_key_slots() {
     // The document is of an earlier day: what opened it then opens it now.
     assert_eq!(sealed::ways_in(&seeds::encrypted_store()), 4);

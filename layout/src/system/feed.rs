@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
 use super::host::{prepare, tail};
+use super::stream::ask_to_end;
 use super::{Cmd, Output, SystemError};
 
 /// How much of what a program printed is kept.
@@ -36,7 +37,15 @@ pub(super) fn run(
         let stderr = scope.spawn(|| lines(stderr, line));
         // The pipe is closed before the program is waited for: its end is what it waits for.
         let fed = match stdin {
-            Some(mut stdin) => feed(&mut stdin).and_then(|()| stdin.flush()),
+            Some(mut stdin) => {
+                let fed = feed(&mut stdin).and_then(|()| stdin.flush());
+                // Many a program takes the end of its input for the end of what it is to read: it must not go on to
+                // make something of a part.
+                if fed.is_err() {
+                    ask_to_end(&child);
+                }
+                fed
+            }
             None => Ok(()),
         };
         (
@@ -84,7 +93,7 @@ pub(super) fn run(
 }
 
 /// Passes on the lines of a pipe, and keeps the last of them.
-fn lines(pipe: Option<impl Read>, line: &(dyn Fn(&str) + Sync)) -> Vec<u8> {
+pub(super) fn lines(pipe: Option<impl Read>, line: &(dyn Fn(&str) + Sync)) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut open = Vec::new();
     let mut buffer = [0; 4096];
@@ -134,6 +143,24 @@ mod tests {
 
     fn shell(script: &str) -> Cmd {
         Cmd::new("sh").args(["-c", script])
+    }
+
+    #[test]
+    fn a_part_is_not_taken_for_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        // As tar(1) does, it takes the end of the input for the end of the archive.
+        let script = format!("cat > /dev/null; sleep 0.2; touch {}", made.display());
+        let result = Host.run_fed(
+            &Cmd::new("sh").args(["-c", &script]),
+            &mut |out| {
+                out.write_all(b"a part")?;
+                Err(std::io::Error::other("damaged"))
+            },
+            &|_| (),
+        );
+        assert!(matches!(result, Err(SystemError::Fed { .. })));
+        assert!(!made.exists());
     }
 
     #[test]

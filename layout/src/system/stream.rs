@@ -1,6 +1,6 @@
 //! Commands whose output is too large to be kept.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::feed::lines;
 use super::host::{prepare, tail, wait};
 use super::{Cmd, Output, SystemError};
 
@@ -15,8 +16,6 @@ use super::{Cmd, Output, SystemError};
 const GRACE: Duration = Duration::from_secs(180);
 /// How long one may take that has written all: the same, and what hooks of the admin do then.
 const LAST: Duration = Duration::from_secs(3600);
-/// How much of the standard error is kept.
-const KEPT: usize = 64 << 10;
 
 /// [`super::System::stream`] of this machine.
 pub(super) fn run(
@@ -40,7 +39,7 @@ pub(super) fn run(
     // Nothing is given to it to read.
     drop(child.stdin.take());
     let (status, stderr) = std::thread::scope(|scope| {
-        let lines = scope.spawn(move || stderr.map_or_else(Vec::new, |pipe| listen(pipe, line)));
+        let lines = scope.spawn(move || lines(stderr, line));
         let content = match stdout {
             Some(mut pipe) => take(&mut pipe),
             None => false,
@@ -82,33 +81,15 @@ pub(super) fn run(
 
 /// Asks a command to end that nobody reads any more.
 fn end(child: &mut Child) -> std::io::Result<Option<std::process::ExitStatus>> {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        // It may have ended by itself.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-    }
+    ask_to_end(child);
     wait(child, GRACE)
 }
 
-/// Gives each line on, and keeps the last ones. Programs that draw progress end lines with a carriage return.
-fn listen(pipe: impl Read, line: &(dyn Fn(&str) + Sync)) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut pipe = BufReader::new(pipe);
-    let mut raw = Vec::new();
-    loop {
-        raw.clear();
-        // A program that prints no line end must not fill the memory.
-        match (&mut pipe).take(KEPT as u64).read_until(b'\n', &mut raw) {
-            Ok(0) | Err(_) => return kept,
-            Ok(_) => {}
-        }
-        kept.extend_from_slice(&raw);
-        if kept.len() > KEPT {
-            kept.drain(..kept.len() - KEPT);
-        }
-        let text = String::from_utf8_lossy(&raw);
-        text.split(['\n', '\r'])
-            .filter(|part| !part.trim().is_empty())
-            .for_each(line);
+/// Asks a command to end, so that it can clean up.
+pub(super) fn ask_to_end(child: &Child) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
 }
 

@@ -1,0 +1,6 @@
+//! Containers' archives: made and read by GNU tar, and made by nobody who means well.
+
+mod gnu;
+mod hostile;
+mod order;
+mod support;

@@ -1,0 +1,2 @@
+#![no_main]
+fuzz_targets::target!(bundle::fuzz::CONTAINER_ARCHIVE);
