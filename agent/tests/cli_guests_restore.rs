@@ -413,9 +413,49 @@ fn a_damaged_dump_is_named_and_the_others_come() {
         ("failed", "done")
     );
     assert!(!bench.path("got/101").exists() && bench.path("got/100").exists());
-    // It is given up: the node may start its guests again.
-    bench.on_node(["guests", "forget", "101"]).expect(0);
+    // Another dump of it, of a disk that can be read.
+    let other = archive(1020, "");
+    fs::write(bench.path("dumps/101"), &other.0).unwrap();
+    bench.on_node([
+        "backup",
+        "--only-guests",
+        "--guests",
+        "101",
+        "--to",
+        bench.str("store"),
+    ]);
+    let list = self::dumps(&bench);
+    let newest = list.iter().rfind(|d| d["id"] == 101).unwrap();
+    let newest = newest["snapshot"].as_str().unwrap();
+    fs::write(bench.path("fail/101"), "").unwrap();
+    bench
+        .on_node(["guests", "restore", "101", "--snapshot", newest])
+        .expect(1);
+    fs::remove_file(bench.path("fail/101")).unwrap();
+    bench
+        .on_node(["guests", "restore", "101", "--snapshot", newest])
+        .expect(0);
+    assert!(disks(&fs::read(bench.path("got/101")).unwrap()) == disks(&other.0));
     assert!(!flagged(&bench));
+}
+
+#[test]
+fn one_that_is_given_up_holds_the_others_back_no_longer() {
+    let Some(bench) = node(&[100]) else { return };
+    leave(&bench, &[100, 105]);
+    let run = pending(&bench).expect(1);
+    assert!(
+        run.err
+            .contains("none of the drives that are attached holds a dump"),
+        "{}",
+        run.err
+    );
+    assert!(flagged(&bench));
+    let unknown = bench.on_node(["guests", "forget", "7"]).expect(2);
+    assert!(unknown.err.contains("not on the list"), "{}", unknown.err);
+    bench.on_node(["guests", "forget", "105"]).expect(0);
+    assert!(!flagged(&bench));
+    assert_eq!(states(&bench), [(100, "done".to_owned(), 1)]);
 }
 
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {

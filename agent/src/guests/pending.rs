@@ -54,6 +54,8 @@ pub struct Worker<'w> {
     pub force: bool,
     /// Given by the operator: where the disks go.
     pub storage: Option<String>,
+    /// Given by the operator: another dump than the one on the list.
+    pub snapshot: Option<String>,
     _only_one: Flock<File>,
 }
 
@@ -91,6 +93,7 @@ impl<'w> Worker<'w> {
             progress,
             force: false,
             storage: None,
+            snapshot: None,
             _only_one: only_one,
         };
         worker.interrupted()?;
@@ -194,6 +197,11 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
+    /// Whether the node is one that can take guests; the error says what to do.
+    pub fn check_node(&self) -> anyhow::Result<()> {
+        super::restore::check_node(self.sys)
+    }
+
     /// Restores these guests; a failure of one leaves the others going. An error ends it: nothing can be noted any more, or
     /// it was asked to stop.
     pub fn restore(&self, ids: &[u32], sources: &Sources) -> anyhow::Result<()> {
@@ -251,14 +259,22 @@ impl<'w> Worker<'w> {
 
     fn one(&self, guest: &Guest, sources: &Sources) -> anyhow::Result<State> {
         let (kind, id) = (guest.kind, guest.id);
-        let (found, snapshot) = match &guest.snapshot {
-            Some(wanted) => sources.snapshot(&wanted.to_string())?,
+        let listed = guest.snapshot.map(|wanted| wanted.to_string());
+        let (found, snapshot) = match self.snapshot.as_ref().or(listed.as_ref()) {
+            Some(wanted) => sources.snapshot(wanted)?,
             None => dumps::newest(sources, kind, id, &self.machine_id)?
                 .context("none of the drives that are attached holds a dump of it")?,
         };
         let dump = archive::dump(&snapshot)?;
         if (dump.kind, dump.id) != (kind, id) {
             bail!("restore point {} is a dump of another guest", found.short());
+        }
+        if guest.snapshot != Some(found) {
+            self.set(id, |guest| {
+                guest.snapshot = Some(found);
+                guest.dumped = Some(dump.dumped.clone());
+                guest.note = None;
+            })?;
         }
         let there = existing(self.sys, id);
         if let Some(there) = &there {
