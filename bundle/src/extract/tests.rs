@@ -156,3 +156,25 @@ fn what_the_taker_refuses_ends_it() {
     });
     assert!(matches!(ended, Err(Error::Cancelled)) && calls == 1);
 }
+
+#[test]
+fn what_is_not_there_is_known_without_reading_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = ["one", "two"].map(|name| dir.path().join(name));
+    for store in &stores {
+        stored(store, &[("drive-scsi0", disk(), UNIT as usize)]);
+    }
+    let whole = Store::open_read_only(&stores[1]).unwrap();
+    let (_, snapshot) = whole.snapshot("latest").unwrap();
+    for entry in fs::read_dir(stores[0].join("lifeboat/packs")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    let empty = Store::open_read_only(&stores[0]).unwrap();
+    let said = crate::verify::missing(&[&empty], &snapshot).unwrap();
+    assert!(
+        said.contains("drive-scsi0") || said.contains("list"),
+        "{said}"
+    );
+    assert_eq!(crate::verify::missing(&[&empty, &whole], &snapshot), None);
+    assert_eq!(crate::verify::missing(&[&whole], &snapshot), None);
+}

@@ -2,6 +2,7 @@
 
 mod findings;
 mod packs;
+mod present;
 pub(crate) mod refs;
 pub(crate) mod sample;
 pub(crate) mod verdicts;
@@ -25,6 +26,7 @@ use packs::PackCheck;
 use refs::Owner;
 use sample::Slice;
 
+pub use present::missing;
 pub(crate) use verdicts::suspects;
 pub use verdicts::{How, Verdict, verdicts};
 

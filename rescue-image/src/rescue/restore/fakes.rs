@@ -114,6 +114,7 @@ pub struct Fake {
     pub damaged: Vec<Damage>,
     pub extracted: ExtractReport,
     pub guests: Option<guests::Returning>,
+    pub missing_of: Vec<(u32, String)>,
     /// Index of the step that fails.
     pub fails_at: Option<usize>,
     /// The layout afterwards; none: the machine cannot be looked at.
@@ -137,6 +138,7 @@ impl Fake {
             damaged: Vec::new(),
             extracted: ExtractReport::default(),
             guests: None,
+            missing_of: Vec::new(),
             fails_at: None,
             after: None,
             media_writable: true,
@@ -249,6 +251,10 @@ impl Parts for Fake {
 
     fn guests(&self, _: Id, _: &Snapshot) -> Option<guests::Returning> {
         self.guests.clone()
+    }
+
+    fn missing_of(&self, _: &guests::Returning) -> Vec<(u32, String)> {
+        self.missing_of.clone()
     }
 
     fn extract(

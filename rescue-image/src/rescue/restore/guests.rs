@@ -233,6 +233,21 @@ impl Returning {
     }
 }
 
+/// What is missing of the dumps, as far as their lists tell.
+pub(super) fn missing(found: &Found, returning: &Returning) -> Vec<(u32, String)> {
+    let stores = found.readers();
+    let of = |guest: &Guest| {
+        let wanted = guest.snapshot?.to_string();
+        let documents = stores.iter().filter_map(|s| s.snapshot(&wanted).ok());
+        let text = match documents.map(|(_, document)| document).next() {
+            Some(document) => bundle::verify::missing(&stores, &document)?,
+            None => "its document cannot be read".to_owned(),
+        };
+        Some((guest.id, text))
+    };
+    returning.list.guests.iter().filter_map(of).collect()
+}
+
 /// Leaves the list of the guests that come back in the restored system; gives back what is to be known.
 pub(super) fn leave_in(prepared: &Prepared) -> Vec<String> {
     let root = &prepared.request.root;
@@ -352,6 +367,7 @@ mod tests {
         // What is written is what the first boot reads.
         let json = serde_json::to_vec(&returning.list).unwrap();
         assert_eq!(Pending::parse(&json).unwrap(), returning.list);
+        assert_eq!(missing(&found, &returning), []);
         assert_eq!(program(&snapshot), Some(PathBuf::from("/opt/lifeboat")));
     }
 

@@ -369,6 +369,13 @@ pub fn check(
                 prepared.id.short()
             ))
         })?;
+    // Their data are read at the first boot: it would take hours here. That parts are missing is known at once.
+    let dumps = prepared.guests.iter().flat_map(|g| parts.missing_of(g));
+    for (guest, text) in dumps {
+        let text = format!("the dump of guest {guest} is damaged: {text}");
+        to.line(&Line::new("warning").with("text", &text));
+        ui.warn(&text);
+    }
     if report.ok() {
         let line = Line::new("readable").with("snapshot", prepared.id);
         to.line(&line.with("seconds", started.elapsed().as_secs()));

@@ -39,6 +39,8 @@ pub trait Parts: Sync {
     ) -> Result<VerifyReport>;
     /// The guests of a host's restore point, and where their dumps are.
     fn guests(&self, id: Id, snapshot: &Snapshot) -> Option<Returning>;
+    /// What is missing of the dumps of guests, as far as their lists tell: guest by guest.
+    fn missing_of(&self, returning: &Returning) -> Vec<(u32, String)>;
     /// Restores the files of a tree.
     fn extract(
         &self,
@@ -130,6 +132,10 @@ impl Parts for Real<'_> {
 
     fn guests(&self, id: Id, snapshot: &Snapshot) -> Option<Returning> {
         super::guests::returning(self.found, id, snapshot)
+    }
+
+    fn missing_of(&self, returning: &Returning) -> Vec<(u32, String)> {
+        super::guests::missing(self.found, returning)
     }
 
     fn extract(

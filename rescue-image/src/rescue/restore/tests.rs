@@ -419,3 +419,22 @@ fn the_list_of_guests_is_left_in_the_restored_system() {
     );
     drop(dir);
 }
+
+#[test]
+fn a_dump_of_which_parts_are_missing_is_told_before_anything_is_erased() {
+    let (request, _dir) = request();
+    let fake = Fake {
+        missing_of: vec![(200, "3 blobs cannot be read".to_owned())],
+        ..with_guests()
+    };
+    let to = Kept::default();
+    let prepared = prepare(&fake, &request).expect("planned");
+    check(&fake, &prepared, &Quiet, &to).expect("the host can be read");
+    let told = to.of("warning");
+    let text = told[0].get("text").expect("a text");
+    assert!(
+        text.contains("guest 200") && text.contains("3 blobs"),
+        "{text}"
+    );
+    assert!(!fake.wrote());
+}
