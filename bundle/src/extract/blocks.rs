@@ -1,11 +1,18 @@
 //! Block images in the order in which their blobs lie on the media.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel::bounded;
+
 use crate::content::{self, Piece};
 use crate::document::Image;
 use crate::events::Events;
 use crate::read::Readers;
 use crate::store::Store;
 use crate::{Error, Id, Result};
+
+/// Threads that read; more would make of one pass over the medium several.
+const WORKERS: usize = 4;
 
 /// A part of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,34 +77,72 @@ pub(super) fn blocks(
         let place = place.map_or((usize::MAX, 0, 0), |(store, l)| (store, l.pack, l.offset));
         (place, u.image, u.offset)
     });
-    let mut buffer = Vec::new();
-    let mut last = None;
-    for one in &anywhere {
-        if events.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        if last != Some(one.id) {
-            read(&mut readers, images, one, &mut buffer)?;
-            last = Some(one.id);
-        } else if buffer.len() as u64 != one.size {
-            return Err(damaged(images, one, &OTHER_LENGTH));
-        }
-        each(one.image, one.offset, Block::Data(&buffer))?;
-        events.bytes(one.size);
-    }
+    let healed = read_all(stores, images, &anywhere, events, each)?;
+    drop(anywhere);
     for n in in_order {
         merged(&mut readers, images, n, unit, events, each)?;
     }
-    if readers.healed > 0 {
+    let healed = healed + readers.healed;
+    if healed > 0 {
         events.warn(&format!(
             "{} damaged in one place and taken from another",
-            match readers.healed {
+            match healed {
                 1 => "1 blob was".to_owned(),
                 n => format!("{n} blobs were"),
             }
         ));
     }
     Ok(())
+}
+
+/// Reads blobs in this order with a few threads, which check and decompress them; each blob is read once for all places
+/// that follow each other. Gives back how many were healed.
+fn read_all(
+    stores: &[&Store],
+    images: &[Image],
+    uses: &[Use],
+    events: &dyn Events,
+    each: Each<'_>,
+) -> Result<u64> {
+    let groups: Vec<&[Use]> = uses.chunk_by(|a, b| a.id == b.id).collect();
+    let next = AtomicUsize::new(0);
+    let healed = AtomicU64::new(0);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        let (done, ready) = bounded(2 * WORKERS);
+        for _ in 0..workers.min(WORKERS) {
+            let done = done.clone();
+            let (groups, next, healed) = (&groups, &next, &healed);
+            scope.spawn(move || {
+                let mut readers = Readers::new(stores);
+                while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut content = Vec::new();
+                    let read = read(&mut readers, images, &group[0], &mut content);
+                    // Nobody takes it: another one has failed, or it was cancelled.
+                    if done.send((*group, read.map(|()| content))).is_err() {
+                        break;
+                    }
+                }
+                healed.fetch_add(readers.healed, Ordering::Relaxed);
+            });
+        }
+        drop(done);
+        for (group, content) in ready {
+            let content = content?;
+            for one in group {
+                if events.cancelled() {
+                    return Err(Error::Cancelled);
+                }
+                if content.len() as u64 != one.size {
+                    return Err(damaged(images, one, &OTHER_LENGTH));
+                }
+                each(one.image, one.offset, Block::Data(&content))?;
+                events.bytes(one.size);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(healed.into_inner())
 }
 
 const OTHER_LENGTH: &str = "it is not as long as its content list says";

@@ -78,7 +78,7 @@ fn every_cluster_comes_once_however_the_image_was_cut() {
         [UNIT as usize; 2],
         [100_000, UNIT as usize],
         [1 << 20, 777],
-        [3, 1 << 20],
+        [1001, 1 << 20],
     ] {
         let store = dir.path().join(format!("{cuts:?}"));
         let images = [
