@@ -413,9 +413,49 @@ fn a_damaged_dump_is_named_and_the_others_come() {
         ("failed", "done")
     );
     assert!(!bench.path("got/101").exists() && bench.path("got/100").exists());
-    // It is given up: the node may start its guests again.
-    bench.on_node(["guests", "forget", "101"]).expect(0);
+    // Another dump of it, of a disk that can be read.
+    let other = archive(1020, "");
+    fs::write(bench.path("dumps/101"), &other.0).unwrap();
+    bench.on_node([
+        "backup",
+        "--only-guests",
+        "--guests",
+        "101",
+        "--to",
+        bench.str("store"),
+    ]);
+    let list = self::dumps(&bench);
+    let newest = list.iter().rfind(|d| d["id"] == 101).unwrap();
+    let newest = newest["snapshot"].as_str().unwrap();
+    fs::write(bench.path("fail/101"), "").unwrap();
+    bench
+        .on_node(["guests", "restore", "101", "--snapshot", newest])
+        .expect(1);
+    fs::remove_file(bench.path("fail/101")).unwrap();
+    bench
+        .on_node(["guests", "restore", "101", "--snapshot", newest])
+        .expect(0);
+    assert!(disks(&fs::read(bench.path("got/101")).unwrap()) == disks(&other.0));
     assert!(!flagged(&bench));
+}
+
+#[test]
+fn one_that_is_given_up_holds_the_others_back_no_longer() {
+    let Some(bench) = node(&[100]) else { return };
+    leave(&bench, &[100, 105]);
+    let run = pending(&bench).expect(1);
+    assert!(
+        run.err
+            .contains("none of the drives that are attached holds a dump"),
+        "{}",
+        run.err
+    );
+    assert!(flagged(&bench));
+    let unknown = bench.on_node(["guests", "forget", "7"]).expect(2);
+    assert!(unknown.err.contains("not on the list"), "{}", unknown.err);
+    bench.on_node(["guests", "forget", "105"]).expect(0);
+    assert!(!flagged(&bench));
+    assert_eq!(states(&bench), [(100, "done".to_owned(), 1)]);
 }
 
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
@@ -519,4 +559,118 @@ fn a_list_that_is_none_is_refused_with_what_to_do() {
         run.err
     );
     assert!(flagged(&bench));
+}
+
+/// A container's files, in the archive that vzdump makes.
+fn container(bench: &Bench, id: u32) {
+    let conf = "arch: amd64\nhostname: db\nonboot: 1\nrootfs: local-lvm:vm-200-disk-0,size=512M\nunprivileged: 1\n";
+    fs::write(bench.path(&format!("guests/lxc/{id}.conf")), conf).unwrap();
+    let tree = bench.path("ct");
+    fs::create_dir_all(tree.join("etc/vzdump")).unwrap();
+    fs::create_dir_all(tree.join("home/a")).unwrap();
+    fs::write(tree.join("etc/vzdump/pct.conf"), conf).unwrap();
+    fs::write(tree.join("etc/hostname"), "db\n").unwrap();
+    fs::write(tree.join("home/a/data"), common::noise(3 << 20, 7)).unwrap();
+    fs::hard_link(tree.join("home/a/data"), tree.join("home/again")).unwrap();
+    std::os::unix::fs::symlink("../etc/hostname", tree.join("home/link")).unwrap();
+    let mut tar = assert_cmd::Command::new("tar");
+    let options = [
+        "-cpf",
+        bench.str(&format!("dumps/{id}")),
+        "--format=posix",
+        "--one-file-system",
+        "--sparse",
+    ];
+    let kept = [
+        "--numeric-owner",
+        "--acls",
+        "--xattrs",
+        "--exclude=./etc/vzdump",
+    ];
+    // The configuration comes first.
+    let first = ["-C", bench.str("ct"), "./etc/vzdump/pct.conf"];
+    tar.args(options)
+        .args(["--no-recursion"])
+        .args(first)
+        .output()
+        .unwrap();
+    let mut more = assert_cmd::Command::new("tar");
+    more.arg("-rpf")
+        .arg(bench.str(&format!("dumps/{id}")))
+        .args(["--format=posix", "--sparse"]);
+    let run = Run::from(
+        more.args(kept)
+            .args(["-C", bench.str("ct"), "."])
+            .output()
+            .unwrap(),
+    );
+    run.expect(0);
+}
+
+#[test]
+fn a_container_comes_back_with_its_volumes_named() {
+    let Some(bench) = node(&[100]) else { return };
+    container(&bench, 200);
+    let backup = [
+        "backup",
+        "--only-guests",
+        "--guests",
+        "200",
+        "--to",
+        bench.str("store"),
+    ];
+    bench.on_node(backup).expect(0);
+    fs::remove_file(bench.path("calls")).unwrap();
+    let dump = dumps(&bench).pop().unwrap();
+    assert_eq!((&dump["id"], &dump["kind"]), (&json!(200), &json!("lxc")));
+    leave(&bench, &[200]);
+    let file = bench.path("state/guests/pending.json");
+    let text = fs::read_to_string(&file).unwrap().replace("qemu", "lxc");
+    fs::write(&file, text).unwrap();
+    pending(&bench).expect(0);
+    let restores: Vec<_> = calls(&bench)
+        .into_iter()
+        .filter(|c| c.starts_with("pct restore"))
+        .collect();
+    assert_eq!(
+        restores,
+        ["pct restore 200 - --rootfs local-lvm:0.5 --unprivileged 1 --force 1"]
+    );
+    // What the command was given is what GNU tar takes, and the same files.
+    let out = bench.path("unpacked");
+    fs::create_dir(&out).unwrap();
+    let mut tar = assert_cmd::Command::new("tar");
+    tar.args(["-xpf", bench.str("got/200"), "--acls", "--xattrs", "-C"])
+        .arg(&out);
+    Run::from(tar.output().unwrap()).expect(0);
+    fs::remove_dir_all(bench.path("ct/etc/vzdump")).unwrap();
+    fs::remove_dir_all(out.join("etc/vzdump")).unwrap();
+    for name in ["etc/hostname", "home/a/data", "home/again"] {
+        assert!(
+            fs::read(out.join(name)).unwrap() == fs::read(bench.path("ct").join(name)).unwrap()
+        );
+    }
+    bench.assert_same(&bench.path("ct/home"), &out.join("home"));
+    // One file, as out of any restore point.
+    let id = dump["snapshot"].as_str().unwrap();
+    let from = ["--from", bench.str("store"), "--to", bench.str("one")];
+    let extract = ["extract", id, "/etc/hostname"];
+    bench.run(extract.iter().chain(&from)).expect(0);
+    assert_eq!(
+        fs::read_to_string(bench.path("one/etc/hostname")).unwrap(),
+        "db\n"
+    );
+    let disk = [
+        "guests",
+        "export",
+        "200",
+        "--disk",
+        "scsi0",
+        "--to",
+        bench.str("x"),
+    ];
+    let none = bench
+        .run(disk.iter().chain(&["--from", bench.str("store")]))
+        .expect(1);
+    assert!(none.err.contains("no disks of its own"), "{}", none.err);
 }

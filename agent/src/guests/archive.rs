@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use bundle::document::Snapshot;
 use bundle::document::guest::{GuestDump, GuestKind};
 use bundle::events::Events;
-use bundle::extract::{Block, ExtractReport};
+use bundle::extract::Block;
 use bundle::store::Store;
 
 /// Bytes of the unit in which a VMA archive holds disks.
@@ -131,59 +131,11 @@ fn container(
     events: &dyn Events,
 ) -> anyhow::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, out);
-    let written = tar(stores, snapshot, &mut out, events).and_then(|report| {
-        out.flush().map_err(|source| bundle::Error::Io {
-            action: "write",
-            path: "the archive".into(),
-            source,
-        })?;
-        Ok(report)
-    });
-    let report = written.map_err(|error| anyhow!(error).context(title(snapshot)))?;
-    if let Some(first) = report.missing.first() {
-        bail!(
-            "{}: {} of its files cannot be read, the first: {}: {}",
-            title(snapshot),
-            report.missing.len(),
-            first.path.display(),
-            first.reason
-        );
-    }
-    Ok(())
-}
-
-/// A container's archive: its small files first, then its tree.
-fn tar(
-    stores: &[&Store],
-    snapshot: &Snapshot,
-    out: &mut dyn Write,
-    events: &dyn Events,
-) -> bundle::Result<ExtractReport> {
-    let [tree] = snapshot.trees.as_slice() else {
-        return Err(bundle::Error::Internal(
-            "the dump of a container has one tree",
-        ));
-    };
-    let mut small = tar::Builder::new(Vec::new());
-    for config in snapshot.guest.iter().flat_map(|dump| &dump.configs) {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(config.data.len() as u64);
-        header.set_mode(0o644);
-        header.set_mtime(0);
-        let name = format!("./{}", config.name.trim_start_matches("./"));
-        // Into memory: it fails for a name that is none.
-        small
-            .append_data(&mut header, name, config.data.as_slice())
-            .map_err(|_| bundle::Error::Internal("a small file of a dump has no usable name"))?;
-    }
-    let written = out.write_all(small.get_ref());
-    written.map_err(|source| bundle::Error::Io {
-        action: "write",
-        path: "the archive".into(),
-        source,
-    })?;
-    let all = bundle::extract::Selection::All;
-    bundle::extract::to_tar(stores, snapshot, tree, &all, out, events)
+    let written = bundle::extract::guest_tar(stores, snapshot, &mut out, events);
+    // With its damaged end, if it has one.
+    let flushed = out.flush();
+    written.map_err(|error| anyhow!(error).context(title(snapshot)))?;
+    flushed.context("cannot write the archive")
 }
 
 /// `VM 100 (web)`, for errors.

@@ -54,6 +54,8 @@ pub struct Worker<'w> {
     pub force: bool,
     /// Given by the operator: where the disks go.
     pub storage: Option<String>,
+    /// Given by the operator: another dump than the one on the list.
+    pub snapshot: Option<String>,
     _only_one: Flock<File>,
 }
 
@@ -91,6 +93,7 @@ impl<'w> Worker<'w> {
             progress,
             force: false,
             storage: None,
+            snapshot: None,
             _only_one: only_one,
         };
         worker.interrupted()?;
@@ -171,6 +174,7 @@ impl<'w> Worker<'w> {
                 guest.attempts = 0;
                 guest.state = State::Waiting;
                 guest.error = None;
+                guest.was_absent = false;
             })?;
         }
         Ok(())
@@ -191,6 +195,11 @@ impl<'w> Worker<'w> {
             self.set(*id, |guest| guest.error = Some(reason.to_owned()))?;
         }
         Ok(())
+    }
+
+    /// Whether the node is one that can take guests; the error says what to do.
+    pub fn check_node(&self) -> anyhow::Result<()> {
+        super::restore::check_node(self.sys)
     }
 
     /// Restores these guests; a failure of one leaves the others going. An error ends it: nothing can be noted any more, or
@@ -234,6 +243,8 @@ impl<'w> Worker<'w> {
             });
             self.set(*id, |guest| {
                 guest.progress = None;
+                // The tools take away what they made when they fail: what is there from now on is somebody's.
+                guest.was_absent = false;
                 match ended {
                     Ok(state) => guest.state = state,
                     Err(error) => {
@@ -248,14 +259,22 @@ impl<'w> Worker<'w> {
 
     fn one(&self, guest: &Guest, sources: &Sources) -> anyhow::Result<State> {
         let (kind, id) = (guest.kind, guest.id);
-        let (found, snapshot) = match &guest.snapshot {
-            Some(wanted) => sources.snapshot(&wanted.to_string())?,
+        let listed = guest.snapshot.map(|wanted| wanted.to_string());
+        let (found, snapshot) = match self.snapshot.as_ref().or(listed.as_ref()) {
+            Some(wanted) => sources.snapshot(wanted)?,
             None => dumps::newest(sources, kind, id, &self.machine_id)?
                 .context("none of the drives that are attached holds a dump of it")?,
         };
         let dump = archive::dump(&snapshot)?;
         if (dump.kind, dump.id) != (kind, id) {
             bail!("restore point {} is a dump of another guest", found.short());
+        }
+        if guest.snapshot != Some(found) {
+            self.set(id, |guest| {
+                guest.snapshot = Some(found);
+                guest.dumped = Some(dump.dumped.clone());
+                guest.note = None;
+            })?;
         }
         let there = existing(self.sys, id);
         if let Some(there) = &there {
@@ -440,5 +459,86 @@ impl Events for Watch<'_> {
 
     fn cancelled(&self) -> bool {
         signals::stopped()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layout::system::Recorded;
+
+    use super::*;
+
+    const ID: u32 = 100;
+
+    fn worker<'w>(sys: &'w Recorded, dir: &Path, progress: &'w Progress) -> Worker<'w> {
+        let list = serde_json::json!({
+            "format": 1, "snapshot": "ab".repeat(32), "restored": "2026-11-20T03:00:00Z", "limit": 3, "stores": [],
+            "guests": [{ "id": ID, "kind": "qemu", "state": "waiting", "snapshot": "cd".repeat(32) }],
+        });
+        std::fs::write(dir.join("pending.json"), list.to_string()).unwrap();
+        Worker::new(sys, dir.to_owned(), progress).unwrap().unwrap()
+    }
+
+    #[test]
+    fn locks_and_protection_of_a_guest_without_disks_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = Recorded::new()
+            .command("qm unlock 100", "")
+            .command("qm set 100 --protection 0", "")
+            .file(
+                "/etc/pve/nodes/pve1/qemu-server/100.conf",
+                "lock: backup\nname: web\nprotection: 1\n\n[old]\nprotection: 1\n",
+            )
+            .file(
+                "/etc/pve/nodes/pve1/lxc/101.conf",
+                "hostname: x\n\n[old]\nprotection: 1\n",
+            );
+        let progress = Progress::new(true);
+        let worker = worker(&sys, dir.path(), &progress);
+        worker
+            .make_replaceable(&existing(&sys, 100).unwrap())
+            .unwrap();
+        let asked = sys.log.lock().unwrap().clone();
+        assert_eq!(asked, ["qm unlock 100", "qm set 100 --protection 0"]);
+        worker
+            .make_replaceable(&existing(&sys, 101).unwrap())
+            .unwrap();
+        assert_eq!(sys.log.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn only_one_works_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = Recorded::new();
+        let progress = Progress::new(true);
+        let first = worker(&sys, dir.path(), &progress);
+        let second = Worker::new(&sys, dir.path().to_owned(), &progress);
+        assert!(second.err().unwrap().to_string().contains("guests status"));
+        drop(first);
+        assert!(
+            Worker::new(&sys, dir.path().to_owned(), &progress)
+                .unwrap()
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn what_is_done_may_be_replaced_only_when_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = Recorded::new();
+        let progress = Progress::new(true);
+        let worker = worker(&sys, dir.path(), &progress);
+        worker
+            .set(ID, |g| {
+                (g.was_absent, g.attempts, g.state) = (true, 3, State::Failed)
+            })
+            .unwrap();
+        assert_eq!(worker.due(), Vec::<u32>::new());
+        worker.ask_again(&[ID]).unwrap();
+        let guest = worker.now().guests.remove(0);
+        assert_eq!((guest.was_absent, guest.attempts), (false, 0));
+        assert_eq!(worker.due(), [ID]);
+        // All of it is on the disk already.
+        assert_eq!(Pending::read(dir.path()).unwrap(), Some(worker.now()));
     }
 }

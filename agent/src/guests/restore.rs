@@ -131,6 +131,19 @@ pub fn existing(sys: &dyn System, id: u32) -> Option<Existing> {
     None
 }
 
+/// Whether pmxcfs shows the node's configuration: without it nobody knows which guests there are.
+pub fn check_node(sys: &dyn System) -> anyhow::Result<()> {
+    if sys.exists(&Path::new(TREE).join("nodes")) {
+        return Ok(());
+    }
+    if sys.exists(Path::new(TREE)) {
+        anyhow::bail!(
+            "{TREE} is not mounted: look at `systemctl status pve-cluster`, then try again"
+        );
+    }
+    anyhow::bail!("this is no Proxmox VE node (there is no {TREE}): guests are restored on one")
+}
+
 /// Refuses what Proxmox VE's tools would refuse after a while, or what nobody means.
 pub fn check(
     sys: &dyn System,
@@ -138,11 +151,7 @@ pub fn check(
     to: &As<'_>,
     own_node: &str,
 ) -> anyhow::Result<()> {
-    if !sys.exists(Path::new("/etc/pve/nodes")) && sys.exists(Path::new(TREE)) {
-        anyhow::bail!(
-            "{TREE} is not mounted: is pve-cluster running? (`systemctl start pve-cluster`)"
-        );
-    }
+    check_node(sys)?;
     let Some(found) = existing(sys, to.id) else {
         return Ok(());
     };
@@ -256,6 +265,15 @@ mod tests {
                 .contains("replaced by a CT")
         );
         assert!(refused(&vm, 101, true).unwrap().contains("node pve2"));
+    }
+
+    #[test]
+    fn elsewhere_it_is_said_what_is_missing() {
+        let error = |sys: &Recorded| check_node(sys).unwrap_err().to_string();
+        assert!(error(&Recorded::new()).contains("no Proxmox VE node"));
+        let mut unmounted = Recorded::new();
+        unmounted.present.insert("/etc/pve".into());
+        assert!(error(&unmounted).contains("pve-cluster"));
     }
 
     #[test]

@@ -40,8 +40,9 @@ pub(super) fn run(
             Some(mut stdin) => {
                 let fed = feed(&mut stdin).and_then(|()| stdin.flush());
                 // Many a program takes the end of its input for the end of what it is to read: it must not go on to
-                // make something of a part.
-                if fed.is_err() {
+                // make something of a part. One that reads no more has what it wants, or has failed.
+                let cut_off = |e: &std::io::Error| e.kind() != ErrorKind::BrokenPipe;
+                if fed.as_ref().is_err_and(cut_off) {
                     ask_to_end(&child);
                 }
                 fed
@@ -161,6 +162,21 @@ mod tests {
         );
         assert!(matches!(result, Err(SystemError::Fed { .. })));
         assert!(!made.exists());
+    }
+
+    #[test]
+    fn one_that_has_read_enough_may_finish() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        // As tar(1) does behind the end of an archive.
+        let script = format!(
+            "head -c 10 > /dev/null; exec <&-; sleep 0.3; touch {}",
+            made.display()
+        );
+        let chunk = vec![7; 1 << 20];
+        let mut feed = |out: &mut dyn Write| (0..5).try_for_each(|_| out.write_all(&chunk));
+        Host.run_fed(&shell(&script), &mut feed, &|_| ()).unwrap();
+        assert!(made.exists());
     }
 
     #[test]

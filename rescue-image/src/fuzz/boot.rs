@@ -1,6 +1,9 @@
 //! What decides whether a restore begins by itself.
 
+use std::path::{Component, Path};
+
 use crate::grub;
+use crate::guests::Pending;
 use crate::initramfs::RescueInfo;
 use crate::rescue::cmdline::CommandLine;
 use crate::token::{Armed, FORMAT, parse};
@@ -18,4 +21,23 @@ pub(super) fn token(data: &[u8]) {
     let mut core = data.to_vec();
     core.resize(core.len().next_multiple_of(512), 0);
     grub::embed(&mut core, data);
+}
+
+/// The list of the guests that the first boot after a restore works off, as root.
+pub(super) fn guest_list(data: &[u8]) {
+    let Ok(list) = Pending::parse(data) else {
+        return;
+    };
+    for place in &list.stores {
+        let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::RootDir);
+        assert!(Path::new(&place.path).components().all(inside));
+        let names = place.filesystem.iter().chain(&place.fs_type);
+        assert!(
+            names
+                .into_iter()
+                .all(|name| !name.contains(['/', ',', '\0']))
+        );
+    }
+    let again = Pending::parse(&serde_json::to_vec(&list).unwrap()).unwrap();
+    assert_eq!(again, list);
 }

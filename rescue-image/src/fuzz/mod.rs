@@ -44,6 +44,11 @@ pub static TOKEN: Target = Target {
     read: boot::token,
     seeds: seeds::tokens,
 };
+pub static GUEST_LIST: Target = Target {
+    name: "guest_list",
+    read: boot::guest_list,
+    seeds: seeds::guest_lists,
+};
 pub static BOOT_PARTITION: Target = Target {
     name: "boot_partition",
     read: media::boot_partition,

@@ -129,3 +129,21 @@ pub(super) fn tokens() -> Vec<Vec<u8>> {
         br#"{"format":1,"version":"1","host":"h","kernel":"6","fingerprint":"f"}"#.to_vec(),
     ]
 }
+
+/// A list with every field, and a short one.
+pub(super) fn guest_lists() -> Vec<Vec<u8>> {
+    let full = serde_json::json!({
+        "format": 1, "snapshot": "ab".repeat(32), "restored": "2026-11-20T03:00:00Z", "limit": 3,
+        "guests": [{
+            "id": 100, "kind": "qemu", "name": "web", "snapshot": "cd".repeat(32), "dumped": "2026-11-20T02:00:00Z",
+            "note": "older", "state": "running", "attempts": 1, "error": "no space", "was_absent": true, "onboot": true,
+            "progress": [1, 2],
+        }, { "id": 200, "kind": "lxc", "state": "waiting" }],
+        "stores": [
+            { "id": "0f8fad5b-d9cb-469f-a165-70867728950e", "filesystem": "1234-ABCD", "fs_type": "ext4", "path": "a/b", "shown": "x" },
+            { "id": "s", "path": "/mnt/backup", "shown": "y" },
+        ],
+    });
+    let short = "{\"format\":1,\"snapshot\":\"../../x\",\"guests\":[],\"stores\":[]}";
+    vec![full.to_string().into_bytes(), short.into()]
+}

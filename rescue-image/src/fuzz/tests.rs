@@ -78,6 +78,13 @@ fn fuzz_tokens() {
 }
 
 #[test]
+fn fuzz_guest_lists() {
+    let seeds = (GUEST_LIST.seeds)();
+    crate::guests::Pending::parse(&seeds[0]).unwrap();
+    fuzz(&GUEST_LIST, 10_000);
+}
+
+#[test]
 fn fuzz_boot_partitions() {
     let whole = Overlay::new(&media::WHOLE.bytes);
     let found = token::find(&mut Esp::new(whole, Path::new("test")));

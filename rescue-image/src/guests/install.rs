@@ -74,6 +74,13 @@ pub fn install(
     Ok(by_hand)
 }
 
+/// Takes a list away that the backup caught of an earlier restore: what it says of the guests is no longer so.
+pub fn clear(root: &Path) -> Result<()> {
+    let system = Rooted::new(root)?;
+    system.remove(&Path::new(DIR).join(PENDING))?;
+    system.remove(&Path::new(DIR).join(STATUS))
+}
+
 /// An absolute path that is one word in a unit (systemd.syntax(7), systemd.service(5)).
 fn usable(program: &Path) -> bool {
     let text = program.to_str().unwrap_or_default();
@@ -183,6 +190,9 @@ mod tests {
         assert_eq!((mode(&kept), mode(kept.parent().unwrap())), (0o600, 0o700));
         // The step is repeated after a failure.
         install(root, &pending(), Some(named), &keys).unwrap();
+        clear(root).unwrap();
+        assert_eq!(Pending::read(&dir).unwrap(), None);
+        assert_eq!(Pending::read_status(&dir).unwrap(), None);
         fs::write(held.parent().unwrap().join("mine.conf"), "").unwrap();
         assert_eq!(uninstall(root), Vec::<String>::new());
         assert!(!held.exists() && held.parent().unwrap().exists());

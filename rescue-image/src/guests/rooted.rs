@@ -106,6 +106,24 @@ impl Rooted {
         make().with_context(|| self.cannot("make the link", path))
     }
 
+    /// Takes a file away, if there is one.
+    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+        let remove = || -> Result<()> {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                bail!("it has no name");
+            };
+            let dir = match self.open(parent, OFlag::O_DIRECTORY) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+                dir => dir?,
+            };
+            match unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        remove().with_context(|| self.cannot("remove", path))
+    }
+
     /// The first bytes of a regular file; `None` where there is none.
     pub(crate) fn read(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
         let read = || -> Result<Option<Vec<u8>>> {
@@ -194,5 +212,9 @@ mod tests {
         assert_eq!(rooted.read(Path::new("/nothing/x"), 1).unwrap(), None);
         assert!(rooted.read(Path::new("/data"), 1).is_err());
         assert!(!rooted.is_program(file));
+        rooted.remove(file).unwrap();
+        rooted.remove(file).unwrap();
+        rooted.remove(Path::new("/nothing/x")).unwrap();
+        assert!(!there.exists());
     }
 }

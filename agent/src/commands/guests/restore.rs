@@ -66,6 +66,7 @@ fn work(
     ids: &[u32],
 ) -> anyhow::Result<Outcome> {
     if !ids.is_empty() {
+        worker.check_node()?;
         let list = worker.now();
         let places = args
             .from
@@ -109,7 +110,7 @@ fn asked_for(
         return Err(Usage(text.into()).into());
     }
     // A guest that the list has is worked off there, so that the list goes away in the end.
-    if args.r#as.is_none() && args.snapshot == "latest" {
+    if args.r#as.is_none() {
         let worker = Worker::new(&context.sys, dir(&context.config), progress)?;
         if let Some(mut worker) = worker {
             let list = worker.now();
@@ -117,6 +118,8 @@ fn asked_for(
             if args.ids.iter().all(on_list) {
                 worker.force = args.force;
                 worker.storage.clone_from(&args.storage);
+                let other = (args.snapshot != "latest").then(|| args.snapshot.clone());
+                worker.snapshot = other;
                 worker.ask_again(&args.ids)?;
                 return work(context, args, worker, &args.ids);
             }

@@ -9,6 +9,7 @@ use bundle::crypt::DataKey;
 use bundle::document::Snapshot;
 use bundle::document::guest::GuestRef;
 
+use super::Prepared;
 use crate::guests::{FORMAT, Guest, LIMIT, Pending, Place, State, install, printable};
 use crate::rescue::bundles::{Attached, Found, Point, Verified};
 use crate::rescue::events::{Announce, Line};
@@ -220,11 +221,7 @@ impl Returning {
         }
     }
 
-    /// Leaves the list in the restored system; gives back what is to be known.
-    pub(super) fn leave_in(&self, root: &Path, snapshot: &Snapshot) -> Vec<String> {
-        if self.list.guests.is_empty() {
-            return Vec::new();
-        }
+    fn leave_in(&self, root: &Path, snapshot: &Snapshot) -> Vec<String> {
         let program = program(snapshot);
         match install::install(root, &self.list, program.as_deref(), &self.keys) {
             Ok(by_hand) => by_hand,
@@ -234,6 +231,19 @@ impl Returning {
             )],
         }
     }
+}
+
+/// Leaves the list of the guests that come back in the restored system; gives back what is to be known.
+pub(super) fn leave_in(prepared: &Prepared) -> Vec<String> {
+    let root = &prepared.request.root;
+    let cleared = install::clear(root);
+    let mut notes: Vec<String> = cleared.err().iter().map(|e| format!("{e:#}")).collect();
+    if let Some(returning) = &prepared.guests {
+        if !returning.list.guests.is_empty() {
+            notes.extend(returning.leave_in(root, &prepared.snapshot));
+        }
+    }
+    notes
 }
 
 #[cfg(test)]

@@ -452,13 +452,11 @@ pub fn run(
         to,
         into_target: &|| match fills_root(&prepared.plan) {
             true => {
-                if let Some(returning) = &prepared.guests {
-                    let by_hand = returning.leave_in(&request.root, &prepared.snapshot);
-                    by_hand.iter().for_each(|text| ui.warn(text));
-                    left.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .extend(by_hand);
-                }
+                let notes = guests::leave_in(prepared);
+                notes.iter().for_each(|text| ui.warn(text));
+                left.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(notes);
                 logs::copy_into(&request.log_dir, &request.root).map(drop)
             }
             false => Ok(()),
