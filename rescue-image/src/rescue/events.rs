@@ -16,6 +16,8 @@
 //! | `refused` | `reason`, and `missing_bytes` where a disk is too small |
 //! | `erasing` | `disk`, `serial` |
 //! | `fenced` | `disk` |
+//! | `network` | `name` (of a saved network card), `was`, `is` (addresses), `because` |
+//! | `cluster` | `member` (of which), `start` (`isolated` or `member`) |
 //! | `step` | `index`, `total`, `text` |
 //! | `progress` | `bytes`, `files` |
 //! | `warning` | `text` |

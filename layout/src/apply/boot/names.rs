@@ -293,7 +293,11 @@ impl Executor<'_> {
         if !left_out.is_empty() {
             self.no_resume()?;
         }
-        let copied = self.update_settings(replace)?;
+        // The first step after the files, and before all that copies them.
+        let events = self.events;
+        let note = |text: &str| events.note(text);
+        let mut copied = self.content.files_complete(self.root, &note)?;
+        copied |= self.update_settings(replace)?;
         let outcome = self.update_lines(replace, left_out, add)?;
         let later = |s: &Step| matches!(s, Step::UpdateInitramfs { .. });
         if copied && !self.saved.boot.kernels.is_empty() && !self.plan.steps.iter().any(later) {

@@ -19,6 +19,8 @@ const COROSYNC: &str = "/etc/corosync";
 const FILES: [&str; 2] = ["corosync.conf", "authkey"];
 /// Where they are set aside.
 const ASIDE: &str = "/etc/corosync/lifeboat-set-aside";
+/// What is said about it there.
+pub const README: &str = "/etc/corosync/lifeboat-set-aside/README";
 /// Shown at every login.
 const MOTD: &str = "/etc/motd.d/60-lifeboat-isolated";
 /// The services of Proxmox VE's high availability. They do not need a cluster: all they ask for is quorum (`quorate` in
@@ -155,10 +157,7 @@ pub fn isolate(inside: &Inside, scratch: &Path) -> Result<Option<Isolated>> {
         }
     }
     inside.make_dir(Path::new(ASIDE))?;
-    inside.write(
-        &Path::new(ASIDE).join("README"),
-        how_to_go_on(&done).as_bytes(),
-    )?;
+    inside.write(Path::new(README), how_to_go_on(&done).as_bytes())?;
     // Only a help: a host without it starts all the same.
     let motd = inside
         .make_dir(Path::new("/etc/motd.d"))
@@ -192,7 +191,7 @@ fn mask(inside: &Inside, unit: &str) -> Result<bool> {
 fn motd() -> String {
     format!(
         "\nThis node was restored and is ISOLATED: it is not a member of its cluster.\n\
-         How to rejoin, or to stay alone: {ASIDE}/README\n\n"
+         How to rejoin, or to stay alone: {README}\n\n"
     )
 }
 

@@ -145,10 +145,7 @@ impl Mapping {
         }
         for card in &self.rest {
             let link = if card.link { ", link" } else { "" };
-            text.push_str(&format!(
-                "      in no saved card's place: {}{link}\n",
-                card.describe()
-            ));
+            text.push_str(&format!("      unused: {}{link}\n", card.describe()));
         }
         text.trim_end().to_owned()
     }

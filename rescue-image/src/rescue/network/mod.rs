@@ -7,7 +7,7 @@
 pub mod here;
 mod interfaces;
 mod links;
-mod mapping;
+pub(in crate::rescue) mod mapping;
 mod saved;
 
 use std::fmt;
