@@ -5,7 +5,7 @@ use std::io::Read;
 
 use anyhow::{Context as _, bail};
 use layout::model::{Layout, NodeId};
-use layout::plan::{Choices, DiskChoice, can_be_spread, check_shapes};
+use layout::plan::{Choices, DiskChoice, Mode, can_be_spread, check_shapes};
 use rescue_image::rescue::network::{self, Card};
 use rescue_image::stick::Stick;
 use rescue_image::token::{self, Armed};
@@ -34,6 +34,13 @@ pub fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<Outcome> {
     // In place the disk is known by what is on it, and by its serial where nothing is.
     let any_disk = args.any_disk || args.mode.is_in_place();
     let disks = choose(&saved, &args.disk, any_disk)?;
+    if !args.nic.is_empty() && !matches!(args.mode, Mode::BareMetal | Mode::SystemOnly) {
+        return Err(Refused(format!(
+            "--nic: the files of the host, which name its network cards, are not restored in mode {}",
+            args.mode
+        ))
+        .into());
+    }
     let stick = Stick::open(&args.on)?;
     if token::read(&stick)?.is_some() && !args.replace {
         return Err(Refused(format!(

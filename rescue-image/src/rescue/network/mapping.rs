@@ -326,7 +326,8 @@ pub(in crate::rescue) mod tests {
         use How::*;
         let eth = |n: u8, mac, slot, driver| card(&format!("eth{n}"), mac, slot, driver);
         type Expected<'a> = [(Option<&'a str>, How); 2];
-        let cases: &[(&str, Vec<Card>, &[(&str, &str)], Expected<'_>)] = &[
+        type Case<'a> = (&'a str, Vec<Card>, &'a [(&'a str, &'a str)], Expected<'a>);
+        let cases: &[Case<'_>] = &[
             (
                 "the same machine",
                 vec![eth(0, 1, 3, "igb"), eth(1, 2, 4, "igb")],
