@@ -61,12 +61,12 @@ pub struct Cluster {
 
 impl Cluster {
     /// The cluster that the facts tell of, or the files: whichever says so.
-    pub fn of(facts: &Value, files: &Inside) -> Option<Self> {
+    pub fn of(facts: &Value, files: Option<&Inside>) -> Option<Self> {
         let node = facts.get("proxmox");
         let told = node.and_then(|n| n.get("cluster")).filter(|c| !c.is_null());
         let configured = || {
             let path = Path::new(COROSYNC).join(FILES[0]);
-            files.kind(&path).ok().flatten().is_some()
+            files.is_some_and(|files| files.kind(&path).is_ok_and(|kind| kind.is_some()))
         };
         if told.is_none() && !configured() {
             return None;

@@ -305,12 +305,12 @@ fn membership_is_told_by_facts_or_files() {
     let root = Root::new();
     let inside = Inside::open(root.0.path()).expect("opened");
     let alone = json!({ "proxmox": { "name": "pve1", "cluster": null } });
-    assert_eq!(Cluster::of(&alone, &inside), None);
+    assert_eq!(Cluster::of(&alone, Some(&inside)), None);
     let member = json!({ "proxmox": { "name": "pve1", "cluster": { "name": "lab", "nodes": ["pve1", "pve2"] } } });
-    let cluster = Cluster::of(&member, &inside).expect("a member");
+    let cluster = Cluster::of(&member, None).expect("a member");
     assert_eq!(cluster.describe(), "cluster lab (with pve2)");
     root.corosync();
-    let cluster = Cluster::of(&alone, &inside).expect("a member by its files");
+    let cluster = Cluster::of(&alone, Some(&inside)).expect("a member by its files");
     assert_eq!(cluster.describe(), "cluster");
 }
 

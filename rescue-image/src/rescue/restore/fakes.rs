@@ -124,6 +124,8 @@ pub struct Fake {
     pub facts: serde_json::Value,
     /// Files of the restore point, which are restored with its tree.
     pub files: Vec<(&'static str, Vec<u8>)>,
+    /// Whether single files can be read before the restore.
+    pub files_readable: bool,
     /// This machine's network cards.
     pub cards: Vec<Card>,
     /// Whether the initramfs was to be made again because of the files.
@@ -150,6 +152,7 @@ impl Fake {
             calls: Mutex::new(Vec::new()),
             facts: serde_json::Value::Null,
             files: Vec::new(),
+            files_readable: true,
             cards: Vec::new(),
             initramfs: Mutex::new(None),
         }
@@ -284,6 +287,7 @@ impl Parts for Fake {
     }
 
     fn files(&self, _: &Snapshot, paths: &[PathBuf], into: &Path) -> anyhow::Result<()> {
+        anyhow::ensure!(self.files_readable, "a damaged pack");
         self.put(into, |path| {
             paths.iter().any(|wanted| path.starts_with(wanted))
         })

@@ -54,14 +54,16 @@ impl Finish {
         }
         let mut warnings = Vec::new();
         let facts = &snapshot.facts;
-        let looked = look(parts, snapshot);
-        let (config, cluster) = looked.unwrap_or_else(|error| {
+        let looked = look(parts, snapshot).and_then(|dir| Ok((Inside::open(dir.path())?, dir)));
+        if let Err(error) = &looked {
             warnings.push(format!(
                 "the network's configuration cannot be read before it is restored ({error:#}): which card the host is \
                  reached through is not known"
             ));
-            (Config::default(), None)
-        });
+        }
+        let inside = looked.as_ref().ok().map(|(inside, _)| inside);
+        let config = inside.map(Config::read).unwrap_or_default();
+        let cluster = Cluster::of(facts, inside);
         if config.draft {
             warnings.push(
                 "/etc/network/interfaces.new is in the restore point: Proxmox VE puts it in the place of interfaces at the \
@@ -200,11 +202,9 @@ fn keep(log_dir: &Path, name: &str, text: &str, notes: &mut Vec<String>) {
     }
 }
 
-/// The files of the restore point that tell about network and cluster.
-fn look(parts: &dyn Parts, snapshot: &Snapshot) -> Result<(Config, Option<Cluster>)> {
+/// Files of the restore point, below the directory.
+fn look(parts: &dyn Parts, snapshot: &Snapshot) -> Result<tempfile::TempDir> {
     let dir = cluster::scratch()?;
     parts.files(snapshot, &LOOKED_AT.map(PathBuf::from), dir.path())?;
-    let inside = Inside::open(dir.path())?;
-    let cluster = Cluster::of(&snapshot.facts, &inside);
-    Ok((Config::read(&inside), cluster))
+    Ok(dir)
 }

@@ -274,3 +274,16 @@ fn a_draft_of_the_network_is_said() {
         prepared.finish
     );
 }
+
+#[test]
+fn files_that_cannot_be_looked_at_keep_nobody_from_restoring() {
+    let (request, _dir) = request();
+    let cluster = json!({ "name": "lab", "nodes": ["pve1"] });
+    let fake = Fake {
+        files_readable: false,
+        ..node(vec![card("eth0", 1, 3, "igb")], cluster)
+    };
+    let prepared = prepare(&fake, &request).expect("planned");
+    assert!(prepared.finish.warnings[0].contains("a damaged pack"));
+    assert!(prepared.finish.cluster.is_some(), "the facts say so");
+}
