@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use layout::system::{Cmd, System};
 
-use super::{Card, Mac, policy_name};
+use super::{Card, Mac, other_names, policy_name};
 
 const NET: &str = "/sys/class/net";
 /// `ARPHRD_ETHER` of the kernel's if_arp.h.
@@ -57,6 +57,10 @@ fn card(
         path: property("ID_PATH").map(str::to_owned),
         device: device.map(|d| d.display().to_string()),
         policy: policy_name(property),
+        others: other_names(
+            properties.iter().map(|(k, v)| (k.as_str(), v.as_str())),
+            &name,
+        ),
         link: text("carrier").as_deref() == Some("1"),
         name,
     };

@@ -148,10 +148,8 @@ impl Config {
 
     /// The interfaces that a card is a part of, for people; its own name where it is configured by itself.
     pub fn uses(&self, card: &str) -> Vec<String> {
-        let made = self
-            .interfaces
-            .keys()
-            .filter(|name| *name != card && self.below(name).contains(card));
+        let made = self.interfaces.keys();
+        let made = made.filter(|name| *name != card && self.below(name).contains(card));
         let mut uses: Vec<String> = made.cloned().collect();
         if uses.is_empty() && self.names(card) {
             uses.push(card.to_owned());
@@ -160,7 +158,7 @@ impl Config {
     }
 
     /// Whether the configuration names it.
-    fn names(&self, card: &str) -> bool {
+    pub fn names(&self, card: &str) -> bool {
         let is = |word: &String| {
             word == card
                 || word

@@ -108,9 +108,13 @@ impl Link {
     }
 }
 
-/// A file that gives a card a name.
-fn content(mac: Mac, name: &str, why: &str) -> String {
-    format!("# {why}\n[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\nName={name}\n")
+/// A file that gives a card a name, and further ones.
+fn content(mac: Mac, name: &str, aliases: &[String], why: &str) -> String {
+    let aliases = aliases
+        .iter()
+        .map(|alias| format!("AlternativeName={alias}\n"));
+    let aliases: String = aliases.collect();
+    format!("# {why}\n[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\nName={name}\n{aliases}")
 }
 
 /// Whether the card would get the saved name by itself: what names it is what it was.
@@ -158,10 +162,16 @@ fn decide(
             .iter()
             .any(|link| link.name() == Some(name) && link.addresses().contains(&mac))
     };
+    let has_aliases = |pair: &Pair, card: &Card| {
+        pair.aliases
+            .iter()
+            .all(|alias| card.policy.as_ref() == Some(alias) || card.others.contains(alias))
+    };
     let needed: Vec<&(&Pair, &Card)> = placed
         .iter()
         .filter(|(pair, card)| {
-            !pinned(&pair.saved.name, card.mac) && !keeps_its_name(&pair.saved, card)
+            let keeps = keeps_its_name(&pair.saved, card) && has_aliases(pair, card);
+            !pinned(&pair.saved.name, card.mac) && !keeps
         })
         .collect();
     // A name that the kept names take away from another card. Without a name of its own that card could be first.
@@ -190,7 +200,7 @@ fn decide(
             "Written by a restore: {name} was {}.",
             pair.saved.describe()
         );
-        writes.insert(path, content(card.mac, name, &why));
+        writes.insert(path, content(card.mac, name, &pair.aliases, &why));
     }
     for (card, name) in robbed {
         let own = card.mac.own_name();
@@ -200,7 +210,7 @@ fn decide(
         ));
         let path = Path::new(ETC).join(format!("50-lifeboat-{own}.link"));
         let why = format!("Written by a restore: {name} is another card.");
-        writes.insert(path, content(card.mac, &own, &why));
+        writes.insert(path, content(card.mac, &own, &[], &why));
     }
     writes.retain(|path, text| !links.iter().any(|l| l.path == *path && l.text == *text));
     (writes, notes)
@@ -475,6 +485,42 @@ mod tests {
         root.write(&exchanged, true);
         assert_eq!(root.text("/etc/systemd/network/1.link"), file(2, "enp3s0"));
         assert_eq!(root.text("/etc/systemd/network/2.link"), file(1, "enp4s0"));
+    }
+
+    #[test]
+    fn other_names_that_the_configuration_uses_are_kept() {
+        let root = Root::new(&[(
+            "/etc/network/interfaces",
+            "iface vmbr0 inet static\n gateway 1.1.1.1\n bridge-ports enxbc2411000001\n",
+        )]);
+        let mut saved = card("eno1", 1, 3, "igb");
+        saved.policy = Some("eno1".to_owned());
+        saved.others = vec!["enp3s0".to_owned(), "enxbc2411000001".to_owned()];
+        let config = Config::read(&Inside::open(root.0.path()).expect("opened"));
+        let map = |here: Card| {
+            let network = Network::new(
+                vec![saved.clone()],
+                vec![here],
+                config.clone(),
+                &BTreeMap::new(),
+            );
+            network.expect("mapped").mapping
+        };
+        let mut other = card("eth0", 9, 9, "x");
+        other.link = true;
+        let mapping = map(other);
+        assert_eq!(mapping.pairs[0].uses, ["vmbr0"]);
+        assert!(mapping.pairs[0].management);
+        let applied = root.write(&mapping, false);
+        let text = root.text(&paths(&applied)[0]);
+        assert!(
+            text.ends_with("Name=eno1\nAlternativeName=enxbc2411000001\n"),
+            "{text}"
+        );
+        let mut same = saved.clone();
+        same.others = vec!["enxbc2411000001".to_owned()];
+        let root = Root::new(&[]);
+        assert!(root.write(&map(same), false).written.is_empty());
     }
 
     #[test]

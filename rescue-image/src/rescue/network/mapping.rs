@@ -81,6 +81,8 @@ impl How {
 pub struct Pair {
     /// The saved card. Its name is the one that is kept.
     pub saved: Card,
+    /// Its other names that the configuration calls it by, which are kept as well.
+    pub aliases: Vec<String>,
     /// Interfaces of the saved host that it is a part of.
     pub uses: Vec<String>,
     /// The host is reached through it.
@@ -243,7 +245,7 @@ fn map(
     let management = config.management().map(|name| config.below(name));
     let reached: Vec<usize> = (0..saved.len())
         .filter(|s| match &management {
-            Some(names) => names.contains(&saved[*s].name),
+            Some(names) => saved[*s].names().any(|name| names.contains(name)),
             // A configuration that is not understood: any card of the host may be the one.
             None => saved.len() == 1,
         })
@@ -258,8 +260,13 @@ fn map(
     }
     let pairs = saved.iter().enumerate().map(|(s, card)| {
         let (h, how) = found.get(&s).copied().unwrap_or((None, How::Unknown));
+        let aliases = card.others.iter().filter(|name| config.names(name));
+        let mut uses: Vec<String> = card.names().flat_map(|name| config.uses(name)).collect();
+        uses.sort();
+        uses.dedup();
         Pair {
-            uses: config.uses(&card.name),
+            aliases: aliases.cloned().collect(),
+            uses,
             management: reached.contains(&s),
             card: h.and_then(|h| here.get(h)).cloned(),
             saved: card.clone(),
@@ -299,6 +306,7 @@ pub(in crate::rescue) mod tests {
             path: Some(format!("pci-0000:{slot:02x}:00.0")),
             device: Some(format!("/sys/devices/pci0000:00/0000:{slot:02x}:00.0")),
             policy: Some(format!("enp{slot}s0")),
+            others: Vec::new(),
             link: false,
         }
     }

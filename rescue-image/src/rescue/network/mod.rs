@@ -76,6 +76,8 @@ pub struct Card {
     pub device: Option<String>,
     /// The name that systemd's policy gives it.
     pub policy: Option<String>,
+    /// Other names that it answers to (`AlternativeNamesPolicy=`); ifupdown2 of Proxmox VE 9 takes them, too.
+    pub others: Vec<String>,
     /// Whether a cable with something at its other end is in it; unknown for saved ones.
     pub link: bool,
 }
@@ -87,6 +89,13 @@ impl Card {
         let at = self.path.as_deref().or(self.device.as_deref());
         let at = at.map(|at| format!(", {at}")).unwrap_or_default();
         format!("{} ({driver}{at})", self.mac)
+    }
+
+    /// Every name that a configuration may call it by.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.name)
+            .chain(&self.others)
+            .map(String::as_str)
     }
 
     /// Same driver, plugged in at the same place.
@@ -119,6 +128,21 @@ fn policy_name<'p>(property: impl Fn(&str) -> Option<&'p str>) -> Option<String>
     is_name(name).then(|| name.to_owned())
 }
 
+/// The names that systemd may give a card with these properties, without the one it has.
+fn other_names<'p>(
+    properties: impl Iterator<Item = (&'p str, &'p str)>,
+    name: &str,
+) -> Vec<String> {
+    let mut names: Vec<String> = properties
+        .filter(|(key, _)| key.starts_with("ID_NET_NAME_"))
+        .map(|(_, value)| value.to_owned())
+        .filter(|other| is_name(other) && other != name)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// What of udev's properties a [`Card`] needs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
@@ -127,6 +151,11 @@ struct Properties(std::collections::BTreeMap<String, String>);
 impl Properties {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 }
 

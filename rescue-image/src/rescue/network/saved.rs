@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Card, Mac, Properties, is_name, policy_name};
+use super::{Card, Mac, Properties, is_name, other_names, policy_name};
 
 /// An interface as `lifeboat backup` wrote it down.
 #[derive(Deserialize)]
@@ -46,6 +46,7 @@ fn card(interface: Interface) -> Option<Card> {
         driver: interface.driver,
         path: interface.udev.get("ID_PATH").map(str::to_owned),
         policy: policy_name(|key| interface.udev.get(key)),
+        others: other_names(interface.udev.all(), &interface.name),
         device: Some(device),
         link: false,
         name: interface.name,
@@ -85,6 +86,7 @@ mod tests {
         );
         assert_eq!(card.path.as_deref(), Some("pci-0000:03:00.0"));
         assert_eq!(card.policy.as_deref(), Some("enp3s0"));
+        assert_eq!(card.others, ["enxbc2411000001"]);
         assert!(cards(&Value::Null).is_empty());
         assert!(cards(&json!({ "network": 3 })).is_empty());
     }
