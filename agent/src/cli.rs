@@ -531,6 +531,13 @@ pub struct ArmArgs {
     /// Do not make this again, so that the rest fits: swap or guest-pool; repeat for both
     #[arg(long, value_name = "WHAT")]
     pub leave_out: Vec<LeaveOut>,
+    /// Saved network card and the address of the one that takes its place, or none; repeat for several [default: the same
+    /// card, else one at the same place, else the first free one with a link]
+    #[arg(long, value_name = "SAVED=MAC")]
+    pub nic: Vec<String>,
+    /// Start a member of a Proxmox VE cluster as the member it was, not alone
+    #[arg(long)]
+    pub cluster_member: bool,
     /// What to do after the restore
     #[arg(long, value_enum, default_value_t = Then::Reboot)]
     pub then: Then,

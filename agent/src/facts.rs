@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bundle::document::HostIdentity;
 use layout::system::{Cmd, System};
+use rescue_image::rescue::network::here;
 use serde::Serialize;
 
 use crate::proxmox;
@@ -59,6 +60,9 @@ pub struct Interface {
     pub device: Option<PathBuf>,
     /// udev's `ID_PATH` and `ID_NET_NAME_*`.
     pub udev: BTreeMap<String, String>,
+    /// A virtual function (SR-IOV) of another card: made by the host's configuration, no hardware to look for elsewhere.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub virtual_function: bool,
 }
 
 /// Who this host is.
@@ -167,7 +171,7 @@ fn drawn_in(states: &str) -> HashSet<(&str, &str)> {
 
 fn network(sys: &dyn System) -> Vec<Interface> {
     let permanent =
-        permanent_macs(&ask(sys, &Cmd::new("ip").args(["-j", "link"])).unwrap_or_default());
+        here::permanent_macs(&ask(sys, &Cmd::new("ip").args(["-j", "link"])).unwrap_or_default());
     let root = Path::new("/sys/class/net");
     let names = sys.list_dir(root).unwrap_or_default();
     names
@@ -185,46 +189,20 @@ fn network(sys: &dyn System) -> Vec<Interface> {
                 .as_ref()
                 .and_then(|d| sys.canonicalize(&d.join("driver")).ok());
             let udev = if device.is_some() {
-                udev_names(sys, &dir)
+                here::udev_properties(sys, &dir)
             } else {
                 BTreeMap::new()
             };
             Interface {
                 mac: sys.text(&dir.join("address")).unwrap_or_default(),
                 permanent_mac: permanent.get(&name).cloned(),
+                virtual_function: sys.exists(&dir.join("device/physfn")),
                 driver: driver.and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned())),
                 device,
                 udev,
                 name,
             }
         })
-        .collect()
-}
-
-/// `ip -j link` names the hardware's address where another one is in use.
-fn permanent_macs(json: &str) -> BTreeMap<String, String> {
-    let links: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
-    links
-        .iter()
-        .filter_map(|l| {
-            Some((
-                l.get("ifname")?.as_str()?.to_owned(),
-                l.get("permaddr")?.as_str()?.to_owned(),
-            ))
-        })
-        .collect()
-}
-
-fn udev_names(sys: &dyn System, dir: &Path) -> BTreeMap<String, String> {
-    let query = Cmd::new("udevadm")
-        .args(["info", "--query=property"])
-        .arg(format!("--path={}", dir.display()));
-    ask(sys, &query)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .filter(|(name, _)| *name == "ID_PATH" || name.starts_with("ID_NET_NAME"))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }
 
@@ -256,16 +234,6 @@ mod tests {
         let names: Vec<&str> = all.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names, ["libc6:amd64", "libc6:i386", "tzdata", "vim"]);
         assert_eq!(manual, ["libc6:i386", "vim"]);
-    }
-
-    #[test]
-    fn permanent_addresses_of_bonded_cards() {
-        let json = r#"[{"ifname":"lo"},{"ifname":"enp3s0","address":"02:00:00:00:00:01","permaddr":"bc:24:11:00:00:01"}]"#;
-        assert_eq!(
-            permanent_macs(json),
-            BTreeMap::from([("enp3s0".into(), "bc:24:11:00:00:01".into())])
-        );
-        assert!(permanent_macs("").is_empty());
     }
 
     /// This very machine answers, whatever it is: a fact that cannot be had is no error.

@@ -58,6 +58,12 @@ pub struct Armed {
     /// How much of the machine is touched. Left out for bare metal, so that sticks of earlier releases understand it.
     #[serde(default, skip_serializing_if = "is_bare_metal")]
     pub mode: Mode,
+    /// Saved network card to the address or name of the one that takes its place, or `none`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nics: BTreeMap<String, String>,
+    /// A member of a Proxmox VE cluster starts as one, not alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cluster_member: bool,
 }
 
 fn is_bare_metal(mode: &Mode) -> bool {

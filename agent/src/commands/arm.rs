@@ -5,7 +5,8 @@ use std::io::Read;
 
 use anyhow::{Context as _, bail};
 use layout::model::{Layout, NodeId};
-use layout::plan::{Choices, DiskChoice, can_be_spread, check_shapes};
+use layout::plan::{Choices, DiskChoice, Mode, can_be_spread, check_shapes};
+use rescue_image::rescue::network::{self, Card};
 use rescue_image::stick::Stick;
 use rescue_image::token::{self, Armed};
 
@@ -25,13 +26,21 @@ pub fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<Outcome> {
             dir.display()
         );
     }
-    let (id, saved) = reading(std::slice::from_ref(&args.on), |sources| {
+    let (id, saved, cards) = reading(std::slice::from_ref(&args.on), |sources| {
         let (id, snapshot) = sources.snapshot(&args.snapshot)?;
-        Ok((id, super::layout::saved(&snapshot)?))
+        let cards = network::cards(&snapshot.facts);
+        Ok((id, super::layout::saved(&snapshot)?, cards))
     })?;
     // In place the disk is known by what is on it, and by its serial where nothing is.
     let any_disk = args.any_disk || args.mode.is_in_place();
     let disks = choose(&saved, &args.disk, any_disk)?;
+    if !args.nic.is_empty() && !matches!(args.mode, Mode::BareMetal | Mode::SystemOnly) {
+        return Err(Refused(format!(
+            "--nic: the files of the host, which name its network cards, are not restored in mode {}",
+            args.mode
+        ))
+        .into());
+    }
     let stick = Stick::open(&args.on)?;
     if token::read(&stick)?.is_some() && !args.replace {
         return Err(Refused(format!(
@@ -55,6 +64,8 @@ pub fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<Outcome> {
         grow: args.grow,
         leave_out: args.leave_out.iter().copied().collect(),
         mode: args.mode,
+        nics: nics(&args.nic, &cards)?,
+        cluster_member: args.cluster_member,
     };
     token::arm(&stick, &armed).with_context(|| format!("cannot arm {}", args.on.display()))?;
     context.out.summary(&armed, || text(args, &armed, &saved))?;
@@ -125,6 +136,27 @@ fn choices(chosen: &BTreeMap<String, String>, saved: &Layout) -> Choices {
     choices.settled(saved, None)
 }
 
+/// Which network card takes the place of which saved one.
+fn nics(args: &[String], cards: &[Card]) -> anyhow::Result<BTreeMap<String, String>> {
+    args.iter()
+        .map(|arg| {
+            let (saved, card) = arg.split_once('=').with_context(|| {
+                format!("--nic {arg}: give the saved network card, an equals sign, and the address of the one that takes its place, or none")
+            })?;
+            // At a boot that nobody watches it would only be refused.
+            if !cards.iter().any(|c| c.name == saved) {
+                let names: Vec<&str> = cards.iter().map(|c| c.name.as_str()).collect();
+                return Err(Refused(format!(
+                    "the saved host has no network card {saved}; it has {}",
+                    names.join(", ")
+                ))
+                .into());
+            }
+            Ok((saved.to_owned(), card.to_owned()))
+        })
+        .collect()
+}
+
 /// 128 random bits in hexadecimal.
 fn secret() -> anyhow::Result<String> {
     let mut bytes = [0u8; 16];
@@ -150,6 +182,12 @@ fn text(args: &ArmArgs, armed: &Armed, saved: &Layout) -> String {
     ));
     if armed.mode.is_in_place() {
         out.push_str(&format!("{}: {}\n", armed.mode, armed.mode.about()));
+    }
+    for (saved, card) in &armed.nics {
+        out.push_str(&format!("network card {saved}: {card}\n"));
+    }
+    if armed.cluster_member {
+        out.push_str("a member of a Proxmox VE cluster starts as one\n");
     }
     let shapes = choices(&armed.disks, saved);
     for (id, disk) in &shapes.disks {

@@ -205,8 +205,11 @@ pub(super) fn read(data: &[u8]) {
     assert!(resolved(check(&tree, &blobs)) == resolved(entries));
 }
 
+/// A path, what is kept of it with its content, and all names of that.
+type Name = (Vec<u8>, Entry, Vec<u8>, Vec<Vec<u8>>);
+
 /// Every name with what is kept of it, under which ever name that is, and all names of that.
-fn resolved(entries: Vec<(Entry, Vec<u8>)>) -> Vec<(Vec<u8>, Entry, Vec<u8>, Vec<Vec<u8>>)> {
+pub(crate) fn resolved(entries: Vec<(Entry, Vec<u8>)>) -> Vec<Name> {
     let own = |entry: &Entry| bytes::of(&entry.path).to_vec();
     let home = |entry: &Entry| match (entry.kind, &entry.target) {
         (EntryKind::Hardlink, Some(target)) => bytes::of(target).to_vec(),
@@ -276,7 +279,11 @@ pub(crate) fn check(tree: &Tree, blobs: &HashMap<Id, Vec<u8>>) -> Vec<(Entry, Ve
                     }
                 }
                 kinds.insert(path, entry.kind);
-                found.push((entry, format!("{extra:?} {data:?}").into_bytes()));
+                found.push((entry, {
+                    let mut rest = format!("{extra:?}").into_bytes();
+                    rest.extend_from_slice(data);
+                    rest
+                }));
             }
         }
     }

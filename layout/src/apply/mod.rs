@@ -68,6 +68,11 @@ pub trait Content {
     /// Writes the image of the saved partition `node`, or the header of the LUKS container `node`, to `device`, which may
     /// be an empty file.
     fn restore_image(&mut self, node: &NodeId, device: &Path) -> Result<(), ContentError>;
+    /// All files are there, below `root`, and nothing is made of them yet: what else they need on this machine. Says whether
+    /// the initramfs may have copies of what was changed. May be called again, with files that were restored again.
+    fn files_complete(&mut self, _root: &Path, _note: &dyn Fn(&str)) -> Result<bool, ContentError> {
+        Ok(false)
+    }
     /// What opens the LUKS container `node`, called `name`: a passphrase, or the content of a key file. Asked for several
     /// times.
     fn luks_key(&mut self, node: &NodeId, name: &str) -> Result<Vec<u8>, ContentError> {

@@ -113,6 +113,8 @@ pub(crate) fn armed() -> Armed {
         grow: layout::plan::Grow::Root,
         leave_out: Default::default(),
         mode: layout::plan::Mode::SystemOnly,
+        nics: BTreeMap::from([("enp3s0".into(), "bc:24:11:00:00:01".into())]),
+        cluster_member: true,
     }
 }
 

@@ -239,6 +239,10 @@ impl Collector {
             ("etc/fstab", ""),
             ("etc/hostname", "lifeboat\n"),
             ("etc/udev/rules.d/70-lifeboat.rules", etc::LIFEBOAT_RULES),
+            (
+                "etc/udev/rules.d/75-lifeboat-network.rules",
+                etc::NETWORK_RULES,
+            ),
         ] {
             self.put(path, Entry::Text(text.to_owned()));
         }

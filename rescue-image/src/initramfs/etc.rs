@@ -47,3 +47,8 @@ pub(crate) const PROFILE: &str = "export PATH=/usr/sbin:/usr/bin:/sbin:/bin\nexp
 
 /// The rule that recognises our own media, the same as on the host.
 pub(crate) const LIFEBOAT_RULES: &str = include_str!("../../../udev-rules/70-lifeboat.rules");
+
+/// What udev knows of network cards: where they are plugged, and what systemd would call them. They keep the kernel's names
+/// here.
+pub(crate) const NETWORK_RULES: &str = "ACTION!=\"remove\", SUBSYSTEM==\"net\", IMPORT{builtin}=\"net_id\"\n\
+    ACTION!=\"remove\", SUBSYSTEM==\"net\", IMPORT{builtin}=\"path_id\"\n";

@@ -76,6 +76,7 @@ fn an_image_of_this_host_is_complete_and_comes_out_the_same_twice() {
         "usr/lib64/ld-linux-x86-64.so.2",
         "etc/ld.so.cache",
         "etc/lvm/lvm.conf",
+        "etc/udev/rules.d/75-lifeboat-network.rules",
         "usr/lib/modules/6.1.0-1-test/kernel/fs/ext4/ext4.ko",
         "usr/lib/modules/6.1.0-1-test/kernel/fs/jbd2/jbd2.ko",
         "usr/lib/modules/6.1.0-1-test/modules.dep.bin",

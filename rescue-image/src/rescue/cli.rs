@@ -15,10 +15,12 @@ use layout::plan::{Grow, LeaveOut, Mode, Plan};
 use layout::system::Host;
 
 use super::bundles::{Found, Search};
+use super::cluster::Start;
 use super::cmdline::CommandLine;
 use super::consoles;
 use super::events::{Announce, Broadcast, Line};
 use super::init::{self, shutdown, shutdown::Ending};
+use super::network::Choice;
 use super::restore::{self, Parts, Prepared, Real, Request, Stop, ui};
 use super::start;
 use super::unattended;
@@ -123,6 +125,12 @@ enum Command {
         /// Key file of a LUKS container that is restored, given by UUID or name; once for each container
         #[arg(long, value_name = "CONTAINER=FILE")]
         luks_key: Vec<String>,
+        /// Saved network card and the address or name of the one that takes its place, or none; once for each
+        #[arg(long, value_name = "SAVED=MAC")]
+        nic: Vec<String>,
+        /// Start a member of a Proxmox VE cluster as the member it was, not alone
+        #[arg(long)]
+        cluster_member: bool,
         /// Where the new file systems are mounted meanwhile
         #[arg(long, default_value = "/target")]
         root: PathBuf,
@@ -210,6 +218,8 @@ fn run(command: Command) -> Result<u8> {
             leave_out,
             accept_loss,
             luks_key,
+            nic,
+            cluster_member,
             root,
             log_dir,
             json,
@@ -221,6 +231,10 @@ fn run(command: Command) -> Result<u8> {
             request.choices.leave_out = leave_out.into_iter().collect();
             request.accept_loss = accept_loss;
             request.luks_keys = restore::keys::LuksKeys::from_words(&luks_key)?;
+            request.nics = nics(&nic)?;
+            if cluster_member {
+                request.start = Start::Member;
+            }
             (request.root, request.log_dir) = (root, log_dir);
             let found = found(&from, &keys)?;
             let parts = Real {
@@ -318,6 +332,18 @@ fn assignments(words: &[String]) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
+fn nics(words: &[String]) -> Result<BTreeMap<String, Choice>> {
+    words
+        .iter()
+        .map(|word| {
+            let (saved, card) = word.split_once('=').with_context(|| {
+                format!("--nic {word}: give the saved network card, an equals sign, and the address or name of the one that takes its place, or none")
+            })?;
+            Ok((saved.to_owned(), Choice::parse(card)))
+        })
+        .collect()
+}
+
 fn show_plan(parts: &dyn Parts, request: &Request, json: bool, to: &dyn Announce) -> Result<u8> {
     match restore::prepare(parts, request) {
         Ok(prepared) if json => println!("{}", serde_json::to_string_pretty(&prepared.plan)?),
@@ -325,6 +351,17 @@ fn show_plan(parts: &dyn Parts, request: &Request, json: bool, to: &dyn Announce
             println!("{}", prepared.plan.render());
             if let Some(returning) = &prepared.guests {
                 println!("{}", returning.render());
+            }
+            let network = &prepared.finish.network;
+            if !network.mapping.exact() {
+                println!("{}\n", network.mapping.render());
+            }
+            if let Some(cluster) = &prepared.finish.cluster {
+                let start = prepared.finish.start.word();
+                println!(
+                    "The host was a member of a {}: it starts {start}.",
+                    cluster.describe()
+                );
             }
         }
         Err(stop) => return Ok(report_stop(&stop, json, to)),
@@ -350,7 +387,7 @@ fn restore_now(
             if json {
                 let document = serde_json::json!({
                     "restored": true, "complete": outcome.complete(), "differences": outcome.differences,
-                    "losses": outcome.losses, "warnings": outcome.warnings, "seconds": outcome.seconds, "logs": outcome.logs,
+                    "losses": outcome.losses, "notes": outcome.notes, "warnings": outcome.warnings, "seconds": outcome.seconds, "logs": outcome.logs,
                     "guests": outcome.guests,
                 });
                 println!("{}", serde_json::to_string_pretty(&document)?);

@@ -17,6 +17,8 @@
 //! | `erasing` | `disk`, `serial` |
 //! | `fenced` | `disk` |
 //! | `guests` | `return`, `lost`: how many come back at the first boot, and how many do not |
+//! | `network` | `name` (of a saved network card), `was`, `is` (addresses), `because` |
+//! | `cluster` | `member` (of which), `start` (`isolated` or `member`) |
 //! | `step` | `index`, `total`, `text` |
 //! | `progress` | `bytes`, `files` |
 //! | `warning` | `text` |

@@ -6,10 +6,13 @@
 
 pub mod bundles;
 pub mod cli;
+pub mod cluster;
 pub mod cmdline;
 pub mod consoles;
 pub mod events;
 pub mod init;
+pub mod inside;
+pub mod network;
 pub mod restore;
 pub mod spawn;
 pub mod start;

@@ -11,9 +11,11 @@ use anyhow::Result;
 use layout::model::NodeId;
 use layout::plan::DiskChoice;
 
+use super::cluster::Start;
 use super::cmdline::CommandLine;
 use super::events::{Announce, Line};
 use super::init::shutdown::Ending;
+use super::network::Choice;
 use super::restore::{self, Outcome, Parts, Request, Stop, ui};
 use crate::token::{Armed, Then};
 
@@ -73,6 +75,13 @@ pub fn request(armed: &Armed) -> Request {
     request.choices.grow = armed.grow;
     request.choices.leave_out.clone_from(&armed.leave_out);
     request.choices.blank_only = true;
+    let nics = armed.nics.iter();
+    request.nics = nics
+        .map(|(saved, card)| (saved.clone(), Choice::parse(card)))
+        .collect();
+    if armed.cluster_member {
+        request.start = Start::Member;
+    }
     request
 }
 
@@ -152,6 +161,8 @@ mod tests {
             grow: Grow::ThinPool,
             leave_out: [LeaveOut::Swap].into(),
             mode: Mode::SystemOnly,
+            nics: BTreeMap::from([("enp3s0".to_owned(), "none".to_owned())]),
+            cluster_member: true,
         }
     }
 
@@ -162,6 +173,8 @@ mod tests {
         assert_eq!(request.choices.grow, Grow::ThinPool);
         assert_eq!(request.choices.leave_out, [LeaveOut::Swap].into());
         assert!(request.choices.blank_only);
+        assert_eq!(request.nics["enp3s0"], Choice::Nothing);
+        assert_eq!(request.start, Start::Member);
     }
 
     fn ask(line: &str, on_stick: Option<Armed>) -> Permission {

@@ -9,6 +9,7 @@ mod luks_root;
 mod md1_uefi;
 mod medium_pulled;
 mod other_machine;
+mod other_nic;
 mod rescue;
 mod stick_boots;
 mod storage;
@@ -36,6 +37,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         btrfs_root::scenario(artefacts),
         too_small::scenario(artefacts),
         flipped_byte::scenario(artefacts),
+        other_nic::scenario(artefacts),
         stick_boots::scenario(artefacts),
         zfs_mirror_root::scenario(artefacts),
     ];

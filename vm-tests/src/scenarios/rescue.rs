@@ -9,7 +9,7 @@ use crate::artefacts::Artefacts;
 use crate::disk;
 use crate::golden::{DISK_BYTES, FOREIGN_BYTES, Used, cache_dir};
 use crate::process::{Cmd, run};
-use crate::qemu::{Bus, Drive, Firmware, Machine, Running};
+use crate::qemu::{Bus, Drive, Firmware, Machine, Nic, Running};
 use crate::saved::{STICK_SERIAL, Saved, serial_of};
 use crate::serial::Serial;
 use crate::verdict::{HostFacts, Untouched, ensure_same_bytes, ensure_same_partitions};
@@ -172,6 +172,12 @@ impl Rescue {
     #[must_use]
     pub fn drive(self, drive: Drive) -> Self {
         Self(self.0.drive(drive))
+    }
+
+    /// Adds a network card.
+    #[must_use]
+    pub fn nic(self, nic: Nic) -> Self {
+        Self(self.0.nic(nic))
     }
 
     /// Starts it, with the bystanders.

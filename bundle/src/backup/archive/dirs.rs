@@ -26,6 +26,8 @@ enum Node {
     Done(Box<Run>),
 }
 
+type Children = std::collections::btree_map::IntoIter<Vec<u8>, Node>;
+
 struct Dir {
     item: Item,
     children: BTreeMap<Vec<u8>, Node>,
@@ -243,21 +245,37 @@ impl Dirs {
         }
     }
 
-    fn fold(&mut self, mut dir: Dir, writer: &mut Writer<'_>) -> Result<Run> {
-        self.first_names(&mut dir);
-        let mut run = Run::default();
-        run.push(dir.item, writer)?;
-        for (_, node) in dir.children {
-            match node {
-                Node::Leaf(item) => run.push(*item, writer)?,
-                Node::Done(part) => run.append(*part, writer)?,
-                Node::Open(open) => {
-                    let part = self.fold(*open, writer)?;
-                    run.append(part, writer)?;
+    /// Makes one run of a directory with all below it.
+    fn fold(&mut self, dir: Dir, writer: &mut Writer<'_>) -> Result<Run> {
+        // Of its own: directories may lie deeper in each other than calls may.
+        let mut stack = vec![self.begin_fold(dir, writer)?];
+        loop {
+            let Some((run, children)) = stack.last_mut() else {
+                return Err(Error::Internal("a directory was lost"));
+            };
+            match children.next() {
+                Some((_, Node::Leaf(item))) => run.push(*item, writer)?,
+                Some((_, Node::Done(part))) => run.append(*part, writer)?,
+                Some((_, Node::Open(dir))) => stack.push(self.begin_fold(*dir, writer)?),
+                None => {
+                    let Some((run, _)) = stack.pop() else {
+                        continue;
+                    };
+                    match stack.last_mut() {
+                        Some((above, _)) => above.append(run, writer)?,
+                        None => return Ok(run),
+                    }
                 }
             }
         }
-        Ok(run)
+    }
+
+    fn begin_fold(&mut self, mut dir: Dir, writer: &mut Writer<'_>) -> Result<(Run, Children)> {
+        self.first_names(&mut dir);
+        let children = std::mem::take(&mut dir.children);
+        let mut run = Run::default();
+        run.push(dir.item, writer)?;
+        Ok((run, children.into_iter()))
     }
 
     /// The content of a file with several names in a directory is kept under the first of them, as it is of files on

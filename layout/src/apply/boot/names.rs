@@ -293,7 +293,11 @@ impl Executor<'_> {
         if !left_out.is_empty() {
             self.no_resume()?;
         }
-        let copied = self.update_settings(replace)?;
+        // The first step after the files, and before all that copies them.
+        let events = self.events;
+        let note = |text: &str| events.note(text);
+        let mut copied = self.content.files_complete(self.root, &note)?;
+        copied |= self.update_settings(replace)?;
         let outcome = self.update_lines(replace, left_out, add)?;
         let later = |s: &Step| matches!(s, Step::UpdateInitramfs { .. });
         if copied && !self.saved.boot.kernels.is_empty() && !self.plan.steps.iter().any(later) {
@@ -486,5 +490,59 @@ mod tests {
             stale_names(text),
             ["/dev/disk/by-id/ata-1-part2", "/dev/nvme0n1p3", "/dev/sdb2"]
         );
+    }
+
+    /// Content that remembers where its files are complete.
+    #[derive(Default)]
+    struct Complete(Vec<PathBuf>);
+
+    impl crate::apply::Content for Complete {
+        fn restore_tree(&mut self, _: &Path, _: &Path) -> Result<(), crate::apply::ContentError> {
+            Ok(())
+        }
+        fn restore_image(
+            &mut self,
+            _: &NodeId,
+            _: &Path,
+        ) -> Result<(), crate::apply::ContentError> {
+            Ok(())
+        }
+        fn files_complete(
+            &mut self,
+            root: &Path,
+            _: &dyn Fn(&str),
+        ) -> Result<bool, crate::apply::ContentError> {
+            self.0.push(root.to_owned());
+            match self.0.len() {
+                1 => Ok(true),
+                _ => Err(crate::apply::ContentError::new("not alone")),
+            }
+        }
+    }
+
+    #[test]
+    fn content_has_a_say_when_its_files_are_complete() {
+        let sys = crate::system::Recorded::new();
+        let mut layout = Layout::new(crate::model::Firmware::Bios);
+        let plan = crate::apply::fakes::plan_of(Vec::new());
+        let mut content = Complete::default();
+        let mut update = |saved: &Layout| {
+            let mut executor = Executor {
+                sys: &sys,
+                plan: &plan,
+                saved,
+                root: Path::new("/nowhere"),
+                content: &mut content,
+                events: &crate::apply::Silent,
+                held: Vec::new(),
+            };
+            executor.update_fstab(&[], &[], &[])
+        };
+        // Without a kernel there is no initramfs to be made again.
+        assert!(update(&layout).is_ok());
+        layout.boot.kernels.push("6.1.0-1-amd64".to_owned());
+        let error = update(&layout).unwrap_err();
+        assert!(error.to_string().contains("not alone"), "{error}");
+        assert_eq!(content.0, [Path::new("/nowhere"), Path::new("/nowhere")]);
     }
 }

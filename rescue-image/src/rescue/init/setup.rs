@@ -9,6 +9,7 @@ use layout::system::{Cmd, System};
 
 use super::mounts;
 use crate::rescue::cmdline::CommandLine;
+use crate::rescue::network::here;
 
 /// Modules that no device asks for by itself: file systems, device-mapper targets, and drivers for media that would be
 /// coldplugged anyway, named so that a missing alias in a slim initramfs does not cost the medium. Those that the
@@ -90,7 +91,8 @@ pub fn run(sys: &dyn System) -> Result<()> {
     if let Err(error) = nix::unistd::sethostname("lifeboat-rescue") {
         eprintln!("lifeboat-rescue: setting the host name: {error}");
     }
-    if let Err(error) = loopback_up() {
+    // Some tools talk to themselves over it.
+    if let Err(error) = here::up("lo") {
         eprintln!("lifeboat-rescue: starting the loopback interface: {error}");
     }
     write("/etc/lvm/lvmlocal.conf", LVM_LOCAL);
@@ -177,31 +179,6 @@ fn udev(sys: &dyn System) -> Result<()> {
             .timeout(limit),
     ) {
         eprintln!("lifeboat-rescue: some devices are still being set up: {error}");
-    }
-    Ok(())
-}
-
-/// Sets `lo` up: some tools talk to themselves over it.
-fn loopback_up() -> std::io::Result<()> {
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    // SAFETY: a new descriptor that nobody else owns; `ifreq` is plain data, zero is valid, and the name fits.
-    unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        let socket = OwnedFd::from_raw_fd(fd);
-        let mut request: libc::ifreq = std::mem::zeroed();
-        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-            *to = *from as libc::c_char;
-        }
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &mut request) < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
     }
     Ok(())
 }

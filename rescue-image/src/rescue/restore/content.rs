@@ -7,10 +7,10 @@ use bundle::extract::{ExtractReport, FileProblem};
 use layout::apply::{Content, ContentError};
 use layout::model::NodeId;
 
-use super::Request;
 use super::keys::LuksKeys;
 use super::parts::Parts;
 use super::ui::{Reading, Ui};
+use super::{Finish, Prepared};
 
 /// What is not as it was saved. Paths are those of the restored host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -34,34 +34,37 @@ pub(super) struct StoreContent<'a> {
     accept_loss: bool,
     keys: &'a LuksKeys,
     ui: &'a dyn Ui,
+    finish: &'a Finish,
+    log_dir: &'a Path,
+    notes: Vec<String>,
     // By mount point, since a step that is repeated replaces what it reported before.
     trees: Vec<(PathBuf, Losses)>,
 }
 
 impl<'a> StoreContent<'a> {
-    pub(super) fn new(
-        parts: &'a dyn Parts,
-        snapshot: &'a Snapshot,
-        request: &'a Request,
-        ui: &'a dyn Ui,
-    ) -> Self {
+    pub(super) fn new(parts: &'a dyn Parts, prepared: &'a Prepared, ui: &'a dyn Ui) -> Self {
+        let request = &prepared.request;
         Self {
             parts,
-            snapshot,
+            snapshot: &prepared.snapshot,
             accept_loss: request.accept_loss,
             keys: &request.luks_keys,
             ui,
+            finish: &prepared.finish,
+            log_dir: &request.log_dir,
+            notes: Vec::new(),
             trees: Vec::new(),
         }
     }
 
-    pub(super) fn losses(self) -> Losses {
+    /// What is lost, and what a person should know.
+    pub(super) fn outcome(self) -> (Losses, Vec<String>) {
         let mut all = Losses::default();
         for (_, losses) in self.trees {
             all.missing.extend(losses.missing);
             all.incomplete_metadata.extend(losses.incomplete_metadata);
         }
-        all
+        (all, self.notes)
     }
 
     fn judge(&mut self, mount_point: &Path, report: ExtractReport) -> Result<(), ContentError> {
@@ -149,6 +152,17 @@ impl Content for StoreContent<'_> {
                 ))
             })
     }
+
+    fn files_complete(&mut self, root: &Path, note: &dyn Fn(&str)) -> Result<bool, ContentError> {
+        let (changed, notes) = self
+            .finish
+            .files(root, self.log_dir)
+            .map_err(|e| ContentError::new(format!("{e:#}")))?;
+        notes.iter().for_each(|text| note(text));
+        self.notes = notes;
+        Ok(changed)
+    }
+
     fn luks_key(&mut self, node: &NodeId, name: &str) -> Result<Vec<u8>, ContentError> {
         let key = self.keys.get(node, name).map(<[u8]>::to_vec);
         key.ok_or_else(|| {

@@ -12,6 +12,7 @@ use layout::plan::Step;
 use layout::units::{Bytes, Lba, SectorSize};
 
 use super::*;
+use crate::rescue::network::Card;
 
 /// Size of the saved disk's used part: the root partition ends at 1 GiB.
 const END: u64 = (1 << 21) - 1;
@@ -121,6 +122,16 @@ pub struct Fake {
     pub after: Option<Layout>,
     pub media_writable: bool,
     pub calls: Mutex<Vec<String>>,
+    /// What the restore point says of the host besides its layout.
+    pub facts: serde_json::Value,
+    /// Files of the restore point, which are restored with its tree.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+    /// Whether single files can be read before the restore.
+    pub files_readable: bool,
+    /// This machine's network cards.
+    pub cards: Vec<Card>,
+    /// Whether the initramfs was to be made again because of the files.
+    pub initramfs: Mutex<Option<bool>>,
 }
 
 impl Fake {
@@ -143,6 +154,11 @@ impl Fake {
             after: None,
             media_writable: true,
             calls: Mutex::new(Vec::new()),
+            facts: serde_json::Value::Null,
+            files: Vec::new(),
+            files_readable: true,
+            cards: Vec::new(),
+            initramfs: Mutex::new(None),
         }
     }
 
@@ -165,6 +181,19 @@ impl Fake {
     /// Whether anything that writes to disks was asked for.
     pub fn wrote(&self) -> bool {
         self.calls().iter().any(|c| c == "apply")
+    }
+
+    fn put(&self, root: &Path, wanted: impl Fn(&Path) -> bool) -> anyhow::Result<()> {
+        for (name, content) in self
+            .files
+            .iter()
+            .filter(|(name, _)| wanted(Path::new(name)))
+        {
+            let path = root.join(name.trim_start_matches('/'));
+            std::fs::create_dir_all(path.parent().expect("a directory"))?;
+            std::fs::write(path, content)?;
+        }
+        Ok(())
     }
 
     fn call(&self, what: &str) {
@@ -208,7 +237,7 @@ impl Parts for Fake {
             guests: Vec::new(),
             summary: Summary::default(),
             stats: Stats::default(),
-            facts: serde_json::Value::Null,
+            facts: self.facts.clone(),
         };
         Ok((self.id, snapshot))
     }
@@ -261,11 +290,23 @@ impl Parts for Fake {
         &self,
         _: &Snapshot,
         tree: &Tree,
-        _: &Path,
+        into: &Path,
         _: &dyn bundle::events::Events,
     ) -> anyhow::Result<ExtractReport> {
         self.call(&format!("extract {}", tree.mount_point));
+        self.put(into, |_| true)?;
         Ok(self.extracted.clone())
+    }
+
+    fn files(&self, _: &Snapshot, paths: &[PathBuf], into: &Path) -> anyhow::Result<()> {
+        anyhow::ensure!(self.files_readable, "a damaged pack");
+        self.put(into, |path| {
+            paths.iter().any(|wanted| path.starts_with(wanted))
+        })
+    }
+
+    fn cards(&self) -> Vec<Card> {
+        self.cards.clone()
     }
 
     fn image_to(
@@ -319,6 +360,12 @@ impl Parts for Fake {
                 content
                     .restore_tree(mount_point, root)
                     .map_err(|e| fail(e.into()))?;
+            }
+            if let Step::UpdateFstab { .. } = step {
+                std::fs::create_dir_all(root).expect("made");
+                let changed = content.files_complete(root, &|text| events.note(text));
+                *self.initramfs.lock().expect("not poisoned") =
+                    Some(changed.map_err(|e| fail(e.into()))?);
             }
         }
         Ok(())

@@ -6,12 +6,14 @@
 //! layout and what the machine shows afterwards, are in the [`Outcome`], and its [`Outcome::exit_code`] tells.
 
 mod content;
+mod finish;
 pub mod guests;
 pub mod keys;
 mod logs;
 mod parts;
 pub mod ui;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -25,8 +27,11 @@ use layout::inventory::Inventory;
 use layout::model::{Layout, NodeId};
 use layout::plan::{Choices, DiskChoice, LeaveOut, Mode, Plan, PlanError, Step};
 
+use super::cluster::Start;
 use super::events::{Announce, Line};
+use super::network::Choice;
 use content::{Losses, StoreContent};
+pub use finish::Finish;
 use keys::LuksKeys;
 use logs::Logs;
 pub(in crate::rescue) use logs::{now, timestamp};
@@ -45,6 +50,10 @@ pub struct Request {
     pub accept_loss: bool,
     /// What opens the LUKS containers that are filled.
     pub luks_keys: LuksKeys,
+    /// Which card of this machine takes the place of a saved network card, by the saved name.
+    pub nics: BTreeMap<String, Choice>,
+    /// How a member of a Proxmox VE cluster starts.
+    pub start: Start,
     /// Where the new file systems are mounted while they are filled.
     pub root: PathBuf,
     /// Where journal, plan, captures and event lines go.
@@ -59,6 +68,8 @@ impl Request {
             choices: Choices::default(),
             accept_loss: false,
             luks_keys: LuksKeys::default(),
+            nics: BTreeMap::new(),
+            start: Start::default(),
             root: PathBuf::from("/target"),
             log_dir: PathBuf::from(super::LOG_DIR),
         }
@@ -78,6 +89,8 @@ pub struct Prepared {
     pub inventory: Inventory,
     /// What will be done.
     pub plan: Plan,
+    /// What is done to the files of the host.
+    pub finish: Finish,
     /// The request, with the media in `choices.never`.
     pub request: Request,
     /// The guests that come back at the first boot; `None` where guests stay as they are, or there are none.
@@ -249,6 +262,8 @@ pub struct Outcome {
     pub differences: Vec<Difference>,
     /// Files that are missing or lack metadata.
     pub losses: Losses,
+    /// What was done to the files of the host because this is another machine, or it was a member of a cluster.
+    pub notes: Vec<String>,
     /// What else to tell: logs that could not be kept, for example.
     pub warnings: Vec<String>,
     /// How long it took.
@@ -329,12 +344,15 @@ pub fn prepare(parts: &dyn Parts, request: &Request) -> Result<Prepared, Stop> {
         Mode::BareMetal => parts.guests(id, &snapshot),
         _ => None,
     };
+    let finish = Finish::prepare(parts, &snapshot, &plan, &request.nics, request.start)
+        .map_err(Stop::refused)?;
     Ok(Prepared {
         id,
         snapshot,
         saved,
         inventory,
         plan,
+        finish,
         request,
         guests,
     })
@@ -453,7 +471,8 @@ pub fn run(
         returning.announce(to);
     }
     let left = Mutex::new(Vec::new());
-    let mut content = StoreContent::new(parts, &prepared.snapshot, request, ui);
+    prepared.finish.announce(to);
+    let mut content = StoreContent::new(parts, prepared, ui);
     let events = ui::Steps {
         ui,
         to,
@@ -480,7 +499,7 @@ pub fn run(
     let finished = applied
         .map_err(stop_of)
         .and_then(|()| compare(parts, prepared, &mut content));
-    let losses = content.losses();
+    let (losses, notes) = content.outcome();
     let mut warnings = left.into_inner().unwrap_or_else(PoisonError::into_inner);
     let result = finished.map(|(differences, now)| {
         if let Err(error) = logs.keep("after.json", &now) {
@@ -500,6 +519,7 @@ pub fn run(
         mode: prepared.plan.mode(),
         differences,
         losses,
+        notes,
         warnings,
         seconds,
         logs: places,
@@ -575,5 +595,7 @@ fn kept_on_media(parts: &dyn Parts, log_dir: &Path, warnings: &mut Vec<String>) 
 
 #[cfg(test)]
 pub(in crate::rescue) mod fakes;
+#[cfg(test)]
+pub(in crate::rescue) mod finish_tests;
 #[cfg(test)]
 mod tests;

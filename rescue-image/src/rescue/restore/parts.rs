@@ -20,6 +20,9 @@ use nix::fcntl::{Flock, FlockArg};
 use super::guests::Returning;
 use crate::rescue::RUN_DIR;
 use crate::rescue::bundles::{Found, writable};
+use crate::rescue::init::shutdown;
+use crate::rescue::network::{Card, here};
+use crate::rescue::wizard::copy::paths_in_tree;
 
 /// The world, as a restore sees it.
 pub trait Parts: Sync {
@@ -49,6 +52,11 @@ pub trait Parts: Sync {
         into: &Path,
         events: &dyn bundle::events::Events,
     ) -> Result<ExtractReport>;
+    /// Restores single files of the host, and what is below directories, below another root. What is not in the restore point
+    /// is left out.
+    fn files(&self, snapshot: &Snapshot, paths: &[PathBuf], into: &Path) -> Result<()>;
+    /// The network cards of this machine.
+    fn cards(&self) -> Vec<Card>;
     /// Writes an image to a device.
     fn image_to(
         &self,
@@ -155,6 +163,39 @@ impl Parts for Real<'_> {
             &options,
             events,
         )?)
+    }
+
+    fn files(&self, snapshot: &Snapshot, paths: &[PathBuf], into: &Path) -> Result<()> {
+        let readers = self.found.readers();
+        for tree in &snapshot.trees {
+            let at = Path::new(&tree.mount_point);
+            let inside = paths_in_tree(paths, at, &snapshot.trees);
+            if inside.is_empty() {
+                continue;
+            }
+            let into = into.join(at.strip_prefix("/").unwrap_or(at));
+            fs::create_dir_all(&into).with_context(|| format!("creating {}", into.display()))?;
+            let report = bundle::extract::extract(
+                &readers,
+                snapshot,
+                tree,
+                &Selection::Paths(inside),
+                &into,
+                &ExtractOptions::default(),
+                &bundle::events::Silent,
+            )?;
+            if let Some(missing) = report.missing.first() {
+                bail!("{}: {}", at.join(&missing.path).display(), missing.reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn cards(&self) -> Vec<Card> {
+        if shutdown::is_rescue_system() {
+            here::switch_on(self.sys);
+        }
+        here::look(self.sys)
     }
 
     fn image_to(

@@ -11,7 +11,7 @@ use crate::token::{Armed, Then};
 use ui::Quiet;
 
 /// Logs go to a directory of the test's own, as does the target's root.
-fn request() -> (Request, tempfile::TempDir) {
+pub(super) fn request() -> (Request, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let mut request = Request::new("latest");
     request.log_dir = dir.path().join("log");
@@ -19,7 +19,7 @@ fn request() -> (Request, tempfile::TempDir) {
     (request, dir)
 }
 
-fn all(fake: &Fake, request: &Request, to: &Kept) -> Result<Outcome, Stop> {
+pub(super) fn all(fake: &Fake, request: &Request, to: &Kept) -> Result<Outcome, Stop> {
     let outcome = prepare(fake, request).and_then(|prepared| {
         check(fake, &prepared, &Quiet, to)?;
         run(fake, &prepared, &Quiet, to, &mut || {
@@ -364,6 +364,8 @@ fn an_encrypted_host_is_not_restored_unattended() {
         grow: layout::plan::Grow::Root,
         leave_out: Default::default(),
         mode: Mode::BareMetal,
+        nics: Default::default(),
+        cluster_member: false,
     };
     let (own, _dir) = request();
     let mut request = unattended::request(&armed);

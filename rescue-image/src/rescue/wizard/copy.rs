@@ -92,7 +92,11 @@ fn normal(text: &str) -> Option<PathBuf> {
 
 /// The paths that lie in the tree mounted at `at`, relative to it. A path belongs to the deepest mount above it; one
 /// that has other trees below it takes those whole.
-pub(super) fn paths_in_tree(paths: &[PathBuf], at: &Path, trees: &[Tree]) -> Vec<PathBuf> {
+pub(in crate::rescue) fn paths_in_tree(
+    paths: &[PathBuf],
+    at: &Path,
+    trees: &[Tree],
+) -> Vec<PathBuf> {
     let deepest = |path: &Path| {
         trees
             .iter()

@@ -16,6 +16,10 @@
 //! | | `Assign disks by hand (change, back) [back]: ` | where there is no plan; with `leave-out` where that makes one possible |
 //! | [`plan`] | `Go on with this plan (yes, back) [yes]: ` | with `space` on a bigger disk |
 //! | | `Space of the bigger disk goes to (root, thin-pool, vg-free, untouched) [root]: ` | |
+//! | [`network`] | `Use these network cards (yes, change, skip, back) [yes]: ` | only where a saved one is not here |
+//! | | `Number of the saved network card [1]: ` | a number, or `b`; only where there are several |
+//! | | `Number of the card that is enp3s0 from now on: ` | a number, 0 for none, or `b` |
+//! | [`cluster`] | `Start it (isolated, member, back) [isolated]: ` | only for a member of a cluster |
 //! | [`check`] | `Restore without these files (accept, back) [back]: ` | only when data are damaged |
 //! | [`confirm`] | `Serial number of /dev/sda, to erase it: ` | the serial number, or `back` |
 //! | | `Serial number of /dev/sda, to go on: ` | the same, where the disk is not erased |
@@ -28,11 +32,13 @@
 pub mod action;
 pub mod bars;
 pub mod check;
+pub mod cluster;
 pub mod confirm;
 pub mod copy;
 pub mod disks;
 mod keys;
 pub mod mode;
+pub mod network;
 pub mod plan;
 pub mod points;
 pub mod result;
@@ -48,6 +54,8 @@ use layout::model::NodeId;
 use layout::plan::{Choices, DiskChoice, Grow, LeaveOut, Mode};
 
 use super::bundles::Point;
+use super::cluster::Start;
+use super::network::Choice;
 use super::restore::keys::LuksKeys;
 use super::restore::{Outcome, Prepared, Request, Stop};
 use terminal::{Gone, Terminal};
@@ -66,6 +74,10 @@ pub enum Screen {
     Disks,
     /// Look at the plan.
     Plan,
+    /// Choose network cards.
+    Network,
+    /// Choose how a member of a cluster starts.
+    Cluster,
     /// Read all that the restore needs.
     Check,
     /// Type to confirm.
@@ -114,6 +126,10 @@ pub struct Answers {
     pub accept_loss: bool,
     /// What opens the LUKS containers.
     pub luks_keys: LuksKeys,
+    /// Network cards that were assigned by hand.
+    pub nics: BTreeMap<String, Choice>,
+    /// How a member of a cluster starts.
+    pub start: Start,
     /// The plan that was agreed to.
     pub prepared: Option<Prepared>,
     /// What reading everything showed.
@@ -136,6 +152,8 @@ impl Answers {
         };
         request.accept_loss = self.accept_loss;
         request.luks_keys = self.luks_keys.clone();
+        request.nics = self.nics.clone();
+        request.start = self.start;
         Some(request)
     }
 
@@ -161,6 +179,8 @@ pub fn run(world: &mut dyn World, terminal: &mut dyn Terminal) -> Result<(), Gon
             Screen::Mode => mode::show(&mut answers, terminal)?,
             Screen::Disks => disks::show(&mut answers, world, terminal)?,
             Screen::Plan => plan::show(&mut answers, terminal)?,
+            Screen::Network => network::show(&mut answers, terminal)?,
+            Screen::Cluster => cluster::show(&mut answers, terminal)?,
             Screen::Check => check::show(&mut answers, world, terminal)?,
             Screen::Confirm => confirm::show(&answers, terminal)?,
             Screen::Work => work::show(&mut answers, world, terminal),

@@ -29,7 +29,7 @@ pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen
         &["yes", "back"]
     };
     match words(terminal, "Go on with this plan", offers, "yes")? {
-        "yes" => Ok(Screen::Check),
+        "yes" => Ok(Screen::Network),
         "space" => {
             let all = Grow::ALL.map(Grow::word);
             let question = "Space of the bigger disk goes to";

@@ -103,6 +103,9 @@ fn text(result: &Result<Outcome, Stop>) -> String {
             lost.reason
         ));
     }
+    for note in &outcome.notes {
+        text.push_str(&format!("Note: {note}\n"));
+    }
     for warning in &outcome.warnings {
         text.push_str(&format!("Warning: {warning}\n"));
     }

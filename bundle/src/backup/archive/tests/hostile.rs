@@ -1,1 +1,513 @@
+//! Archives that are cut off, damaged, or made by somebody who means no good.
 
+use super::super::members::Members;
+use super::super::{Blocks, in_memory};
+use super::support::*;
+use crate::Error;
+use crate::fuzz::archives::{Tar, begin, check, old_sparse};
+
+/// What is said about an archive that must be refused, however little of it is held.
+fn refused(archive: &[u8], expected: &str) -> String {
+    let mut said = [usize::MAX, 0].map(|limit| match in_memory(archive, limit) {
+        Err(error @ Error::Archive { .. }) => error.to_string(),
+        Err(other) => panic!("{expected}: {other}"),
+        Ok((tree, ..)) => panic!("{expected}: taken, with {} entries", tree.entries),
+    });
+    assert_eq!(said[0], said[1]);
+    std::mem::take(&mut said[0])
+}
+
+#[test]
+fn an_archive_that_is_cut_off_anywhere_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    file(&root.join("a/b"), &noise(1, 1300));
+    file(&root.join("a/c"), b"");
+    std::fs::hard_link(root.join("a/b"), root.join("d")).unwrap();
+    xattr::set(root.join("a/c"), "user.x", &noise(2, 900)).unwrap();
+    let sparse = std::fs::File::create(root.join("a/sparse")).unwrap();
+    sparse.set_len(100_000).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"x", 50_000).unwrap();
+    let archive = pack(&root, &configs(dir.path()), &[], &["./"]);
+    let (whole, _, blobs) = in_memory(&archive, usize::MAX).unwrap();
+    let entries = check(&whole, &blobs);
+    assert_eq!(entries.len(), 6);
+    let used = archive.iter().rposition(|b| *b != 0).unwrap();
+    // The blocks of the last member, and the two that mark the end.
+    let end = (used + 1).next_multiple_of(512) + 1024;
+    let places = (0..archive.len())
+        .step_by(512)
+        .flat_map(|at| [at, at + 1, at + 511]);
+    for at in places.chain([archive.len()]) {
+        if at < end {
+            let said = refused(&archive[..at], "cut off");
+            assert!(said.contains("cut off"), "{at}: {said}");
+        } else {
+            let (tree, _, _) = in_memory(&archive[..at], usize::MAX).unwrap();
+            assert_eq!(tree.catalogue, whole.catalogue, "{at}");
+        }
+    }
+    // GNU tar would take this one.
+    let cut = &archive[..end - 1024];
+    assert!(unpack(cut, &dir.path().join("out")).0);
+    assert!(refused(cut, "cut").contains("nothing of it was kept"));
+}
+
+#[test]
+fn names_that_lead_out_or_are_taken_are_refused() {
+    let deep = "a/".repeat(2049);
+    let mut nested = begin();
+    for depth in 1..=2049 {
+        nested = nested
+            .pax(b'x', &[(b"path", deep[..2 * depth].as_bytes())])
+            .add(b'5', "x", b"");
+    }
+    let long = "l".repeat(40_000);
+    for (archive, member, reason) in [
+        (begin().add(b'0', "../x", b""), "../x", "out of the tree"),
+        (
+            begin().add(b'0', "/etc/x", b""),
+            "/etc/x",
+            "out of the tree",
+        ),
+        (
+            begin().add(b'0', "./a/../../x", b""),
+            "./a/../../x",
+            "out of the tree",
+        ),
+        (
+            begin().add(b'0', "./a//b", b""),
+            "./a//b",
+            "out of the tree",
+        ),
+        (begin().add(b'5', "./..", b""), "./..", "out of the tree"),
+        (
+            begin()
+                .pax(b'x', &[(b"path", b"./a\0b")])
+                .add(b'0', "x", b""),
+            "./ab",
+            "out of the tree",
+        ),
+        (
+            begin()
+                .pax(b'x', &[(b"path", long.as_bytes())])
+                .add(b'0', "x", b""),
+            "lll",
+            "out of the tree",
+        ),
+        (
+            begin()
+                .pax(b'x', &[(b"GNU.sparse.name", b"../y")])
+                .add(b'0', "./x", b""),
+            "../y",
+            "out of the tree",
+        ),
+        (
+            begin().add(b'L', "x", b"../../y\0").add(b'0', "./x", b""),
+            "../../y",
+            "out of the tree",
+        ),
+        (begin().link(b'1', "./a", "../x"), "./a", "outside the tree"),
+        (
+            begin().link(b'1', "./a", "/etc/shadow"),
+            "./a",
+            "outside the tree",
+        ),
+        (
+            begin().link(b'1', "./a", "./b"),
+            "./a",
+            "does not come before it",
+        ),
+        (
+            begin().add(b'5', "./b/", b"").link(b'1', "./a", "./b"),
+            "./a",
+            "link to a directory",
+        ),
+        (
+            begin()
+                .add(b'0', "./b", b"")
+                .link(b'1', "./c", "./b")
+                .link(b'1', "./a", "./c"),
+            "./a",
+            "link to another link",
+        ),
+        (begin().link(b'2', "./a", ""), "./a", "no path"),
+        (
+            begin().add(b'0', "./a", b"1").add(b'0', "./a", b"2"),
+            "./a",
+            "two of this name",
+        ),
+        (
+            begin().add(b'0', "./a", b"1").add(b'5', "./a/", b""),
+            "./a/",
+            "two of this name",
+        ),
+        (
+            begin().add(b'5', "./a/", b"").link(b'2', "./a", "/etc"),
+            "./a",
+            "two of this name",
+        ),
+        (
+            begin().add(b'0', "./a", b"1").add(b'0', "./a/b", b""),
+            "./a/b",
+            "no directory",
+        ),
+        (
+            begin()
+                .link(b'2', "./a", "/etc")
+                .add(b'0', "./a/passwd", b""),
+            "./a/passwd",
+            "no directory",
+        ),
+        (
+            begin().add(b'0', "./a/b", b""),
+            "./a/b",
+            "is not in the archive",
+        ),
+        (nested, "a/a", "2048 directories deep"),
+        (
+            Tar::default().add(b'5', "./a/", b""),
+            "./a/",
+            "begin with the root",
+        ),
+        (
+            Tar::default().add(b'6', "./", b""),
+            "./",
+            "root of the tree is no directory",
+        ),
+        (Tar::default(), "", "its root, ./, is missing"),
+    ] {
+        let said = refused(&archive.end(), reason);
+        assert!(
+            said.contains(reason) && said.contains(member),
+            "{member} {reason}: {said}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_refused() {
+    let config = |tar: Tar, n: u32| tar.add(b'0', &format!("./etc/vzdump/{n}"), b"");
+    let size = |size: u64| move |header: &mut tar::Header| header.set_size(size);
+    let text: &[u8] = b"./a";
+    let mut broken = begin().add(b'0', "./a", b"x").add(b'0', "./b", b"x");
+    let at = broken.0.len() - 1024 + 3;
+    broken.0[at] ^= 1;
+    let mut hole = begin();
+    hole.0.extend([0; 512]);
+    let mut followed = begin().end();
+    followed.extend([0; 9000]);
+    followed.extend(begin().end());
+    let sparse = |records: &[(&[u8], &[u8])], content: &[u8]| {
+        begin().pax(b'x', records).add(b'0', "./a", content)
+    };
+    let first: [(&[u8], &[u8]); 3] = [
+        (b"GNU.sparse.major", b"1"),
+        (b"GNU.sparse.minor", b"0"),
+        (b"GNU.sparse.realsize", b"5000"),
+    ];
+    let map = |numbers: &str| {
+        let mut content = numbers.as_bytes().to_vec();
+        content.resize(512, 0);
+        [content, b"abc".to_vec()].concat()
+    };
+    let one = |records: &[(&[u8], &[u8])]| begin().pax(b'x', records).add(b'0', "./a", b"").end();
+    for (archive, reason) in [
+        (begin().add(b'M', "./a", b"").end(), "type 'M'"),
+        (begin().add(b'V', "label", b"").end(), "type 'V'"),
+        (begin().add(b'D', "./a", b"").end(), "type 'D'"),
+        (begin().add(b'Z', "./a", b"").end(), "type 'Z'"),
+        (
+            begin().add(0xff, "./a", b"").end(),
+            "of which it is not known",
+        ),
+        (one(&[(b"SCHILY.acl.ace", b"x")]), "SCHILY.acl.ace"),
+        (one(&[(b"GNU.dumpdir", b"x")]), "GNU.dumpdir"),
+        (one(&[(b"LIFEBOAT.content", b"x")]), "LIFEBOAT.content"),
+        (one(&[(b"SCHILY.xattr.", b"x")]), "without a name"),
+        (
+            one(&[(b"SCHILY.acl.access", b"user::rwx")]),
+            "an ACL that is none",
+        ),
+        (one(&[(b"mtime", b"yesterday")]), "a time"),
+        (one(&[(b"uid", b"4294967296")]), "an owner of 4294967296"),
+        (one(&[(b"uid", b"-1")]), "an owner"),
+        (one(&[(b"size", b"x")]), "a size"),
+        (
+            begin()
+                .raw(b'0', text, b"", |h| {
+                    h.as_old_mut().uid = *b"\xff\xff\xff\xff\xff\xff\xff\xff"
+                })
+                .end(),
+            "an owner of -1",
+        ),
+        (
+            begin()
+                .raw(b'0', text, b"", |h| {
+                    h.as_old_mut().size = *b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+                })
+                .end(),
+            "a size of -1",
+        ),
+        (
+            begin()
+                .raw(b'0', text, b"", |h| h.as_old_mut().mode = *b"rw-r--r-")
+                .end(),
+            "a mode that is no number",
+        ),
+        (
+            begin()
+                .raw(b'3', text, b"", |h| {
+                    h.as_ustar_mut().unwrap().dev_major = *b"\x80\0\0\0\x7f\xff\xff\xff"
+                })
+                .end(),
+            "a device number",
+        ),
+        (
+            begin().raw(b'x', text, b"", size(1 << 40)).end(),
+            "a PAX header of 1099511627776 bytes",
+        ),
+        (
+            begin().raw(b'L', text, b"", size(1 << 30)).end(),
+            "a long name of 1073741824 bytes",
+        ),
+        (
+            begin().pax(b'x', &[]).pax(b'x', &[]).end(),
+            "a PAX header twice",
+        ),
+        (
+            begin()
+                .add(b'L', "x", b"./a\0")
+                .add(b'L', "x", b"./a\0")
+                .end(),
+            "a long name twice",
+        ),
+        (
+            begin().pax(b'x', &[(b"mtime", b"1")]).end(),
+            "without a member",
+        ),
+        (
+            begin()
+                .add(b'x', "x", b"9999 a=b\n")
+                .add(b'0', "./a", b"")
+                .end(),
+            "PAX record",
+        ),
+        (
+            begin().add(b'5', "./a/", b"content").end(),
+            "content of something that is no file",
+        ),
+        (
+            begin().add(b'1', "./a", b"content").end(),
+            "outside the tree",
+        ),
+        (
+            begin().add(b'6', "./a", b"content").end(),
+            "content of something that is no file",
+        ),
+        (broken.end(), "no header, or a damaged one"),
+        (
+            hole.add(b'0', "./a", b"").end(),
+            "an empty block is in its midst",
+        ),
+        (followed, "something follows its end"),
+        (
+            old_sparse(begin(), "./a", &[(0, 5), (4, 5)], 100).end(),
+            "not in order",
+        ),
+        (
+            old_sparse(begin(), "./a", &[(0, 5), (96, 5)], 100).end(),
+            "beyond the end",
+        ),
+        (
+            sparse(
+                &[
+                    (b"GNU.sparse.size", b"9"),
+                    (b"GNU.sparse.numblocks", b"2"),
+                    (b"GNU.sparse.map", b"0,3"),
+                ],
+                b"abc",
+            )
+            .end(),
+            "not complete",
+        ),
+        (
+            sparse(
+                &[(b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,3,5")],
+                b"abc",
+            )
+            .end(),
+            "not complete",
+        ),
+        (
+            sparse(
+                &[(b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,2")],
+                b"abc",
+            )
+            .end(),
+            "its length is not that",
+        ),
+        (
+            sparse(&[(b"GNU.sparse.map", b"0,3")], b"abc").end(),
+            "without its size",
+        ),
+        (
+            sparse(
+                &[(b"GNU.sparse.size", b"9"), (b"GNU.sparse.numbytes", b"3")],
+                b"abc",
+            )
+            .end(),
+            "not in order",
+        ),
+        (
+            sparse(&[(b"GNU.sparse.major", b"2")], b"abc").end(),
+            "the form 2.0",
+        ),
+        (
+            sparse(&first, &map("1\n0\n4\n")).end(),
+            "its length is not that",
+        ),
+        (
+            sparse(&first, &map("9999999\n0\n3\n")).end(),
+            "too many pieces",
+        ),
+        (sparse(&first, &map("2\n0\n3\n")).end(), "that is none"),
+        (sparse(&first, b"1\n").end(), "longer than the member"),
+        (
+            Tar::default()
+                .add(b'0', "./etc/vzdump/pct.conf", &vec![b'#'; (1 << 20) + 1])
+                .end(),
+            "at most 1048576 bytes",
+        ),
+        (
+            Tar::default()
+                .link(b'2', "./etc/vzdump/pct.conf", "/etc/shadow")
+                .end(),
+            "no file",
+        ),
+        (
+            (0..17).fold(Tar::default(), config).end(),
+            "a configuration too many",
+        ),
+        (
+            config(config(Tar::default(), 1), 1).end(),
+            "a configuration too many",
+        ),
+    ] {
+        let said = refused(&archive, reason);
+        assert!(said.contains(reason), "{reason}: {said}");
+        assert!(
+            said.contains("at ") && said.contains("dumped again"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn lengths_beyond_what_octal_digits_hold() {
+    let far = begin()
+        .pax(b'x', &[(b"size", b"9663676416")])
+        .raw(b'0', b"./pax", b"", |_| ());
+    let binary = begin().raw(b'0', b"./binary", b"", |header| header.set_size(9 << 30));
+    for archive in [far.0, binary.0] {
+        let mut stream = &archive[..];
+        let mut blocks = Blocks::new(&mut stream);
+        let mut members = Members::new();
+        let config = members.next(&mut blocks).unwrap().unwrap();
+        assert_eq!(config.entry.size, 12);
+        blocks.block().unwrap();
+        members.next(&mut blocks).unwrap().unwrap();
+        let member = members.next(&mut blocks).unwrap().unwrap();
+        assert_eq!((member.entry.size, member.map.stored()), (9 << 30, 9 << 30));
+    }
+}
+
+#[test]
+fn what_a_member_says_counts_over_what_all_say() {
+    let archive = begin()
+        .pax(b'g', &[(b"uid", b"5"), (b"comment", b"x")])
+        .add(b'0', "./a", b"")
+        .pax(
+            b'x',
+            &[(b"uid", b"6"), (b"mtime", b"-1.5"), (b"ctime", b"7.25")],
+        )
+        .add(b'0', "./b", b"")
+        .add(b'0', "./c", b"")
+        .end();
+    let (tree, configs, blobs) = in_memory(&archive, usize::MAX).unwrap();
+    assert_eq!(
+        (configs.len(), configs[0].name.as_str()),
+        (1, "etc/vzdump/pct.conf")
+    );
+    let entries = check(&tree, &blobs);
+    let uids: Vec<_> = entries.iter().map(|(e, _)| e.uid).collect();
+    assert_eq!(uids, [0, 5, 6, 5]);
+    let second = &entries[2].0;
+    assert_eq!(
+        (second.mtime, second.ctime),
+        ((-2, 500_000_000), (7, 250_000_000))
+    );
+}
+
+#[test]
+fn somebody_who_is_not_known_is_said() {
+    let text = b"user::rw-\nuser:nobody-knows-me:r--\ngroup::r--\nmask::r--\nother::---\n";
+    let archive = begin()
+        .pax(b'x', &[(b"SCHILY.acl.access", text)])
+        .add(b'0', "./a", b"x")
+        .end();
+    let (tree, _, _) = in_memory(&archive, usize::MAX).unwrap();
+    assert_eq!(tree.summary.unreadable, 1);
+    let problem = &tree.summary.problems[0];
+    assert_eq!(
+        (problem.path.as_str(), problem.what.as_str()),
+        ("/a", "partial")
+    );
+    assert!(problem.detail.contains("nobody-knows-me"), "{problem:?}");
+}
+
+#[test]
+fn a_stream_that_fails_is_no_archive() {
+    struct Failing<'a>(&'a [u8]);
+    impl std::io::Read for Failing<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.len() {
+                0 => Err(std::io::Error::other("the pipe broke")),
+                _ => std::io::Read::read(&mut self.0, buffer),
+            }
+        }
+    }
+    let archive = begin().add(b'0', "./a", &[1; 5000]).end();
+    let dir = tempfile::tempdir().unwrap();
+    for end in [700, 1536, 4000, archive.len()] {
+        let mut backup = begin_backup(&dir.path().join(end.to_string()));
+        let error = backup.archive(&mut Failing(&archive[..end])).unwrap_err();
+        assert!(error.to_string().contains("the pipe broke"), "{error}");
+    }
+}
+
+/// The deepest there may be, with directories that the archive comes back to, in a thread's ordinary stack.
+#[test]
+fn deep_directories_do_not_exhaust_the_stack() {
+    let deep = "a/".repeat(2047);
+    let mut archive = begin();
+    for depth in 1..=2047 {
+        archive = archive
+            .pax(b'x', &[(b"path", deep[..2 * depth].as_bytes())])
+            .add(b'5', "x", b"");
+    }
+    archive = archive.add(b'0', "./b", b"");
+    for name in ["c", "d"] {
+        let path = format!("{deep}{name}");
+        archive = archive
+            .pax(b'x', &[(b"path", path.as_bytes())])
+            .add(b'0', "x", b"")
+            .add(b'0', &format!("./{name}"), b"");
+    }
+    let archive = archive.end();
+    for limit in [usize::MAX, 0] {
+        let (tree, _, blobs) = in_memory(&archive, limit).unwrap();
+        assert_eq!(check(&tree, &blobs).len(), 2047 + 6);
+        refused(&archive[..archive.len() - 1024], "cut off");
+    }
+}

@@ -266,6 +266,20 @@ pub(super) fn pack(root: &Path, conf: &Path, more: &[&str], members: &[&str]) ->
     output.stdout
 }
 
+/// In another form, without extended attributes.
+pub(super) fn pack_plain(root: &Path, conf: &Path, form: &[&str]) -> Vec<u8> {
+    let mut tar = Command::new("tar");
+    tar.args(["cpf", "-", "--sparse", "--numeric-owner"])
+        .args(form);
+    tar.arg("-C")
+        .arg(conf)
+        .args(["./etc/vzdump/pct.conf", "-C"]);
+    let output = tar.arg(root).arg("./").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    output.stdout
+}
+
 /// What `pct restore` would make of an archive; its exit status.
 pub(super) fn unpack(archive: &[u8], dest: &Path) -> (bool, String) {
     unpack_with(archive, dest, &["--skip-old-files"])
@@ -397,7 +411,7 @@ pub(super) fn assert_same(left: &Path, right: &Path) {
     assert!(more.is_empty(), "{more:?}");
 }
 
-pub(super) fn begin<'e>(dir: &Path) -> Backup<'e> {
+pub(super) fn begin_backup<'e>(dir: &Path) -> Backup<'e> {
     fs::create_dir_all(dir).unwrap();
     let store = Store::create(dir, &StoreOptions::default()).or_else(|_| Store::open(dir));
     let options = BackupOptions {
@@ -444,7 +458,7 @@ fn commit(
 
 /// Saves an archive as the dump of a container.
 pub(super) fn save_within(dir: &Path, archive: &[u8], limit: usize) -> Result<Saved> {
-    let mut backup = begin(dir);
+    let mut backup = begin_backup(dir);
     let (tree, configs) = backup.archive_within(&mut &archive[..], limit)?;
     let guest = GuestDump {
         id: 101,
@@ -464,7 +478,7 @@ pub(super) fn save(dir: &Path, archive: &[u8]) -> Result<Saved> {
 
 /// Saves the files themselves.
 pub(super) fn save_files(dir: &Path, root: &Path) -> Saved {
-    let mut backup = begin(dir);
+    let mut backup = begin_backup(dir);
     let source = TreeSource {
         root: root.into(),
         mount_point: "/".into(),
