@@ -17,6 +17,8 @@ const CLUSTER: usize = vma::CLUSTER;
 /// Takes an archive from standard input, and refuses one that is cut off. `$fail/<id>`: fails before it reads.
 const RESTORE: &str = r#"
 mkdir -p "$dir/got"
+# Asked to end, it takes away what it has made, as the worker of a task does.
+trap 'rm -f "$dir/got/$id"; echo "received interrupt" >&2; exit 143' TERM
 [ ! -e "$dir/hang/$id" ] || { head -c 100000 > /dev/null; kill -9 "$PPID"; exit 137; }
 [ ! -e "$dir/fail/$id" ] || { echo "unable to restore $id - no space" >&2; exit 255; }
 cat > "$dir/got/$id"
