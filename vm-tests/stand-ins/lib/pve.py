@@ -322,13 +322,18 @@ def digest(path, size=None):
 
 
 def disks(conf):
-    """(key, volume, options) of a VM's disks, without CD drives, in the order of their names."""
+    """(key, volume, options) of a VM's disks, without CD drives, in the order in which a dump has them."""
+    kinds = ["ide", "scsi", "virtio", "sata", "efidisk", "tpmstate"]
     found = []
-    for key in sorted(conf):
-        if DISK_KEY.match(key):
-            volid, opts = volume(conf[key])
-            if opts.get("media") != "cdrom" and volid != "none":
-                found.append((key, volid, opts))
+
+    def by_kind(key):
+        name, number = re.fullmatch(r"([a-z]+)(\d+)", key).groups()
+        return kinds.index(name), int(number)
+
+    for key in sorted(filter(DISK_KEY.match, conf), key=by_kind):
+        volid, opts = volume(conf[key])
+        if opts.get("media") != "cdrom" and volid != "none":
+            found.append((key, volid, opts))
     return found
 
 
