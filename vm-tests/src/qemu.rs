@@ -15,6 +15,10 @@ use crate::process::{self, Cmd};
 use crate::qmp::Qmp;
 use crate::serial::Serial;
 
+mod nic;
+
+pub use nic::Nic;
+
 /// What starts the boot loader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
@@ -113,6 +117,7 @@ pub struct Machine {
     drives: Vec<Drive>,
     share: Option<PathBuf>,
     direct: Option<Direct>,
+    nics: Vec<Nic>,
 }
 
 /// What the guest did to one disk, by QEMU's count (`query-blockstats`).
@@ -137,6 +142,7 @@ impl Machine {
             drives: Vec::new(),
             share: None,
             direct: None,
+            nics: Vec::new(),
         }
     }
 
@@ -184,6 +190,13 @@ impl Machine {
     #[must_use]
     pub fn share(mut self, dir: impl Into<PathBuf>) -> Self {
         self.share = Some(dir.into());
+        self
+    }
+
+    /// Adds a network card.
+    #[must_use]
+    pub fn nic(mut self, nic: Nic) -> Self {
+        self.nics.push(nic);
         self
     }
 
@@ -312,6 +325,9 @@ impl Machine {
                 .arg("-initrd")
                 .arg(&direct.initrd)
                 .args(["-append", &direct.append]);
+        }
+        for (index, nic) in self.nics.iter().enumerate() {
+            cmd = cmd.args(nic.options(index));
         }
         let mut sata = 0;
         for (index, drive) in self.drives.iter().enumerate() {

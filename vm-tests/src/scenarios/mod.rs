@@ -9,6 +9,8 @@ mod luks_root;
 mod md1_uefi;
 mod medium_pulled;
 mod other_machine;
+mod pve;
+mod pve_selftest;
 mod rescue;
 mod stick_boots;
 mod storage;
@@ -38,6 +40,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         flipped_byte::scenario(artefacts),
         stick_boots::scenario(artefacts),
         zfs_mirror_root::scenario(artefacts),
+        pve_selftest::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(in_place::scenarios(artefacts));
