@@ -10,6 +10,8 @@ mod md1_uefi;
 mod medium_pulled;
 mod other_machine;
 mod pve;
+mod pve_guests;
+mod pve_saved;
 mod pve_selftest;
 mod rescue;
 mod stick_boots;
@@ -45,6 +47,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(in_place::scenarios(artefacts));
     all.extend(other_machine::scenarios(artefacts));
+    all.extend(pve_guests::scenarios(artefacts));
     all.extend(storage::scenarios());
     all
 }

@@ -9,7 +9,7 @@ use crate::artefacts::Artefacts;
 use crate::disk;
 use crate::golden::{DISK_BYTES, FOREIGN_BYTES, Used, cache_dir};
 use crate::process::{Cmd, run};
-use crate::qemu::{Bus, Drive, Firmware, Machine, Running};
+use crate::qemu::{Bus, Drive, Firmware, Machine, Nic, Running};
 use crate::saved::{STICK_SERIAL, Saved, serial_of};
 use crate::serial::Serial;
 use crate::verdict::{HostFacts, Untouched, ensure_same_bytes, ensure_same_partitions};
@@ -174,6 +174,12 @@ impl Rescue {
         Self(self.0.drive(drive))
     }
 
+    /// Adds a network card.
+    #[must_use]
+    pub fn nic(self, nic: Nic) -> Self {
+        Self(self.0.nic(nic))
+    }
+
     /// Starts it, with the bystanders.
     pub fn start(self, log: &Artefacts) -> Result<Attempt<'_>> {
         let used = Used::get(&cache_dir(), log.dir())?;
@@ -267,11 +273,16 @@ impl std::ops::DerefMut for Attempt<'_> {
 
 /// Waits until an unattended restore is over and the machine is off, and sees that it reports no difference.
 pub fn wait_restored(machine: &mut Running, log: &Artefacts) -> Result<()> {
+    wait_restored_from(1, machine, log)
+}
+
+/// As [`wait_restored`], where so many bundles are attached.
+pub fn wait_restored_from(bundles: u64, machine: &mut Running, log: &Artefacts) -> Result<()> {
     let ready = wait_event(&machine.serial, &["ready"], Duration::from_secs(240))?;
     log.note(&format!("rescue system ready: {}", ready.fields));
     ensure!(
-        ready.number("bundles")? == 1,
-        "the rescue system found not one bundle: {}",
+        ready.number("bundles")? == bundles,
+        "the rescue system found not {bundles} bundles: {}",
         ready.fields
     );
     let event = wait_event(
