@@ -18,6 +18,7 @@ use crate::qemu::{Bus, Drive, Firmware, Machine};
 use crate::saved::{HOST_SERIAL, serial_of};
 
 mod host;
+mod pve;
 
 pub use host::{Host, PASSPHRASE};
 
@@ -69,6 +70,7 @@ impl Golden {
         let disks = host.disks().iter().enumerate();
         let recipe = Recipe {
             kind: host.name(),
+            node: host == Host::PveNode,
             scripts: vec![Script {
                 script: host.script(),
                 disks: disks.map(|(n, bytes)| (disk_name(n), *bytes)).collect(),
@@ -114,6 +116,7 @@ impl Used {
         };
         let recipe = Recipe {
             kind: "used",
+            node: false,
             scripts: vec![
                 one("make-dirty", "dirty.raw", DISK_BYTES),
                 one("make-foreign", "foreign.raw", FOREIGN_BYTES),
@@ -128,10 +131,12 @@ impl Used {
 /// Images that are made together, on the file tree, and kept together.
 struct Recipe {
     kind: &'static str,
+    /// Whether the tree is that of the Proxmox-like node ([`pve`]).
+    node: bool,
     scripts: Vec<Script>,
 }
 
-/// A script of `golden/` that runs in User Mode Linux, and the disks that it fills: name and size.
+/// A script that runs in User Mode Linux, by its path from `golden/`, and the disks that it fills: name and size.
 struct Script {
     script: &'static str,
     disks: Vec<(String, u64)>,
@@ -158,7 +163,10 @@ impl Recipe {
         let suite = suite();
         let tree = hash_of(&TREE_FILES, &suite)?;
         let mut files = vec!["uml-common.sh"];
-        let mut said = tree.clone();
+        let mut said = match self.node {
+            true => pve::tree_key(&tree)?,
+            false => tree.clone(),
+        };
         for script in &self.scripts {
             files.push(script.script);
             said.push_str(&format!("{:?}", script.disks));
@@ -174,7 +182,10 @@ impl Recipe {
             name.starts_with("golden-") && name.ends_with(".partial")
                 || name.starts_with(&format!("golden-{}-{suite}-", self.kind))
         })?;
-        let tar = tree_tar(cache, &suite, &tree, &log)?;
+        let mut tar = tree_tar(cache, &suite, &tree, &log)?;
+        if self.node {
+            tar = pve::tree_tar(cache, &suite, &tree, &tar, &log)?;
+        }
         self.build(&dir, &tar, &log)?;
         Ok(dir)
     }
@@ -197,7 +208,10 @@ impl Recipe {
             .into_iter()
             .chain(self.scripts.iter().map(|s| s.script))
         {
-            fs::copy(recipe_dir().join(file), scripts.join(file))?;
+            fs::copy(
+                recipe_dir().join(file),
+                scripts.join(name_of(Path::new(file))),
+            )?;
         }
         for script in &self.scripts {
             let mut disks = Vec::new();
@@ -206,7 +220,8 @@ impl Recipe {
                 disk::blank(&disk, *bytes)?;
                 disks.push(disk);
             }
-            run_in_uml(&tree, &disks, script.script, &work, log)?;
+            let script = name_of(Path::new(script.script));
+            run_in_uml(&tree, &disks, &script, &work, log)?;
         }
         fs::remove_dir_all(&tree)?;
         fs::remove_file(work.join("tree.tar"))?;
@@ -217,23 +232,33 @@ impl Recipe {
 
 /// The file tree of this recipe, as an archive; built when it is not in the cache.
 fn tree_tar(cache: &Path, suite: &str, key: &str, log: &Artefacts) -> Result<PathBuf> {
-    let prefix = format!("tree-{suite}-");
+    kept_tree(cache, &format!("tree-{suite}-"), key, log, |work| {
+        Cmd::new(recipe_dir().join("build-tree"))
+            .arg(work.join("tree"))
+            .arg(work.join("tree.tar"))
+            .arg(cache.join("debs"))
+            .env("LIFEBOAT_GOLDEN_SUITE", suite)
+    })
+}
+
+/// A tree that is made once and kept, as an archive. The program of `command` makes `tree` and `tree.tar` in a directory.
+fn kept_tree(
+    cache: &Path,
+    prefix: &str,
+    key: &str,
+    log: &Artefacts,
+    command: impl FnOnce(&Path) -> Cmd,
+) -> Result<PathBuf> {
     let dir = cache.join(format!("{prefix}{}", &key[..16]));
     let tar = dir.join("tree.tar");
     if dir.exists() {
         return Ok(tar);
     }
-    drop_entries(cache, |name| name.starts_with(&prefix))?;
+    drop_entries(cache, |name| name.starts_with(prefix))?;
     let work = dir.with_extension("partial");
     fs::create_dir_all(&work)?;
-    let tree = work.join("tree");
-    let build_log = log.path("build-tree.log");
-    let cmd = Cmd::new(recipe_dir().join("build-tree"))
-        .arg(&tree)
-        .arg(work.join("tree.tar"))
-        .arg(cache.join("debs"))
-        .env("LIFEBOAT_GOLDEN_SUITE", suite)
-        .output_to(&build_log);
+    let build_log = log.path(&format!("{prefix}build.log"));
+    let cmd = command(&work).output_to(&build_log);
     let status = process::spawn(&cmd, log)?.wait()?;
     if !status.success() {
         let said = fs::read_to_string(&build_log).unwrap_or_default();
@@ -242,7 +267,7 @@ fn tree_tar(cache: &Path, suite: &str, key: &str, log: &Artefacts) -> Result<Pat
             process::tail(&said, 2000)
         );
     }
-    fs::remove_dir_all(&tree)?;
+    fs::remove_dir_all(work.join("tree"))?;
     fs::rename(&work, &dir)?;
     Ok(tar)
 }

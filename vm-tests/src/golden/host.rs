@@ -19,6 +19,9 @@ pub enum Host {
     Luks,
     /// Debian's btrfs, UEFI: root and home in subvolumes.
     Btrfs,
+    /// A node with guests: the layout of [`Host::PveExt4`] with stand-ins for Proxmox's programs, VMs and containers on the
+    /// thin pool, and a second drive at /mnt/backup.
+    PveNode,
 }
 
 /// The passphrase of [`Host::Luks`].
@@ -26,7 +29,13 @@ pub const PASSPHRASE: &str = "correct horse battery staple";
 
 impl Host {
     /// All of them.
-    pub const ALL: [Host; 4] = [Host::PveExt4, Host::Md1, Host::Luks, Host::Btrfs];
+    pub const ALL: [Host; 5] = [
+        Host::PveExt4,
+        Host::Md1,
+        Host::Luks,
+        Host::Btrfs,
+        Host::PveNode,
+    ];
 
     /// In file names.
     pub fn name(self) -> &'static str {
@@ -35,6 +44,7 @@ impl Host {
             Self::Md1 => "md1",
             Self::Luks => "luks",
             Self::Btrfs => "btrfs",
+            Self::PveNode => "pve-node",
         }
     }
 
@@ -44,23 +54,25 @@ impl Host {
             Self::PveExt4 => &[DISK_BYTES],
             Self::Md1 => &[3 * GIB, 3 * GIB],
             Self::Luks | Self::Btrfs => &[3 * GIB],
+            Self::PveNode => &[DISK_BYTES, 2 * GIB],
         }
     }
 
-    /// The script of `golden/` that fills the disks.
+    /// The script that fills the disks, by its path from `golden/`.
     pub(super) fn script(self) -> &'static str {
         match self {
             Self::PveExt4 => "make-disk",
             Self::Md1 => "make-disk-md1",
             Self::Luks => "make-disk-luks",
             Self::Btrfs => "make-disk-btrfs",
+            Self::PveNode => "../golden-pve/make-disk-pve",
         }
     }
 
     /// The firmware that it boots with, where it boots with one only.
     pub fn only_with(self) -> Option<Firmware> {
         match self {
-            Self::PveExt4 => None,
+            Self::PveExt4 | Self::PveNode => None,
             Self::Luks => Some(Firmware::Bios),
             Self::Md1 | Self::Btrfs => Some(Firmware::Uefi),
         }
@@ -74,7 +86,7 @@ impl Host {
     /// Filesystems beside the root whose files are compared.
     pub fn filesystems(self) -> &'static [&'static str] {
         match self {
-            Self::PveExt4 | Self::Md1 => &[],
+            Self::PveExt4 | Self::Md1 | Self::PveNode => &[],
             Self::Luks => &["/boot"],
             Self::Btrfs => &["/home", "/srv/nested"],
         }
@@ -83,7 +95,7 @@ impl Host {
     /// A script that prints what has to be the same after a restore, whatever the disk is called.
     pub(crate) fn storage_script(self) -> &'static str {
         match self {
-            Self::PveExt4 => include_str!("../../golden/facts/pve-ext4"),
+            Self::PveExt4 | Self::PveNode => include_str!("../../golden/facts/pve-ext4"),
             Self::Md1 => include_str!("../../golden/facts/md1"),
             Self::Luks => include_str!("../../golden/facts/luks"),
             Self::Btrfs => include_str!("../../golden/facts/btrfs"),

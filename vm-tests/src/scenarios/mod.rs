@@ -10,6 +10,10 @@ mod md1_uefi;
 mod medium_pulled;
 mod other_machine;
 mod other_nic;
+mod pve;
+mod pve_guests;
+mod pve_saved;
+mod pve_selftest;
 mod rescue;
 mod stick_boots;
 mod storage;
@@ -40,10 +44,12 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         other_nic::scenario(artefacts),
         stick_boots::scenario(artefacts),
         zfs_mirror_root::scenario(artefacts),
+        pve_selftest::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(in_place::scenarios(artefacts));
     all.extend(other_machine::scenarios(artefacts));
+    all.extend(pve_guests::scenarios(artefacts));
     all.extend(storage::scenarios());
     all
 }

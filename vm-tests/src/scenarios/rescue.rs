@@ -273,11 +273,16 @@ impl std::ops::DerefMut for Attempt<'_> {
 
 /// Waits until an unattended restore is over and the machine is off, and sees that it reports no difference.
 pub fn wait_restored(machine: &mut Running, log: &Artefacts) -> Result<()> {
+    wait_restored_from(1, machine, log)
+}
+
+/// As [`wait_restored`], where so many bundles are attached.
+pub fn wait_restored_from(bundles: u64, machine: &mut Running, log: &Artefacts) -> Result<()> {
     let ready = wait_event(&machine.serial, &["ready"], Duration::from_secs(240))?;
     log.note(&format!("rescue system ready: {}", ready.fields));
     ensure!(
-        ready.number("bundles")? == 1,
-        "the rescue system found not one bundle: {}",
+        ready.number("bundles")? == bundles,
+        "the rescue system found not {bundles} bundles: {}",
         ready.fields
     );
     let event = wait_event(
