@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,12 @@ class Die(Exception):
 
 
 def main(body):
-    """Runs a command's body as Proxmox's command line handler does."""
+    """Runs a command's body as Proxmox's command line handler does: asked to end, its worker dies and cleans up."""
+
+    def interrupted(*_):
+        raise Die("received interrupt")
+
+    signal.signal(signal.SIGTERM, interrupted)
     try:
         if os.geteuid() != 0:
             raise Die("please run as root")
@@ -247,6 +253,23 @@ def allocate(store, id, size, suffix=""):
             return f"{store}:{id}/{name}.raw"
         raise Die(f"the stand-in knows no storage of type {of['type']}")
     raise Die(f"unable to allocate an image name for VM {id} in storage '{store}'")
+
+
+def held(store, id=None):
+    """(volume, bytes, guest) of what a storage holds, whether a configuration names it or not."""
+    of = storage(store)
+    rows = []
+    if of["type"] == "lvmthin":
+        said = run("lvs", "--noheadings", "--units", "b", "--nosuffix", "-o", "lv_name,lv_size", of["vgname"]).decode()
+        for line in said.splitlines():
+            name, size = line.split()
+            if match := re.fullmatch(r"(?:vm|base)-(\d+)-disk-\d+", name):
+                rows.append((f"{store}:{name}", int(size), int(match[1])))
+    elif of["type"] == "dir" and os.path.isdir(images := f"{of['path']}/images"):
+        for guest in os.listdir(images):
+            for name in os.listdir(f"{images}/{guest}"):
+                rows.append((f"{store}:{guest}/{name}", os.path.getsize(f"{images}/{guest}/{name}"), int(guest)))
+    return [row for row in rows if id is None or row[2] == id]
 
 
 def free(volid):
