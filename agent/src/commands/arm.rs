@@ -309,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn only_network_cards_of_the_saved_host_are_assigned() {
+        let facts = serde_json::json!({ "network": [
+            { "name": "enp3s0", "mac": "bc:24:11:00:00:01", "driver": "igb", "device": "/sys/devices/pci0000:00/0000:03:00.0" },
+        ] });
+        let cards = network::cards(&facts);
+        let chosen = nics(&["enp3s0=bc:24:11:00:00:09".into()], &cards).unwrap();
+        assert_eq!(chosen["enp3s0"], "bc:24:11:00:00:09");
+        let error = nics(&["enp4s0=none".into()], &cards).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("no network card enp4s0; it has enp3s0"),
+            "{error}"
+        );
+        assert!(nics(&["enp3s0".into()], &cards).is_err());
+    }
+
+    #[test]
     fn secrets_differ() {
         let (a, b) = (secret().unwrap(), secret().unwrap());
         assert!(a.len() == 32 && a != b);

@@ -587,6 +587,16 @@ mod tests {
     }
 
     #[test]
+    fn network_cards_by_address_name_or_none() {
+        let words = ["a=bc:24:11:00:00:01", "b=eth0", "c=none"].map(str::to_owned);
+        let parsed = nics(&words).expect("two sides each");
+        assert!(matches!(parsed["a"], Choice::Mac(_)));
+        assert_eq!(parsed["b"], Choice::Name("eth0".to_owned()));
+        assert_eq!(parsed["c"], Choice::Nothing);
+        assert!(nics(&["a".to_owned()]).is_err());
+    }
+
+    #[test]
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();

@@ -1,4 +1,5 @@
-//! A host comes back on a machine whose network card is another one in another slot, and answers on its address.
+//! A member of a cluster comes back on a machine whose network card is another one in another slot: it answers on its
+//! address, and is alone.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
     let artefacts = artefacts.to_owned();
     Scenario::new(
         "other-nic",
-        "a host comes back on a machine with another network card in another slot, and answers on its address",
+        "a member of a cluster comes back with another network card in another slot, answers on its address, and is alone",
         super::needs_bios,
         move |log| tell(&artefacts, log),
     )
@@ -48,7 +49,15 @@ iface enp0s16 inet static
 END
     printf '[Match]\\nName=enp0s16\\n[Network]\\nAddress=10.0.2.15/24\\nGateway=10.0.2.2\\nLinkLocalAddressing=no\\n' \\
         >/etc/systemd/network/20-lan.network
-    systemctl enable --now systemd-networkd.service";
+    systemctl enable --now systemd-networkd.service
+    mkdir -p /run/share /etc/corosync /var/lib/pve-cluster
+    modprobe 9pnet_virtio
+    mount -t 9p -o ro,trans=virtio,version=9p2000.L share /run/share
+    install -m 600 /run/share/config.db /var/lib/pve-cluster/config.db
+    umount /run/share
+    printf 'totem {\\n  cluster_name: lab\\n}\\n' >/etc/corosync/corosync.conf
+    printf key >/etc/corosync/authkey
+    chmod 400 /etc/corosync/authkey";
 
 const LINK: &str = "/etc/systemd/network/50-lifeboat-enp0s16.link";
 
@@ -59,6 +68,46 @@ const RENAMED: &str = "set -e
     grep -qx MACAddress=52:54:00:00:00:14 /etc/systemd/network/50-lifeboat-enp0s16.link
     lsinitramfs /boot/initrd.img-$(uname -r) | grep -q 50-lifeboat-enp0s16.link
     cat /var/log/lifeboat/restore-*/network.txt";
+
+const DATABASE: &str = "/var/lib/pve-cluster/config.db";
+
+/// Nothing of the cluster is where it would be used, and all of it is kept.
+const ALONE: &str = "set -e
+    cd /etc/corosync
+    test ! -e corosync.conf && test ! -e authkey
+    grep -q cluster_name lifeboat-set-aside/corosync.conf
+    test \"$(stat -c %a lifeboat-set-aside/authkey)\" = 400
+    grep -q ISOLATED /etc/motd.d/60-lifeboat-isolated
+    test \"$(stat -c %a /var/lib/pve-cluster/config.db)\" = 600
+    test ! -e /var/lib/pve-cluster/config.db-wal
+    grep -q pvecm /var/log/lifeboat/restore-*/cluster.txt";
+
+/// As pmxcfs makes it, in WAL mode, with a file that is to stay and one that is not.
+fn make_database(path: &Path) -> Result<()> {
+    let database = rusqlite::Connection::open(path)?;
+    database.execute_batch(
+        "PRAGMA journal_mode=WAL;
+         CREATE TABLE tree (inode INTEGER PRIMARY KEY NOT NULL, parent INTEGER NOT NULL CHECK(typeof(parent)='integer'),
+         version INTEGER NOT NULL CHECK(typeof(version)='integer'), writer INTEGER NOT NULL CHECK(typeof(writer)='integer'),
+         mtime INTEGER NOT NULL CHECK(typeof(mtime)='integer'), type INTEGER NOT NULL CHECK(typeof(type)='integer'),
+         name TEXT NOT NULL, data BLOB);
+         INSERT INTO tree VALUES (0, 0, 3, 0, 0, 8, '__version__', NULL);
+         INSERT INTO tree VALUES (2, 0, 2, 0, 0, 8, 'corosync.conf', 'totem {}');
+         INSERT INTO tree VALUES (3, 0, 3, 0, 0, 8, 'storage.cfg', 'dir: local');",
+    )?;
+    database.close().map_err(|(_, error)| error.into())
+}
+
+fn check_database(path: &Path) -> Result<()> {
+    let database = rusqlite::Connection::open(path)?;
+    let text = |query: &str| database.query_row(query, [], |row| row.get::<_, String>(0));
+    let names = text("SELECT group_concat(name, ' ') FROM (SELECT name FROM tree ORDER BY inode)")?;
+    ensure!(
+        text("PRAGMA integrity_check")? == "ok" && names == "__version__ storage.cfg",
+        "the restored database has {names}"
+    );
+    Ok(())
+}
 
 const MANIFEST: &str = "golden-manifest";
 
@@ -96,6 +145,11 @@ fn tell(artefacts: &Path, log: &Artefacts) -> Result<()> {
         "the card with a link was not taken: {guess}"
     );
 
+    ensure!(
+        said.contains("lifeboat: cluster member=cluster start=isolated"),
+        "the rescue system says nothing of the cluster"
+    );
+
     let boot = log.path("boot.qcow2");
     disk::overlay(&target, &boot, log)?;
     let nic = Nic::new(OTHER.0, OTHER.1).reachable()?;
@@ -115,16 +169,33 @@ fn tell(artefacts: &Path, log: &Artefacts) -> Result<()> {
     log.note(names.trim());
     nic.wait_ssh(Duration::from_secs(120))?;
     log.note("the restored host answers on its address");
+    ask(ALONE, 60).context("the restored host is not alone")?;
     ask("systemctl is-system-running --wait || true", 240)?;
     let failed = ask("systemctl list-units --failed --plain --no-legend", 60)?;
     ensure!(failed.trim().is_empty(), "units failed: {failed}");
     let after = ask(MANIFEST, 600)?;
+    let database = host
+        .channel
+        .run(&format!("cat {DATABASE}"), Duration::from_secs(60))?;
+    std::fs::write(log.path("config.db"), database)?;
+    check_database(&log.path("config.db"))?;
+    log.note("it is alone, and its database is whole");
     std::fs::write(log.path("manifest.before"), &before)?;
     std::fs::write(log.path("manifest.after"), &after)?;
     let mut other = manifest_differences(&before, &after);
     other.retain(|line| {
         let path = line.split(": ").next().unwrap_or_default();
-        ![LINK, "/etc/systemd/network"].contains(&path)
+        let changed = [
+            LINK,
+            "/etc/systemd/network",
+            "/var/lib/pve-cluster",
+            DATABASE,
+        ];
+        let below = |dir: &str| Path::new(path).starts_with(dir);
+        !changed.contains(&path)
+            && !below("/etc/corosync")
+            && !below("/etc/motd.d")
+            && path != "/etc"
     });
     ensure!(other.is_empty(), "files differ:\n{}", other.join("\n"));
     host.shut_down()
@@ -136,6 +207,7 @@ fn save(golden: &Golden, product: &Product, stick: &Path, log: &Artefacts) -> Re
     disk::overlay(&golden.disk(), &root, log)?;
     disk::blank(stick, 4 * GIB)?;
     product.copy_to(&share, log)?;
+    make_database(&share.join("config.db"))?;
     let nic = Nic::new(SAVED.0, SAVED.1).reachable()?;
     let mut host = Machine::new("host", Firmware::Bios)
         .memory(2048)
