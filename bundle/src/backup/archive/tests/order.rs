@@ -16,10 +16,10 @@ use crate::read::Readers;
 use crate::store::Store;
 use crate::{Id, bytes};
 
-/// What a distribution's template may be like: 40 MB in 2200 files.
+/// What a distribution's template may be like: 40 MB in 1100 files.
 fn template(root: &Path) {
-    for n in 0..2200u64 {
-        let size = (n * 7919 % 37_000) as usize;
+    for n in 0..1100u64 {
+        let size = (n * 7919 % 74_000) as usize;
         let dir = ["usr/bin", "usr/lib/x86/deep/er", "etc", "usr/share/doc"][n as usize % 4];
         let path = root
             .join(dir)
@@ -253,7 +253,7 @@ fn archive(members: &[(u8, String, usize)]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn any_order_gives_one_tree(nodes in nodes(), choices in proptest::collection::vec(any::<prop::sample::Index>(), 60), limit in 0usize..2_000_000) {
         let mut sorted = Vec::new();
