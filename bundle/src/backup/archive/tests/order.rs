@@ -83,6 +83,27 @@ fn files_and_their_archive_give_the_same_segments() {
     }
 }
 
+/// Between two files after which a segment ends there may be more than one has room for.
+#[test]
+fn segments_that_are_full_end_where_those_of_files_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, store) = (dir.path().join("root"), dir.path().join("store"));
+    let ends = |path: &str| {
+        let hash = Id::of(path.as_bytes()).leading();
+        crate::catalogue::boundary(hash, 400_000, 2 << 20)
+    };
+    let names = (0..).map(|n| format!("dir/f{n}"));
+    for path in names.filter(|path| !ends(path)).take(60) {
+        file(&root.join(path), &noise(1, 380_000));
+    }
+    let files = save_files(&store, &root);
+    let archive = pack(&root, &configs(dir.path()), &["--sort=inode"], &["./"]);
+    let saved = save(&store, &archive).unwrap();
+    let (own, of_files) = (&saved.snapshot.trees[0], &files.snapshot.trees[0]);
+    assert_eq!(segments(&store, own), segments(&store, of_files));
+    assert_eq!(own.segments, 3);
+}
+
 #[test]
 fn containers_of_one_template_share_what_they_have_in_common() {
     let dir = tempfile::tempdir().unwrap();
