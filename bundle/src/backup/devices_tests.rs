@@ -37,11 +37,13 @@ fn store(dir: &Path) -> Store {
         .unwrap()
 }
 
+type Order<'o> = &'o dyn Fn(&mut Vec<(usize, usize)>);
+
 /// Stores the disks, whose clusters come in `order`; `tune` can change the limits. Returns the new blobs.
 fn save(
     dir: &Path,
     disks: &[&[u8]],
-    order: &dyn Fn(&mut Vec<(usize, usize)>),
+    order: Order<'_>,
     tune: &dyn Fn(&mut Devices<'_>),
 ) -> (Vec<Image>, u64, u64) {
     let options = BackupOptions {
@@ -89,6 +91,7 @@ fn restored(dir: &Path, image: &Image) -> Vec<u8> {
 
 fn in_order(_: &mut Vec<(usize, usize)>) {}
 
+#[allow(clippy::ptr_arg, reason = "it is an order")]
 fn shuffled(clusters: &mut Vec<(usize, usize)>) {
     clusters.sort_by_key(|(disk, cluster)| {
         crate::Id::of(format!("{disk} {cluster}").as_bytes()).leading()

@@ -7,6 +7,7 @@ mod image;
 mod plan;
 mod run;
 mod stream;
+mod tar_out;
 
 pub use blocks::Block;
 
@@ -158,7 +159,7 @@ fn guest(
     }
     let milliseconds = crate::time::parse(&dump.dumped).unwrap_or_default();
     let first = (&dump.configs[..], (milliseconds.div_euclid(1000), 0));
-    let form = stream::Form::Guest { accept_losses };
+    let form = tar_out::Form::Guest { accept_losses };
     stream::tar(readers, tree, &Selection::All, first, form, out, events)
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::plan::{Filter, Plan, pieces, wants};
+use super::tar_out::{Form, Stream, regular};
 use super::{ExtractReport, FileProblem, Selection, gnu};
 use crate::cache::Cache;
 use crate::catalogue::{Catalogue, Finder};
@@ -21,128 +22,6 @@ use crate::{Error, Id, Result, bytes};
 
 /// Bytes of segments that are kept: lines that list parts of a few take turns.
 const SEGMENTS: usize = 64 << 20;
-/// Zeroes for holes.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-/// What a guest's archive that is not whole ends with.
-const BROKEN: &str = ".lifeboat-incomplete";
-
-/// What the archive is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Like segments, for every reader: with complete contents, attributes as the kernel has them.
-    Plain,
-    /// For `pct restore`.
-    Guest {
-        /// Files that are lost are left out; otherwise the first one ends the archive.
-        accept_losses: bool,
-    },
-}
-
-impl Form {
-    fn strict(self) -> bool {
-        matches!(
-            self,
-            Form::Guest {
-                accept_losses: false
-            }
-        )
-    }
-}
-
-struct Stream<'o> {
-    out: &'o mut dyn Write,
-    events: &'o dyn Events,
-    form: Form,
-    header: Vec<u8>,
-    /// Bytes that the last header has promised and that have not come.
-    promised: u64,
-}
-
-impl Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.events.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        self.put(bytes)
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out
-            .write_all(bytes)
-            .map_err(Error::io("write the archive to", "its output"))?;
-        self.promised = self.promised.saturating_sub(bytes.len() as u64);
-        Ok(())
-    }
-
-    /// Writes the header of a member that is followed by `size` bytes, or by those of a sparse file; gives what has no
-    /// place in it.
-    fn header(
-        &mut self,
-        entry: &Entry,
-        extra: &Extra,
-        size: u64,
-        sparse: Option<u64>,
-    ) -> Result<Vec<String>> {
-        let mut header = std::mem::take(&mut self.header);
-        header.clear();
-        let lost = match self.form {
-            Form::Plain => {
-                member::push_header(&mut header, entry, extra, size);
-                Vec::new()
-            }
-            Form::Guest { .. } => gnu::push_header(&mut header, entry, extra, size, sparse),
-        };
-        self.write(&header)?;
-        self.header = header;
-        self.promised = size.next_multiple_of(512);
-        Ok(lost)
-    }
-
-    fn pad(&mut self, size: u64) -> Result<()> {
-        self.write(&ZEROES[..((512 - size % 512) % 512) as usize])
-    }
-
-    fn zeroes(&mut self, mut count: u64) -> Result<()> {
-        while count > 0 {
-            let step = count.min(ZEROES.len() as u64);
-            self.write(&ZEROES[..step as usize])?;
-            count -= step;
-        }
-        Ok(())
-    }
-
-    /// Ends an archive that is not whole so that nobody takes it for one: GNU tar is content with an archive that ends
-    /// after any member, but not within one.
-    fn break_off(&mut self) {
-        if self.promised == 0 {
-            let entry = regular(Path::new(BROKEN), 0o600, (0, 0), 512);
-            let mut header = Vec::new();
-            gnu::push_header(&mut header, &entry, &Extra::default(), 512, None);
-            // Where nothing can be written any more, nothing follows either.
-            let _ = self.put(&header);
-        }
-        let _ = self.out.flush();
-    }
-}
-
-fn regular(path: &Path, mode: u32, mtime: (i64, u32), size: u64) -> Entry {
-    Entry {
-        path: path.to_path_buf(),
-        kind: EntryKind::File,
-        size,
-        mode,
-        uid: 0,
-        gid: 0,
-        mtime,
-        ctime: (0, 0),
-        ino: 0,
-        rdev: None,
-        target: None,
-        content: None,
-        state: None,
-    }
-}
-
 pub(super) fn to_tar(
     stores: &[&Store],
     tree: &Tree,
@@ -184,13 +63,7 @@ pub(super) fn tar(
         stores,
         tree,
         plan: &plan,
-        stream: Stream {
-            out,
-            events,
-            form,
-            header: Vec::new(),
-            promised: 0,
-        },
+        stream: Stream::new(out, events, form),
         report,
         absent: HashSet::new(),
         homes: HashMap::new(),

@@ -4,6 +4,8 @@
 //! record (from 8 GiB on), and the map of a sparse file between a header and its content, of which its raw iterator knows
 //! neither; and it takes an archive that was cut off for a whole one.
 
+use std::collections::BTreeMap;
+
 use tar::Header;
 
 use super::blocks::{BLOCK, Blocks, bad};
@@ -15,6 +17,8 @@ use crate::{Error, Result, acl, bytes, pax};
 
 /// An extended header may have so many bytes.
 const MAX_RECORDS: u64 = 16 << 20;
+/// All global ones together: they are read again for each member.
+const MAX_GLOBAL: usize = 64 << 10;
 /// And a path so many: longer ones no system takes in one call, but directories in directories can.
 const MAX_PATH: u64 = 32 << 10;
 /// The most that one file's extended attributes may hold together, as of files on disk.
@@ -99,7 +103,7 @@ impl Members {
                 }
                 b'g' => {
                     let more = records(blocks, size()?)?;
-                    if self.global.len() as u64 + more.len() as u64 > MAX_RECORDS {
+                    if self.global.len() + more.len() > MAX_GLOBAL {
                         return Err(bad("global PAX headers that are too large"));
                     }
                     self.global.extend(more);
@@ -304,7 +308,7 @@ fn records(blocks: &mut Blocks<'_>, size: u64) -> Result<Vec<u8>> {
 /// Extended attributes and ACLs.
 #[derive(Default)]
 struct Attributes {
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     access: Option<Vec<u8>>,
     default: Option<Vec<u8>>,
 }
@@ -318,23 +322,20 @@ impl Attributes {
                 // The kernel's value ends with a NUL.
                 let mut context = value.strip_suffix(b"\0").unwrap_or(value).to_vec();
                 context.push(0);
-                self.set(b"security.selinux".to_vec(), context);
+                self.xattrs.insert(b"security.selinux".to_vec(), context);
             }
             _ => match key.strip_prefix(b"SCHILY.xattr.") {
                 Some(name) if name.is_empty() || name.contains(&0) => {
                     return Err(bad("an extended attribute without a name"));
                 }
-                Some(name) => self.set(pax::unescape(name), value.to_vec()),
+                // The last one counts.
+                Some(name) => {
+                    self.xattrs.insert(pax::unescape(name), value.to_vec());
+                }
                 None => return Ok(false),
             },
         }
         Ok(true)
-    }
-
-    /// The last one counts.
-    fn set(&mut self, name: Vec<u8>, value: Vec<u8>) {
-        self.xattrs.retain(|(known, _)| *known != name);
-        self.xattrs.push((name, value));
     }
 
     /// The attributes as the kernel has them, in a fixed order, and what is not among them.
@@ -350,7 +351,9 @@ impl Attributes {
         ] {
             let Some(text) = text else { continue };
             match acl::from_text(&text, access, &acl::number_of) {
-                Ok(Some(value)) => self.set(name.to_vec(), value),
+                Ok(Some(value)) => {
+                    self.xattrs.insert(name.to_vec(), value);
+                }
                 Ok(None) => {}
                 Err(acl::Problem::Malformed(text)) => {
                     return Err(bad(format!("an ACL that is none: {text:?}")));
@@ -360,9 +363,8 @@ impl Attributes {
                 )),
             }
         }
-        self.xattrs.sort_unstable();
         let mut total = 0;
-        self.xattrs.retain(|(name, value)| {
+        self.xattrs.retain(|name, value| {
             total += value.len();
             let fits = total <= MAX_XATTRS;
             if !fits {
@@ -374,7 +376,7 @@ impl Attributes {
             fits
         });
         let extra = Extra {
-            xattrs: self.xattrs,
+            xattrs: self.xattrs.into_iter().collect(),
             flags: 0,
         };
         Ok((extra, lost))

@@ -21,8 +21,11 @@ pub(super) struct Map {
 impl Map {
     /// All of a file is data.
     pub(super) fn whole(size: u64) -> Map {
-        let extents = if size > 0 { vec![0..size] } else { Vec::new() };
-        Map { extents, size }
+        let all = (size > 0).then_some(0..size);
+        Map {
+            extents: all.into_iter().collect(),
+            size,
+        }
     }
 
     /// Adds an extent. Neighbours become one, as they are in a file.

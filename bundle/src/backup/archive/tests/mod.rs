@@ -2,5 +2,6 @@
 
 mod gnu;
 mod hostile;
+mod limits;
 mod order;
 mod support;

@@ -182,7 +182,7 @@ pub(super) fn everything(root: &Path) {
     fs::create_dir(at("modes/sticky")).unwrap();
     fs::set_permissions(at("modes/sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
     file(&at("modes/closed/file"), b"x");
-    fs::set_permissions(at("modes/closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(at("modes/closed"), fs::Permissions::from_mode(0o0)).unwrap();
     file(&at("owners/far"), b"x");
     std::os::unix::fs::lchown(at("owners/far"), Some(4_000_000_000), Some(2_097_152)).unwrap();
     std::os::unix::fs::lchown(at("owners"), Some(33), Some(1000)).unwrap();
@@ -441,10 +441,8 @@ fn commit(
         draft.kind = KIND.into();
     }
     draft.guest = guest;
-    let dir;
-    let mut results = backup.commit(draft);
-    let result = results.remove(0);
-    dir = result.dir.clone();
+    let result = backup.commit(draft).remove(0);
+    let dir = result.dir.clone();
     let id = result.snapshot.unwrap();
     let store = Store::open_read_only(&dir).unwrap();
     Saved {
