@@ -140,7 +140,11 @@ impl Node {
             probe: host.channel.run(PROBE, Duration::from_secs(60))?,
             host: HostFacts::take(Host::PveNode, &mut host.channel)?,
         };
-        ensure!(facts.probe.len() == 64, "the probe is too short");
+        ensure!(
+            facts.probe.len() == 64,
+            "the probe has {} bytes",
+            facts.probe.len()
+        );
         fs::write(work.join("facts.json"), serde_json::to_vec(&facts)?)?;
         log.note("facts taken");
         save(&mut host, log)?;
@@ -203,14 +207,14 @@ cfs.write(\"corosync.conf\", open(\"/etc/corosync/corosync.conf\", \"rb\").read(
 
 /// 64 bytes out of the middle of a file with noise, from a snapshot, as the VM may run.
 const PROBE: &str = "set -e
-    exec 3>&1 >/dev/null
-    lvcreate -q -s -kn -n look_probe pve/vm-101-disk-0
-    udevadm settle
+    quietly() { \"$@\" >/dev/null 2>&1; }
+    quietly lvcreate -s -kn -n look_probe pve/vm-101-disk-0
+    quietly udevadm settle
     mkdir -p /run/probe
-    mount -o ro /dev/pve/look_probe /run/probe
-    dd if=/run/probe/table bs=64 skip=20000 count=1 status=none >&3
-    umount /run/probe
-    lvremove -q -f pve/look_probe";
+    quietly mount -o ro /dev/pve/look_probe /run/probe
+    dd if=/run/probe/table bs=64 skip=20000 count=1 status=none
+    quietly umount /run/probe
+    quietly lvremove -f pve/look_probe";
 
 /// Has the node save itself, with its guests, while its database is written to.
 fn save(host: &mut Running, log: &Artefacts) -> Result<()> {
