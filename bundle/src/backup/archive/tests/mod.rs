@@ -1,5 +1,6 @@
 //! Containers' archives: made and read by GNU tar, and made by nobody who means well.
 
+mod dumps;
 mod gnu;
 mod hostile;
 mod limits;

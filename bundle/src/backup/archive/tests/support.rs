@@ -16,14 +16,7 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use sha2::Digest;
 
-use crate::backup::tests::draft;
-use crate::backup::{Backup, BackupOptions, TreeSource};
-use crate::document::Snapshot;
-use crate::document::guest::{GuestDump, GuestKind, KIND};
-use crate::events::Silent;
-use crate::exclude::Exclusions;
-use crate::store::{Store, StoreOptions};
-use crate::{Id, Result};
+pub(super) use super::dumps::*;
 
 /// As `PVE::VZDump::LXC` calls it.
 const VZDUMP: [&str; 12] = [
@@ -88,7 +81,7 @@ fn acl(aces: &[(u16, u16, u32)]) -> Vec<u8> {
     value
 }
 
-/// A tree with everything that a file system can hold; for root.
+/// A tree with everything that a file system can hold, as far as the user may make it.
 pub(super) fn everything(root: &Path) {
     const NOBODY: u32 = u32::MAX;
     let at = |path: &str| root.join(path);
@@ -139,10 +132,13 @@ pub(super) fn everything(root: &Path) {
     symlink("b", at("links/soft")).unwrap();
     symlink("x/".repeat(100), at("links/far")).unwrap();
     fs::hard_link(at("links/soft"), at("links/soft-again")).unwrap();
+    let root_only = nix::unistd::geteuid().is_root();
     fs::create_dir_all(at("dev")).unwrap();
     let rw = Mode::from_bits_truncate(0o640);
-    mknod(&at("dev/null"), SFlag::S_IFCHR, rw, makedev(1, 3)).unwrap();
-    mknod(&at("dev/disk"), SFlag::S_IFBLK, rw, makedev(259, 70_000)).unwrap();
+    if root_only {
+        mknod(&at("dev/null"), SFlag::S_IFCHR, rw, makedev(1, 3)).unwrap();
+        mknod(&at("dev/disk"), SFlag::S_IFBLK, rw, makedev(259, 70_000)).unwrap();
+    }
     mknod(&at("dev/pipe"), SFlag::S_IFIFO, rw, 0).unwrap();
     let long = format!(
         "long/{}/{}/{}",
@@ -181,11 +177,13 @@ pub(super) fn everything(root: &Path) {
     fs::set_permissions(at("modes/setuid"), fs::Permissions::from_mode(0o4755)).unwrap();
     fs::create_dir(at("modes/sticky")).unwrap();
     fs::set_permissions(at("modes/sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
-    file(&at("modes/closed/file"), b"x");
-    fs::set_permissions(at("modes/closed"), fs::Permissions::from_mode(0o0)).unwrap();
-    file(&at("owners/far"), b"x");
-    std::os::unix::fs::lchown(at("owners/far"), Some(4_000_000_000), Some(2_097_152)).unwrap();
-    std::os::unix::fs::lchown(at("owners"), Some(33), Some(1000)).unwrap();
+    if root_only {
+        file(&at("modes/closed/file"), b"x");
+        fs::set_permissions(at("modes/closed"), fs::Permissions::from_mode(0o0)).unwrap();
+        file(&at("owners/far"), b"x");
+        std::os::unix::fs::lchown(at("owners/far"), Some(4_000_000_000), Some(2_097_152)).unwrap();
+        std::os::unix::fs::lchown(at("owners"), Some(33), Some(1000)).unwrap();
+    }
     file(&at("attributes/acl"), b"x");
     let entries = [
         (1, 6, NOBODY),
@@ -225,13 +223,15 @@ pub(super) fn everything(root: &Path) {
     ] {
         xattr::set(at("attributes/user"), name, value).unwrap();
     }
-    file(&at("attributes/ping"), b"x");
-    // cap_net_raw=ep, and the same for the root of another user namespace.
-    let second = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    let third = b"\x01\0\0\x03\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xa0\x86\x01\0";
-    xattr::set(at("attributes/ping"), "security.capability", second).unwrap();
-    file(&at("attributes/ping3"), b"x");
-    xattr::set(at("attributes/ping3"), "security.capability", third).unwrap();
+    if root_only {
+        file(&at("attributes/ping"), b"x");
+        // cap_net_raw=ep, and the same for the root of another user namespace.
+        let second = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        let third = b"\x01\0\0\x03\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xa0\x86\x01\0";
+        xattr::set(at("attributes/ping"), "security.capability", second).unwrap();
+        file(&at("attributes/ping3"), b"x");
+        xattr::set(at("attributes/ping3"), "security.capability", third).unwrap();
+    }
     fs::create_dir_all(at("empty/empty")).unwrap();
     for dir in ["links", "empty", "data", "attributes/dir", ""] {
         set_time(&at(dir), 1_111_111_111, 123_456_789);
@@ -409,90 +409,4 @@ pub(super) fn assert_same(left: &Path, right: &Path) {
     }
     let more: Vec<_> = right.keys().filter(|p| !left.contains_key(*p)).collect();
     assert!(more.is_empty(), "{more:?}");
-}
-
-pub(super) fn begin_backup<'e>(dir: &Path) -> Backup<'e> {
-    fs::create_dir_all(dir).unwrap();
-    let store = Store::create(dir, &StoreOptions::default()).or_else(|_| Store::open(dir));
-    let options = BackupOptions {
-        workers: 2,
-        ..BackupOptions::default()
-    };
-    Backup::start(vec![store.unwrap()], options, &Silent).unwrap()
-}
-
-/// What a dump cost, and what it is.
-#[derive(Debug)]
-pub(super) struct Saved {
-    pub snapshot: Snapshot,
-    pub id: Id,
-    pub bytes: u64,
-    pub new: u64,
-    pub known: u64,
-}
-
-fn commit(
-    backup: Backup<'_>,
-    trees: Vec<crate::document::Tree>,
-    guest: Option<GuestDump>,
-) -> Saved {
-    let mut draft = draft(trees);
-    if guest.is_some() {
-        draft.kind = KIND.into();
-    }
-    draft.guest = guest;
-    let result = backup.commit(draft).remove(0);
-    let dir = result.dir.clone();
-    let id = result.snapshot.unwrap();
-    let store = Store::open_read_only(&dir).unwrap();
-    Saved {
-        snapshot: store.snapshot(&id.to_string()).unwrap().1,
-        id,
-        bytes: result.bytes_written,
-        new: result.new_blobs,
-        known: result.known_blobs,
-    }
-}
-
-/// Saves an archive as the dump of a container.
-pub(super) fn save_within(dir: &Path, archive: &[u8], limit: usize) -> Result<Saved> {
-    let mut backup = begin_backup(dir);
-    let (tree, configs) = backup.archive_within(&mut &archive[..], limit)?;
-    let guest = GuestDump {
-        id: 101,
-        kind: GuestKind::Lxc,
-        name: None,
-        dumped: "2026-11-20T20:31:36.250Z".into(),
-        source: "vzdump".into(),
-        configs,
-        vma: None,
-    };
-    Ok(commit(backup, vec![tree], Some(guest)))
-}
-
-pub(super) fn save(dir: &Path, archive: &[u8]) -> Result<Saved> {
-    save_within(dir, archive, super::super::HELD_MAX)
-}
-
-/// Saves the files themselves.
-pub(super) fn save_files(dir: &Path, root: &Path) -> Saved {
-    let mut backup = begin_backup(dir);
-    let source = TreeSource {
-        root: root.into(),
-        mount_point: "/".into(),
-        filesystem: None,
-        exclude: Exclusions::none(),
-        instead: Default::default(),
-    };
-    let tree = backup.tree(&source).unwrap();
-    commit(backup, vec![tree], None)
-}
-
-/// The archive of a dump.
-pub(super) fn give_back(dir: &Path, saved: &Saved) -> Vec<u8> {
-    let store = Store::open_read_only(dir).unwrap();
-    let mut out = Vec::new();
-    let report = crate::extract::guest_tar(&[&store], &saved.snapshot, &mut out, &Silent).unwrap();
-    assert!(report.complete(), "{report:#?}");
-    out
 }
