@@ -133,6 +133,17 @@ pub fn wanted<'n>(
     choose(&node.guests, which, exclude).map_err(|e| Usage(e).into())
 }
 
+/// Why guests are not even tried: nobody asked for them, and all targets are sticks, which take none by the settings.
+pub fn not_tried(config: &Config, args: &BackupArgs, parts: &[Part]) -> Option<String> {
+    let asked = !args.guests.is_empty() || args.only_guests;
+    let sticks = parts
+        .iter()
+        .all(|p| p.opened.as_ref().is_some_and(|o| o.stick.is_some()));
+    (!asked && sticks && config.guests.on_sticks == OnSticks::Never).then(|| {
+        "guests were not dumped: all targets of this run are sticks, which take none (guests.on-sticks)".to_owned()
+    })
+}
+
 /// Dumps them, one after the other.
 pub fn save(
     context: &Context,

@@ -123,7 +123,12 @@ fn make(
     signals::check()?;
     let mut parts: Vec<Part> = targets.iter().map(|t| Part::open(t)).collect();
     let mut saved = Vec::new();
-    if let Some(node) = node.as_ref().filter(|_| !wanted.is_empty()) {
+    let not_tried = match wanted.is_empty() {
+        true => None,
+        false => guests::not_tried(&context.config, args, &parts),
+    };
+    let tried = !wanted.is_empty() && not_tried.is_none();
+    if let Some(node) = node.as_ref().filter(|_| tried) {
         saved = guests::save(context, args, node, &wanted, &host, &parts, progress);
         if let Some(work) = &mut work {
             // Meanwhile the host went on.
@@ -163,6 +168,7 @@ fn make(
         );
     }
     let mut report = result?;
+    report.notes.extend(not_tried);
     report.stopped = signals::stopped();
     report.guests = saved;
     report.targets = reports;
