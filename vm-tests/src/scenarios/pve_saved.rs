@@ -242,7 +242,11 @@ fn save(host: &mut Running, log: &Artefacts) -> Result<()> {
             format!("lifeboat list --from \"{stick}\" && lifeboat list --from /mnt/backup"),
             3,
         ),
-        ("show", format!("lifeboat show --from \"{stick}\""), 3),
+        (
+            "show",
+            format!("lifeboat show latest --from \"{stick}\""),
+            3,
+        ),
     ] {
         log.note(&format!("in the node: {script}"));
         let output = host
