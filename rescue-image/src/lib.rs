@@ -10,6 +10,7 @@ pub mod esp;
 mod grub;
 pub mod guests;
 pub mod initramfs;
+pub mod inside;
 pub mod kernel;
 mod modules;
 pub mod rescue;

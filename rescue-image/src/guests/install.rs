@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bundle::crypt::DataKey;
 
-use super::rooted::Rooted;
 use super::{DIR, PENDING, Pending, STATUS};
+use crate::inside::Inside;
 
 const UNIT: &str = include_str!("../../../udev-rules/lifeboat-guests.service");
 const HELD_BACK: &str = include_str!("../../../udev-rules/lifeboat-guests.conf");
@@ -41,7 +41,7 @@ pub fn install(
     program: Option<&Path>,
     keys: &[(String, DataKey)],
 ) -> Result<Vec<String>> {
-    let system = Rooted::new(root)?;
+    let system = Inside::open(root)?;
     let mut by_hand = Vec::new();
     for (store, key) in keys {
         if let Err(error) = keep_key(&system, store, key) {
@@ -50,12 +50,12 @@ pub fn install(
     }
     let json = serde_json::to_vec_pretty(pending)?;
     let dir = Path::new(DIR);
-    system.write(&dir.join(STATUS), &json, 0o600, 0o700)?;
+    system.put(&dir.join(STATUS), &json, 0o600, 0o700)?;
     let known = program.into_iter().chain(PROGRAM.iter().map(Path::new));
     let mut known = known.filter(|p| usable(p) && system.is_program(p));
     let Some(program) = known.next() else {
         // Without it nothing would ever let the guests start again.
-        system.write(&dir.join(PENDING), &json, 0o600, 0o700)?;
+        system.put(&dir.join(PENDING), &json, 0o600, 0o700)?;
         by_hand.push(
             "the restored system has no program lifeboat, so its guests do not come back by themselves: install it there, \
              then run `lifeboat guests restore --pending`"
@@ -64,19 +64,19 @@ pub fn install(
         return Ok(by_hand);
     };
     let unit = UNIT.replace("@LIFEBOAT@", &program.display().to_string());
-    system.write(Path::new(UNIT_FILE), unit.as_bytes(), 0o644, 0o755)?;
-    system.link(Path::new(WANTED), UNIT_FILE)?;
+    system.put(Path::new(UNIT_FILE), unit.as_bytes(), 0o644, 0o755)?;
+    system.link(Path::new(UNIT_FILE), Path::new(WANTED))?;
     for unit in STARTERS {
-        system.write(&drop_in(unit), HELD_BACK.as_bytes(), 0o644, 0o755)?;
+        system.put(&drop_in(unit), HELD_BACK.as_bytes(), 0o644, 0o755)?;
     }
     // Last: with it, all of the above counts.
-    system.write(&dir.join(PENDING), &json, 0o600, 0o700)?;
+    system.put(&dir.join(PENDING), &json, 0o600, 0o700)?;
     Ok(by_hand)
 }
 
 /// Takes a list away that the backup caught of an earlier restore: what it says of the guests is no longer so.
 pub fn clear(root: &Path) -> Result<()> {
-    let system = Rooted::new(root)?;
+    let system = Inside::open(root)?;
     system.remove(&Path::new(DIR).join(PENDING))?;
     system.remove(&Path::new(DIR).join(STATUS))
 }
@@ -89,18 +89,20 @@ fn usable(program: &Path) -> bool {
 }
 
 /// The host had the key before, if its backups were made by a timer: it is put where it lacks.
-fn keep_key(system: &Rooted, store: &str, key: &DataKey) -> Result<()> {
+fn keep_key(system: &Inside, store: &str, key: &DataKey) -> Result<()> {
     let uuid = store.len() == 36 && store.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
     if !uuid {
         bail!("the id of the encrypted store {store:?} is no UUID: its key cannot be kept");
     }
     let path = Path::new(KEYS).join(format!("{store}.key"));
     let content = zeroize_text(key);
-    if system.read(&path, 4096)?.as_deref() == Some(content.as_bytes()) {
+    // Whatever else is there is no key, and is replaced.
+    let there = system.read(&path, 4096).ok().flatten();
+    if there.as_deref() == Some(content.as_bytes()) {
         return Ok(());
     }
     system
-        .write(&path, content.as_bytes(), 0o600, 0o700)
+        .put(&path, content.as_bytes(), 0o600, 0o700)
         .with_context(|| {
             format!(
                 "the key of the encrypted store {store} is not on the restored system: let it keep the key with `lifeboat \

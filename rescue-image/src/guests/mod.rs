@@ -5,7 +5,6 @@
 //! when all guests of the list are there. `status.json` says the same to whoever wants to look, and stays.
 
 pub mod install;
-mod rooted;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

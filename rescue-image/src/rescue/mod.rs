@@ -11,7 +11,6 @@ pub mod cmdline;
 pub mod consoles;
 pub mod events;
 pub mod init;
-pub mod inside;
 pub mod network;
 pub mod restore;
 pub mod spawn;

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 
-use crate::rescue::inside::{Inside, Kind};
+use crate::inside::{Inside, Kind};
 
 /// The database.
 pub(super) const DATABASE: &str = "/var/lib/pve-cluster/config.db";

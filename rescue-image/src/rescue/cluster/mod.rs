@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::inside::{Inside, Kind};
+use crate::inside::{Inside, Kind};
 
 /// corosync's configuration and key.
 const COROSYNC: &str = "/etc/corosync";
@@ -178,7 +178,6 @@ fn mask(inside: &Inside, unit: &str) -> Result<bool> {
     let path = Path::new(UNITS).join(unit);
     match inside.kind(&path)? {
         None => {
-            inside.make_dir(Path::new(UNITS))?;
             inside.link(Path::new("/dev/null"), &path)?;
             Ok(true)
         }

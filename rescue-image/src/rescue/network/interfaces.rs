@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::rescue::inside::Inside;
+use crate::inside::Inside;
 
 /// The file that everything else is named by.
 const INTERFACES: &str = "/etc/network/interfaces";

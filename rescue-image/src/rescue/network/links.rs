@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::mapping::{Mapping, Pair};
 use super::{Card, Mac};
-use crate::rescue::inside::Inside;
+use crate::inside::Inside;
 
 /// Where an administrator's files are; initramfs-tools copies them.
 const ETC: &str = "/etc/systemd/network";
@@ -239,7 +239,7 @@ fn read(inside: &Inside) -> (Vec<Link>, Vec<String>) {
                 Err(_)
                     if inside
                         .kind(&path)
-                        .is_ok_and(|k| k == Some(crate::rescue::inside::Kind::Link)) =>
+                        .is_ok_and(|k| k == Some(crate::inside::Kind::Link)) =>
                 {
                     links.insert(
                         name,

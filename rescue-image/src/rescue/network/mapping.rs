@@ -295,7 +295,7 @@ fn list(names: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 pub(in crate::rescue) mod tests {
     use super::*;
-    use crate::rescue::inside::Inside;
+    use crate::inside::Inside;
 
     /// A card in slot `slot` with the address `bc:24:11:00:00:<mac>`.
     pub(in crate::rescue) fn card(name: &str, mac: u8, slot: u8, driver: &str) -> Card {

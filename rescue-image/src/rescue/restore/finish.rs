@@ -9,9 +9,9 @@ use bundle::document::Snapshot;
 use layout::plan::Plan;
 
 use super::parts::Parts;
+use crate::inside::Inside;
 use crate::rescue::cluster::{self, Cluster, Start};
 use crate::rescue::events::{Announce, Line};
-use crate::rescue::inside::Inside;
 use crate::rescue::network::{self, Choice, Config, How, Network};
 
 /// Files that are looked at before the plan is confirmed.

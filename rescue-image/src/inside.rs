@@ -1,9 +1,9 @@
-//! Files of a restored system, seen from outside of it: its own links cannot lead anywhere else.
+//! Files of a mounted system, seen from outside of it: its own links cannot lead anywhere else.
 //!
-//! Paths are those of the restored host. Links are followed as that host follows them, below its root (openat2(2),
+//! Paths are those of that system. Links are followed as it follows them itself, below its root (openat2(2),
 //! `RESOLVE_IN_ROOT`). What is written is whole or not there at all, also after a power cut.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,8 +13,11 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+
+/// Mode of directories, where none is asked for.
+const DIR_MODE: u32 = 0o755;
 
 /// What lies at a path, without following a link there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum Kind {
     Other,
 }
 
-/// The root of a restored system.
+/// The root of a mounted system.
 #[derive(Debug)]
 pub struct Inside {
     root: OwnedFd,
@@ -144,8 +147,20 @@ impl Inside {
         names
     }
 
-    /// Makes a directory and those above it.
+    /// Whether there is a program.
+    pub fn is_program(&self, path: &Path) -> bool {
+        let file = self.resolve(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY);
+        let meta = file.ok().and_then(|file| File::from(file).metadata().ok());
+        meta.is_some_and(|m| m.is_file() && m.mode() & 0o100 != 0)
+    }
+
+    /// Makes a directory and those above it, where they are missing.
     pub fn make_dir(&self, path: &Path) -> Result<()> {
+        self.make_dir_mode(path, DIR_MODE)
+    }
+
+    /// The same, where the last one gets a mode of its own if it is made.
+    fn make_dir_mode(&self, path: &Path, mode: u32) -> Result<()> {
         let mut done = PathBuf::from("/");
         for part in path.components() {
             let Component::Normal(name) = part else {
@@ -155,8 +170,16 @@ impl Inside {
                 .directory(&done)
                 .with_context(|| format!("opening {}", done.display()))?;
             done.push(name);
-            match mkdirat(&above, name, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => sync(&above, &done)?,
+            let last = done == path;
+            let mode = Mode::from_bits_truncate(if last { mode } else { DIR_MODE });
+            match mkdirat(&above, name, mode) {
+                Ok(()) => {
+                    // Whatever the umask says.
+                    self.directory(&done)
+                        .and_then(|made| fchmod(made, mode))
+                        .with_context(|| format!("making {}", done.display()))?;
+                    sync(&above, &done)?;
+                }
                 Err(Errno::EEXIST) => {}
                 Err(error) => {
                     return Err(error).with_context(|| format!("making {}", done.display()));
@@ -169,8 +192,8 @@ impl Inside {
         Ok(())
     }
 
-    /// Writes a file in one go. A regular file that is there gives its mode and owner; what is no regular file is an
-    /// error.
+    /// Writes a file of the system in one go. A regular file that is there gives its mode and owner; what is no regular file
+    /// is an error.
     pub fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
         let (dir, name) = self.place(path)?;
         let old = match openat(
@@ -191,35 +214,25 @@ impl Inside {
         if old.as_ref().is_some_and(|old| !old.is_file()) {
             bail!("{} is no regular file: it is left as it is", path.display());
         }
-        let mut new = std::ffi::OsString::from(".lifeboat-");
-        new.push(name);
-        // Of an attempt that was cut short.
-        let _ = unlinkat(&dir, new.as_os_str(), UnlinkatFlags::NoRemoveDir);
-        let writing = || format!("writing {}", path.display());
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let made = openat(
-            &dir,
-            new.as_os_str(),
-            flags,
-            Mode::from_bits_truncate(0o600),
-        );
-        let mut file = File::from(made.with_context(writing)?);
-        let written = (|| -> std::io::Result<()> {
-            file.write_all(content)?;
-            if let Some(old) = &old {
-                fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        let owner = old.as_ref().map(|old| (old.uid(), old.gid()));
+        let mode = old.as_ref().map_or(0o644, |old| old.mode() & 0o7777);
+        replace(&dir, name, content, mode, owner)
+            .and_then(|()| sync(&dir, path))
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Puts a file of our own there in one go, in place of whatever file or link has its name. A directory for it is made
+    /// with `dir_mode`.
+    pub fn put(&self, path: &Path, content: &[u8], mode: u32, dir_mode: u32) -> Result<()> {
+        let put = || -> Result<()> {
+            if let Some(parent) = path.parent() {
+                self.make_dir_mode(parent, dir_mode)?;
             }
-            let mode = old.as_ref().map_or(0o644, |old| old.mode() & 0o7777);
-            file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-            file.sync_all()
-        })();
-        if let Err(error) = written {
-            let _ = unlinkat(&dir, new.as_os_str(), UnlinkatFlags::NoRemoveDir);
-            return Err(error).with_context(writing);
-        }
-        renameat(&dir, new.as_os_str(), &dir, name).with_context(writing)?;
-        sync(&dir, path)
+            let (dir, name) = self.place(path)?;
+            replace(&dir, name, content, mode, None)?;
+            sync(&dir, path)
+        };
+        put().with_context(|| format!("writing {}", path.display()))
     }
 
     /// Moves a file.
@@ -234,21 +247,70 @@ impl Inside {
 
     /// Removes a file or link, if it is there.
     pub fn remove(&self, path: &Path) -> Result<()> {
-        let (dir, name) = self.place(path)?;
+        let removing = || format!("removing {}", path.display());
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            bail!("{} names no file", path.display());
+        };
+        let dir = match self.directory(parent) {
+            Ok(dir) => dir,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            Err(error) => return Err(error).with_context(removing),
+        };
         match unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => sync(&dir, path),
             Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
+            Err(error) => Err(error).with_context(removing),
         }
     }
 
-    /// Makes a symbolic link; what is there already is an error.
+    /// Makes a symbolic link, in place of a link that is there, and a directory for it. What is there and is no link is an
+    /// error.
     pub fn link(&self, target: &Path, path: &Path) -> Result<()> {
+        if let Some(parent) = path.parent() {
+            self.make_dir(parent)?;
+        }
+        if self.kind(path)? == Some(Kind::Link) {
+            self.remove(path)?;
+        }
         let (dir, name) = self.place(path)?;
         symlinkat(target, &dir, name)
             .with_context(|| format!("making the link {}", path.display()))?;
         sync(&dir, path)
     }
+}
+
+/// Writes a file beside, and puts it in the place of what has its name.
+fn replace(
+    dir: &OwnedFd,
+    name: &OsStr,
+    content: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<()> {
+    let mut new = OsString::from(".lifeboat-");
+    new.push(name);
+    let new = new.as_os_str();
+    // Of an attempt that was cut short.
+    let _ = unlinkat(dir, new, UnlinkatFlags::NoRemoveDir);
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(dir, new, flags, Mode::from_bits_truncate(0o600))?;
+    let mut file = File::from(made);
+    let written = (|| -> Result<()> {
+        file.write_all(content)?;
+        if let Some((user, group)) = owner {
+            fchown(&file, Some(user), Some(group))?;
+        }
+        // After the owner, who would take set-user-ID bits away; and whatever the umask says.
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        renameat(dir, new, dir, name)?;
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = unlinkat(dir, new, UnlinkatFlags::NoRemoveDir);
+    }
+    written
 }
 
 fn sync(dir: &impl AsFd, path: &Path) -> Result<()> {
@@ -257,81 +319,4 @@ fn sync(dir: &impl AsFd, path: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn links_lead_nowhere_outside() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
-        for path in [&root, &outside] {
-            std::fs::create_dir_all(path.join("etc")).expect("made");
-        }
-        std::fs::write(outside.join("secret"), "x").expect("written");
-        symlink(&outside, root.join("absolute")).expect("link");
-        symlink("../../../../../etc", root.join("etc/up")).expect("link");
-        symlink(outside.join("secret"), root.join("etc/file")).expect("link");
-        let inside = Inside::open(&root).expect("opened");
-        assert!(inside.write(Path::new("/absolute/new"), b"y").is_err());
-        assert!(
-            inside
-                .read(Path::new("/absolute/secret"), 10)
-                .expect("read")
-                .is_none()
-        );
-        assert!(
-            inside
-                .read(Path::new("/etc/file"), 10)
-                .expect("read")
-                .is_none()
-        );
-        assert!(inside.make_dir(Path::new("/absolute/sub")).is_err());
-        // A link that would lead up stays at the root.
-        inside
-            .write(Path::new("/etc/up/new"), b"y")
-            .expect("written");
-        assert_eq!(std::fs::read(root.join("etc/new")).expect("there"), b"y");
-        let error = inside
-            .write(Path::new("/etc/file"), b"y")
-            .expect_err("a link");
-        assert!(error.to_string().contains("/etc/file is a link"), "{error}");
-        assert_eq!(std::fs::read(outside.join("secret")).expect("there"), b"x");
-        assert_eq!(std::fs::read_dir(&outside).expect("listed").count(), 2);
-    }
-
-    #[test]
-    fn a_file_keeps_its_mode_and_only_regular_ones_are_taken() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let inside = Inside::open(dir.path()).expect("opened");
-        inside.make_dir(Path::new("/a/b")).expect("made");
-        let path = Path::new("/a/b/f");
-        inside.write(path, b"1").expect("written");
-        let real = dir.path().join("a/b/f");
-        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600)).expect("set");
-        inside.write(path, b"22").expect("written");
-        let mode = std::fs::metadata(&real).expect("there").mode() & 0o7777;
-        assert_eq!(mode, 0o600);
-        assert_eq!(inside.names(Path::new("/a/b")), ["f"]);
-        assert!(inside.read(path, 1).is_err(), "too long");
-        assert_eq!(
-            inside.read(path, 2).expect("read").as_deref(),
-            Some(&b"22"[..])
-        );
-        assert!(inside.read(Path::new("/a/b"), 9).is_err(), "a directory");
-        assert!(
-            inside.write(Path::new("/a/b"), b"x").is_err(),
-            "a directory"
-        );
-        assert_eq!(
-            inside.kind(Path::new("/a/b")).expect("looked"),
-            Some(Kind::Directory)
-        );
-        assert_eq!(inside.kind(Path::new("/none/b")).expect("looked"), None);
-        inside.rename(path, Path::new("/a/g")).expect("moved");
-        inside.remove(Path::new("/a/g")).expect("removed");
-        inside.remove(Path::new("/a/g")).expect("gone already");
-        assert_eq!(inside.names(Path::new("/a")), ["b"]);
-    }
-}
+mod tests;
