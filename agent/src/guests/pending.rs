@@ -1,6 +1,8 @@
 //! Works off the list of guests that the rescue system left: one after the other in start order, each attempt noted
 //! before it begins, so that a power cut costs an attempt and nothing else.
 
+mod finish;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,7 +13,7 @@ use bundle::document::guest::GuestKind;
 use bundle::events::Events;
 use layout::system::{Cmd, System};
 use nix::fcntl::{Flock, FlockArg};
-use rescue_image::guests::{DIR, Guest, Pending, State, install};
+use rescue_image::guests::{DIR, Guest, Pending, State};
 
 use super::present::{Present, look};
 use super::restore::{As, Existing, command, existing, run};
@@ -24,8 +26,6 @@ use crate::{signals, values};
 
 /// How often the status says how many bytes are back.
 const EVERY: Duration = Duration::from_secs(5);
-/// The unit that works the list off at boot.
-const UNIT: &str = "lifeboat-guests.service";
 
 /// Where the list is: in the directory for such things, wherever the configuration has it.
 pub fn dir(config: &Config) -> PathBuf {
@@ -56,6 +56,8 @@ pub struct Worker<'w> {
     pub storage: Option<String>,
     /// Given by the operator: another dump than the one on the list.
     pub snapshot: Option<String>,
+    /// Of the running system.
+    root: PathBuf,
     _only_one: Flock<File>,
 }
 
@@ -94,6 +96,7 @@ impl<'w> Worker<'w> {
             force: false,
             storage: None,
             snapshot: None,
+            root: PathBuf::from("/"),
             _only_one: only_one,
         };
         worker.interrupted()?;
@@ -340,75 +343,6 @@ impl<'w> Worker<'w> {
             self.sys.run(&set)?;
         }
         Ok(())
-    }
-
-    /// What follows: when all guests are there, the list goes away, and what starts guests is let go; else those that are
-    /// there are started, as they would be with the node. True when all are there.
-    pub fn finish(&self) -> anyhow::Result<bool> {
-        let list = self.now();
-        let at_boot = self.at_boot();
-        if list.complete() {
-            Pending::remove(&self.dir)?;
-            for problem in install::uninstall(Path::new("/")) {
-                tracing::warn!("{problem}");
-            }
-            self.progress.say(&format!(
-                "all guests of the list are there: {}",
-                list.guests.len()
-            ));
-            // At boot they are started by what waited for this.
-            if !at_boot {
-                self.try_run(&Cmd::new("systemctl").arg("daemon-reload"));
-                let start = ["--nooutput", "create", "/nodes/localhost/startall"];
-                self.try_run(
-                    &Cmd::new("pvesh")
-                        .args(start)
-                        .timeout(Duration::from_secs(3600)),
-                );
-            }
-            return Ok(true);
-        }
-        for guest in list
-            .guests
-            .iter()
-            .filter(|g| g.state.is_there() && g.onboot)
-        {
-            let id = guest.id.to_string();
-            let tool = tool(guest.kind);
-            let status = self.sys.run(&Cmd::new(tool).args(["status", &id]));
-            if status.is_ok_and(|s| s.text().contains("running")) {
-                continue;
-            }
-            self.progress.say(&format!("{}: starting", guest.title()));
-            self.try_run(&Cmd::new(tool).args(["start", &id]));
-        }
-        for guest in list.guests.iter().filter(|g| !g.state.is_there()) {
-            let why = guest.error.as_deref().unwrap_or("not tried");
-            self.progress
-                .say(&format!("{} is not back: {why}", guest.title()));
-        }
-        self.progress.say(
-            "Restore what is missing with `lifeboat guests restore ID`, or give it up with `lifeboat guests forget ID`; until \
-             then the node starts no guests by itself that are not on this list.",
-        );
-        Ok(false)
-    }
-
-    /// Whether this is the unit's doing: then those that start guests wait for its end.
-    fn at_boot(&self) -> bool {
-        // Status 3: a unit that is not active, which it is not before its end.
-        let ask = Cmd::new("systemctl")
-            .args(["is-active", UNIT])
-            .accept(3)
-            .accept(4);
-        let answer = self.sys.run(&ask);
-        answer.is_ok_and(|output| output.text().trim() == "activating")
-    }
-
-    fn try_run(&self, command: &Cmd) {
-        if let Err(error) = self.sys.run(command) {
-            self.progress.warn(&error.to_string());
-        }
     }
 }
 

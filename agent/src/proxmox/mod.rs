@@ -170,4 +170,36 @@ mod tests {
         );
         assert_eq!(value("", "status"), None);
     }
+
+    #[test]
+    fn a_restore_knows_from_the_facts_which_disks_other_nodes_reach() {
+        use rescue_image::guests::shared::Hold;
+        let node = Node {
+            storages: storages::parse(
+                "dir: local\n\tpath /var/lib/vz\n\ndir: mounted\n\tpath /mnt/x\n\tshared 1\n\nrbd: ceph\n\tpool vms\n",
+            ),
+            guests: [
+                (100, "local"),
+                (101, "mounted"),
+                (102, "ceph"),
+                (103, "gone"),
+            ]
+            .iter()
+            .map(|(id, storage)| {
+                let conf = format!("name: web\nscsi0: {storage}:{id}/disk,size=1G\n");
+                guests::parse(*id, guests::Kind::Qemu, &conf)
+            })
+            .collect(),
+            ..Node::default()
+        };
+        let facts = serde_json::json!({ "proxmox": node });
+        assert_eq!(
+            Hold::of(&facts).lines(9),
+            [
+                "VM 101 (web) on mounted",
+                "VM 102 (web) on ceph",
+                "VM 103 (web) on gone"
+            ]
+        );
+    }
 }

@@ -5,6 +5,7 @@
 //! when all guests of the list are there. `status.json` says the same to whoever wants to look, and stays.
 
 pub mod install;
+pub mod shared;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

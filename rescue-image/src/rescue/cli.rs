@@ -363,6 +363,9 @@ fn show_plan(parts: &dyn Parts, request: &Request, json: bool, to: &dyn Announce
                     cluster.describe()
                 );
             }
+            if let Some(held) = prepared.finish.render_held() {
+                println!("{held}");
+            }
         }
         Err(stop) => return Ok(report_stop(&stop, json, to)),
     }

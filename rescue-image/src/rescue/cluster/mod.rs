@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::guests::shared::{self, Hold};
 use crate::inside::{Inside, Kind};
 
 /// corosync's configuration and key.
@@ -109,13 +110,15 @@ pub struct Isolated {
     pub in_database: bool,
     /// Services of the high availability that are switched off.
     pub masked: Vec<String>,
+    /// Guests that it does not start by itself, with all others, until somebody says so.
+    pub held: Hold,
     /// What a person should know.
     pub notes: Vec<String>,
 }
 
 /// Makes a restored member start alone; `None`: it is no member, and nothing was changed. `scratch` takes a copy of the
-/// database meanwhile. It can be repeated.
-pub fn isolate(inside: &Inside, scratch: &Path) -> Result<Option<Isolated>> {
+/// database meanwhile. It can be repeated. `hold`: the guests whose disks other nodes reach.
+pub fn isolate(inside: &Inside, scratch: &Path, hold: &Hold) -> Result<Option<Isolated>> {
     let mut done = Isolated::default();
     // With the key gone corosync does not start, whatever becomes of the rest.
     for name in FILES.iter().rev() {
@@ -156,12 +159,19 @@ pub fn isolate(inside: &Inside, scratch: &Path) -> Result<Option<Isolated>> {
             }
         }
     }
+    // Without it disks may be destroyed: no success.
+    if hold
+        .leave_in(inside)
+        .context("guests whose disks other nodes reach cannot be held back")?
+    {
+        done.held = hold.clone();
+    }
     inside.make_dir(Path::new(ASIDE))?;
     inside.write(Path::new(README), how_to_go_on(&done).as_bytes())?;
     // Only a help: a host without it starts all the same.
     let motd = inside
         .make_dir(Path::new("/etc/motd.d"))
-        .and_then(|()| inside.write(Path::new(MOTD), motd().as_bytes()));
+        .and_then(|()| inside.write(Path::new(MOTD), motd(&done.held).as_bytes()));
     if let Err(error) = motd {
         done.notes
             .push(format!("no message at the login: {error:#}"));
@@ -187,9 +197,15 @@ fn mask(inside: &Inside, unit: &str) -> Result<bool> {
     }
 }
 
-fn motd() -> String {
+fn motd(held: &Hold) -> String {
+    let held = match held.is_empty() {
+        true => "",
+        false => {
+            "It starts NO guests by itself: other nodes reach the disks of some, and may run them.\n"
+        }
+    };
     format!(
-        "\nThis node was restored and is ISOLATED: it is not a member of its cluster.\n\
+        "\nThis node was restored and is ISOLATED: it is not a member of its cluster.\n{held}\
          How to rejoin, or to stay alone: {README}\n\n"
     )
 }
@@ -239,6 +255,21 @@ When all is decided: rm {MOTD}
             false => "nothing",
         },
     );
+    if !done.held.is_empty() {
+        let named: String = done
+            .held
+            .lines(usize::MAX)
+            .iter()
+            .map(|line| format!("    {line}\n"))
+            .collect();
+        let commands: String = shared::lift().map(|c| format!("    {c}\n")).concat();
+        text.push_str(&format!(
+            "\nGUESTS ARE HELD BACK: this node starts none by itself, at no boot. Disks of these\n\
+             are on a storage that other nodes reach, and two nodes that run one destroy them:\n\n{named}\n\
+             The others can be started by hand (`qm start ID`, `pct start ID`). When the node is a\n\
+             member again, or it is certain that none of these runs elsewhere, let it start them:\n\n{commands}"
+        ));
+    }
     if !done.masked.is_empty() {
         let units = done.masked.join(" ");
         text.push_str(&format!(

@@ -61,10 +61,15 @@ impl Root {
     }
 
     fn isolate(&self) -> Result<Option<Isolated>> {
+        self.isolate_with(&Hold::default())
+    }
+
+    fn isolate_with(&self, hold: &Hold) -> Result<Option<Isolated>> {
         let scratch = tempfile::tempdir().expect("temporary directory");
         let result = isolate(
             &Inside::open(self.0.path()).expect("opened"),
             scratch.path(),
+            hold,
         );
         assert_eq!(
             fs::read_dir(scratch.path()).expect("listed").count(),
@@ -320,6 +325,7 @@ fn what_is_said_fits_a_console() {
         aside: FILES.map(str::to_owned).to_vec(),
         in_database: true,
         masked: HA.map(str::to_owned).to_vec(),
+        held: Hold::of(&crate::guests::shared::tests::facts()),
         notes: Vec::new(),
     };
     let text = how_to_go_on(&done);
@@ -327,4 +333,69 @@ fn what_is_said_fits_a_console() {
         assert!(line.is_ascii() && line.len() <= 85, "{line}");
     }
     assert!(text.contains("systemctl unmask pve-ha-lrm.service pve-ha-crm.service"));
+    assert!(text.contains("    VM 100 (web) on nas\n") && !text.contains("200"));
+    for command in shared::lift() {
+        assert!(text.contains(&format!("\n    {command}\n")), "{text}");
+    }
+    let motd = motd(&done.held);
+    assert!(motd.contains("NO guests"), "{motd}");
+    for line in motd.lines() {
+        assert!(line.is_ascii() && line.len() <= 85, "{line}");
+    }
+    let nothing_held = Isolated::default();
+    assert!(!how_to_go_on(&nothing_held).contains("HELD BACK"));
+}
+
+#[test]
+fn guests_on_storages_of_other_nodes_are_held_back_where_it_starts_alone() {
+    let hold = Hold::of(&crate::guests::shared::tests::facts());
+    let member = |hold: &Hold| {
+        let root = Root::new();
+        root.corosync();
+        root.file("/usr/lib/systemd/system/pve-guests.service", "[Unit]\n");
+        let done = root
+            .isolate_with(hold)
+            .expect("isolated")
+            .expect("a member");
+        assert!(done.notes.is_empty(), "{done:?}");
+        (root, done)
+    };
+    let (root, done) = member(&hold);
+    assert_eq!(done.held, hold);
+    let text = fs::read_to_string(root.path(shared::HELD)).expect("held back");
+    assert!(shared::Held::parse(&text).holds(100));
+    for file in [README, MOTD] {
+        let text = fs::read_to_string(root.path(file)).expect("there");
+        assert!(text.contains("by itself"), "{file}: {text}");
+    }
+    // Once more, after a power cut for example.
+    let again = root.isolate_with(&hold).expect("isolated");
+    assert_eq!(again.expect("still one").held, hold);
+    assert_eq!(
+        fs::read_to_string(root.path(shared::HELD)).expect("there"),
+        text
+    );
+    // With disks of its own only.
+    let (root, done) = member(&Hold::default());
+    assert!(done.held.is_empty());
+    assert!(
+        !root
+            .path("/etc/systemd/system/pve-guests.service.d")
+            .exists()
+    );
+    // A node that stands alone.
+    let root = Root::new();
+    root.file("/usr/lib/systemd/system/pve-guests.service", "[Unit]\n");
+    assert_eq!(root.isolate_with(&hold).expect("looked"), None);
+    assert!(!root.path("/etc").exists());
+    // Where they cannot be held back, it is no success.
+    let root = Root::new();
+    root.corosync();
+    root.file("/usr/lib/systemd/system/pve-guests.service", "[Unit]\n");
+    root.file("/etc/systemd/system/pve-guests.service.d", "a file");
+    let error = root.isolate_with(&hold).expect_err("not held back");
+    assert!(
+        format!("{error:#}").contains("cannot be held back"),
+        "{error:#}"
+    );
 }

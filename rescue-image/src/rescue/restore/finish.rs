@@ -9,6 +9,7 @@ use bundle::document::Snapshot;
 use layout::plan::Plan;
 
 use super::parts::Parts;
+use crate::guests::shared::{self, Hold};
 use crate::inside::Inside;
 use crate::rescue::cluster::{self, Cluster, Start};
 use crate::rescue::events::{Announce, Line};
@@ -19,6 +20,8 @@ const LOOKED_AT: [&str; 2] = ["/etc/network", "/etc/corosync/corosync.conf"];
 /// What was found and done, beside the other logs.
 const NETWORK_LOG: &str = "network.txt";
 const CLUSTER_LOG: &str = "cluster.txt";
+/// Guests that are named on a screen; the restored machine names all of them.
+pub(in crate::rescue) const SHOWN: usize = 12;
 
 /// What a restore does to the files of the host, once they are there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Finish {
     pub cluster: Option<Cluster>,
     /// How a member starts.
     pub start: Start,
+    /// Guests that must not start by themselves on a member that starts alone.
+    pub hold: Hold,
     /// Proxmox VE is installed.
     pub proxmox: bool,
     /// What could not be found out.
@@ -76,9 +81,29 @@ impl Finish {
             network,
             cluster,
             start,
+            hold: Hold::of(facts),
             proxmox: facts.get("proxmox").is_some_and(|p| !p.is_null()),
             warnings,
         })
+    }
+
+    /// The guests of a member whose disks other nodes reach.
+    pub fn on_shared(&self) -> Option<&Hold> {
+        let asked = self.cluster.is_some() && self.proxmox && !self.hold.is_empty();
+        asked.then_some(&self.hold)
+    }
+
+    /// Those that are held back, for the plan.
+    pub fn render_held(&self) -> Option<String> {
+        let hold = self.on_shared().filter(|_| self.start == Start::Isolated)?;
+        let mut text =
+            "Held back: alone, the node starts NO guests by itself, as other nodes reach\n\
+                        disks of these, and may run them:\n"
+                .to_owned();
+        for line in hold.lines(SHOWN) {
+            text.push_str(&format!("  {line}\n"));
+        }
+        Some(text)
     }
 
     /// Says what will be done, before anything is written: nobody may be there to be asked.
@@ -121,6 +146,10 @@ impl Finish {
                     .with("start", self.start.word()),
             );
         }
+        if let Some(text) = self.render_held() {
+            let text = text.trim_end().replace("\n  ", " / ").replace('\n', " ");
+            to.line(&Line::new("warning").with("text", text));
+        }
     }
 
     /// Does it, in the files below `root`. Says whether the initramfs may have copies of what was changed, and what a person
@@ -145,12 +174,20 @@ impl Finish {
             return Ok(());
         }
         let scratch = cluster::scratch()?;
-        let done = cluster::isolate(inside, scratch.path())
+        let done = cluster::isolate(inside, scratch.path(), &self.hold)
             .context("the node cannot be kept out of its cluster")?;
         let Some(done) = done else {
             return Ok(());
         };
         notes.extend(done.notes.iter().cloned());
+        if !done.held.is_empty() {
+            notes.push(format!(
+                "the node starts no guests by itself, as other nodes reach disks of these and may run them: {}; when none of \
+                 them runs elsewhere: {}",
+                done.held.lines(SHOWN).join("; "),
+                shared::lift().join(" && ")
+            ));
+        }
         if done.aside.is_empty() && !done.in_database {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::fakes::{Fake, saved};
 use super::tests::{all, request};
 use super::*;
+use crate::guests::shared;
 use crate::rescue::events::Kept;
 use crate::rescue::network::mapping::tests::{BRIDGE, card};
 use crate::rescue::unattended;
@@ -286,4 +287,64 @@ fn files_that_cannot_be_looked_at_keep_nobody_from_restoring() {
     let prepared = prepare(&fake, &request).expect("planned");
     assert!(prepared.finish.warnings[0].contains("a damaged pack"));
     assert!(prepared.finish.cluster.is_some(), "the facts say so");
+}
+
+#[test]
+fn guests_whose_disks_other_nodes_reach_are_named_and_held_back_on_a_member_that_starts_alone() {
+    let lab = || json!({ "name": "lab", "nodes": ["pve1", "pve2"] });
+    let fake = |cluster: Value| {
+        let mut fake = node(Vec::new(), cluster.clone());
+        fake.facts["proxmox"] = crate::guests::shared::tests::facts()["proxmox"].clone();
+        fake.facts["proxmox"]["cluster"] = cluster;
+        fake.files.push((
+            "/usr/lib/systemd/system/pve-guests.service",
+            b"[Unit]\n".to_vec(),
+        ));
+        fake
+    };
+    let held = |request: &Request| request.root.join(&shared::HELD[1..]).exists();
+    let said = |to: &Kept| {
+        let warnings = to.of("warning");
+        warnings.iter().any(|w| {
+            w.get("text")
+                .is_some_and(|t| t.contains("VM 100 (web) on nas"))
+        })
+    };
+    let to = Kept::default();
+    let (result, request, _dir) = unattended(&fake(lab()), &armed(), &to);
+    let outcome = result.expect("restored");
+    assert!(held(&request) && said(&to), "{:?}", to.of("warning"));
+    let note = outcome.notes.iter().find(|n| n.contains("VM 100 (web)"));
+    let note = note.expect("said");
+    assert!(
+        note.contains(&shared::lift().join(" && ")) && !note.contains("200"),
+        "{note}"
+    );
+    let log = fs::read_to_string(request.log_dir.join("cluster.txt")).expect("kept");
+    assert!(log.contains("HELD BACK"), "{log}");
+    // As a member, the cluster decides; and a node that stands alone has no other.
+    let member = Armed {
+        cluster_member: true,
+        ..armed()
+    };
+    for (cluster, armed) in [(lab(), member), (Value::Null, armed())] {
+        let to = Kept::default();
+        let (result, request, _dir) = unattended(&fake(cluster), &armed, &to);
+        let outcome = result.expect("restored");
+        assert!(!held(&request) && !said(&to), "{:?}", to.of("warning"));
+        assert!(!outcome.notes.iter().any(|n| n.contains("VM 100")));
+    }
+    // Disks of its own only.
+    let mut fake = fake(lab());
+    fake.facts["proxmox"]["storages"][1]["kind"] = json!("dir");
+    let to = Kept::default();
+    let (result, request, _dir) = unattended(&fake, &armed(), &to);
+    result.expect("restored");
+    assert!(!held(&request) && !said(&to));
+    assert!(
+        request
+            .root
+            .join("etc/corosync/lifeboat-set-aside")
+            .exists()
+    );
 }

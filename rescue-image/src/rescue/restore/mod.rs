@@ -32,6 +32,7 @@ use super::events::{Announce, Line};
 use super::network::Choice;
 use content::{Losses, StoreContent};
 pub use finish::Finish;
+pub(in crate::rescue) use finish::SHOWN;
 use keys::LuksKeys;
 use logs::Logs;
 pub(in crate::rescue) use logs::{now, timestamp};

@@ -3,6 +3,7 @@
 use super::terminal::{Gone, Terminal, words};
 use super::{Answers, Screen};
 use crate::rescue::cluster::Start;
+use crate::rescue::restore::SHOWN;
 
 /// Says what it means, and asks. A host that is no member is not asked about.
 pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen, Gone> {
@@ -24,6 +25,15 @@ pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen
          started here, too.",
         cluster.describe()
     ));
+    if let Some(hold) = prepared.finish.on_shared() {
+        terminal.say(&format!(
+            "\nOther nodes reach disks of these guests, and may run them by now:\n\n  {}\n\n\
+             isolated  The node starts NO guest by itself until you let it (it is written\n\
+             \x20         down how); the first boot starts the other guests, once.\n\
+             member    The cluster decides what runs here.",
+            hold.lines(SHOWN).join("\n  ")
+        ));
+    }
     let offers = ["isolated", "member", "back"];
     let start = match words(terminal, "Start it", &offers, answers.start.word())? {
         "isolated" => Start::Isolated,

@@ -15,6 +15,9 @@ pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen
     if let Some(returning) = &prepared.guests {
         terminal.say(&format!("\n{}", returning.render().trim_end()));
     }
+    if let Some(held) = prepared.finish.render_held() {
+        terminal.say(&format!("\n{}", held.trim_end()));
+    }
     let warnings = &prepared.saved.warnings;
     if !warnings.is_empty() {
         terminal.say(&format!(

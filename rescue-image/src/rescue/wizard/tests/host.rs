@@ -139,3 +139,33 @@ fn a_member_of_a_cluster_is_asked_about() {
         Start::Member
     );
 }
+
+#[test]
+fn guests_whose_disks_other_nodes_reach_are_named() {
+    let mut fake = node(Vec::new(), serde_json::json!({ "name": "lab" }));
+    fake.facts["proxmox"] = crate::guests::shared::tests::facts()["proxmox"].clone();
+    let on_shared = "  VM 100 (web) on nas\n";
+    let mut world = Test::new(fake);
+    let mut answers = Answers::default();
+    let mut script = Script::new(&[POINT, DISKS]);
+    points::show(&mut answers, &mut world, &mut script).expect("shown");
+    disks::show(&mut answers, &mut world, &mut script).expect("shown");
+    let mut script = Script::new(&[PLAN, (START, ""), (START, "member"), PLAN]);
+    plan::show(&mut answers, &mut script).expect("shown");
+    let first = std::mem::take(&mut script.shown);
+    assert!(
+        first.contains(on_shared) && first.contains("starts NO guests by itself"),
+        "{first}"
+    );
+    cluster::show(&mut answers, &mut script).expect("shown");
+    let asked = std::mem::take(&mut script.shown);
+    assert!(asked.contains(on_shared), "{asked}");
+    for line in first.lines().chain(asked.lines()) {
+        assert!(line.len() <= 80 && line.is_ascii(), "{line}");
+    }
+    // As a member it holds nothing back.
+    cluster::show(&mut answers, &mut script).expect("shown");
+    script.shown.clear();
+    plan::show(&mut answers, &mut script).expect("shown");
+    assert!(!script.shown.contains(on_shared), "{}", script.shown);
+}
