@@ -3,5 +3,6 @@
 mod gnu;
 mod hostile;
 mod limits;
+mod odd;
 mod order;
 mod support;
