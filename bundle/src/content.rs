@@ -14,7 +14,8 @@ const MAX_DEPTH: u32 = 3;
 /// The most pieces of a content, in all its lists: 32 TiB of chunks. Lists that name one another a thousand times over
 /// would else fill the memory from a few bytes.
 pub(crate) const MAX_PIECES: usize = 1 << 25;
-/// Reading a list costs as much as so many pieces; parts of a split list have four times as many on average.
+/// Reading a list costs as much as so many pieces; parts of a split list have no fewer, but the last one, and five times
+/// as many on average.
 const LIST_COST: usize = 1024;
 
 const TOO_MANY: &str = "it has more pieces than any reader takes";
@@ -62,20 +63,39 @@ struct WireContent {
     pieces: Vec<WirePiece>,
 }
 
-/// Writes a list; `put` stores a blob and gives its id. Returns the id of the whole.
-pub(crate) fn write(pieces: &[Piece], put: &mut dyn FnMut(Vec<u8>) -> Result<Id>) -> Result<Id> {
-    if pieces.len() > MAX_PIECES {
-        return Err(Error::malformed("a new content list", TOO_MANY));
+/// What a list of so many pieces, without those of lists in it, costs who reads it.
+pub(crate) fn cost(pieces: usize) -> usize {
+    pieces.max(LIST_COST)
+}
+
+/// What [`read`] takes of a list and of all lists in it, or an error.
+pub(crate) fn affordable(cost: usize) -> Result<()> {
+    match cost <= MAX_PIECES {
+        true => Ok(()),
+        false => Err(Error::malformed("a new content list", TOO_MANY)),
     }
+}
+
+/// Writes a list; `put` stores a blob and gives its id. Returns the id of the whole, and what it costs to read.
+pub(crate) fn write(
+    pieces: &[Piece],
+    put: &mut dyn FnMut(Vec<u8>) -> Result<Id>,
+) -> Result<(Id, usize)> {
+    affordable(pieces.len())?;
     if pieces.len() <= SPLIT_ABOVE {
-        return put(encode(pieces)?);
+        return Ok((put(encode(pieces)?)?, cost(pieces.len())));
     }
+    let mut total = 0;
     let ends = |piece: &Piece| matches!(piece, Piece::Blob { id, .. } if id.leading().leading_zeros() >= SPLIT_BITS);
     let mut parts = Vec::new();
     let mut start = 0;
     for at in 0..pieces.len() {
-        if at + 1 == pieces.len() || ends(&pieces[at]) || at + 1 - start >= 2 * SPLIT_ABOVE {
+        let length = at + 1 - start;
+        // Whoever chooses the content can choose ids, too, and have a list end after every piece.
+        let ends = length >= LIST_COST && ends(&pieces[at]);
+        if at + 1 == pieces.len() || ends || length >= 2 * SPLIT_ABOVE {
             let part = &pieces[start..=at];
+            total += cost(part.len());
             let size = part.iter().map(Piece::size).sum();
             parts.push(Piece::List {
                 id: put(encode(part)?)?,
@@ -84,7 +104,9 @@ pub(crate) fn write(pieces: &[Piece], put: &mut dyn FnMut(Vec<u8>) -> Result<Id>
             start = at + 1;
         }
     }
-    put(encode(&parts)?)
+    total += cost(parts.len());
+    affordable(total)?;
+    Ok((put(encode(&parts)?)?, total))
 }
 
 fn encode(pieces: &[Piece]) -> Result<Vec<u8>> {
@@ -184,7 +206,7 @@ fn read_level(
     let json = readers.blob(id)?;
     let pieces = decode(id, &json, size)?;
     *left = left
-        .checked_sub(LIST_COST.max(pieces.len()))
+        .checked_sub(cost(pieces.len()))
         .ok_or_else(|| Error::malformed(format!("content list {}", id.short()), TOO_MANY))?;
     for piece in pieces {
         match piece {

@@ -346,8 +346,9 @@ impl Diff<'_> {
             What::Links,
         );
         note(a.state != b.state, What::State);
-        // The kernel moves the ctime of an inode with everything else; only then the segments have to be read.
-        let touched = (a.ctime, a.ino) != (b.ctime, b.ino);
+        // The kernel moves the ctime of an inode with everything else; only then the segments have to be read. Archives of
+        // containers may have none.
+        let touched = (a.ctime, a.ino) != (b.ctime, b.ino) || (a.ctime, a.ino) == ((0, 0), 0);
         if touched && one_kind && segments[0] != segments[1] {
             match self.members(a, b, segments) {
                 Ok([Some(a_member), Some(b_member)]) => {

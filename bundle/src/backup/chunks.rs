@@ -73,7 +73,8 @@ impl Chunker {
             self.extent(&mut source, start..end, sink, events, &mut pieces)?;
             position = end;
         }
-        let id = content::write(&pieces, &mut |mut json| sink.put(Kind::Content, &mut json))?;
+        let put = &mut |mut json| sink.put(Kind::Content, &mut json);
+        let (id, _) = content::write(&pieces, put)?;
         let state = source.state;
         let unreadable = state
             .first_error
@@ -106,7 +107,8 @@ impl Chunker {
             position = extent.end;
         }
         push_hole(&mut pieces, size.saturating_sub(position));
-        content::write(&pieces, &mut |mut json| sink.put(Kind::Content, &mut json))
+        let put = &mut |mut json| sink.put(Kind::Content, &mut json);
+        content::write(&pieces, put).map(|(id, _)| id)
     }
 
     fn extent(

@@ -5,6 +5,7 @@
 //! soon as its last cluster has come, so that little of a large disk is in memory.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::Backup;
 use super::chunks::{is_zero, push_hole};
@@ -26,6 +27,9 @@ const MAX_GROUP: u64 = 64;
 const PART: usize = 8192;
 /// Bytes of blobs of which clusters are still missing. Beyond it, the oldest ones are stored cluster by cluster.
 const WAITING: usize = 64 << 20;
+/// So many clusters of a device are stored on their own, which the next dump of it finds again. Beyond it, neighbours are
+/// one blob: where a guest writes all over a disk of some TiB, the list would be longer than readers take.
+const APART: u64 = 1 << 22;
 
 /// Devices that are being stored, see [`Backup::devices`].
 pub struct Devices<'b> {
@@ -39,6 +43,7 @@ pub struct Devices<'b> {
     /// In the order in which they began.
     clock: u64,
     most_waiting: usize,
+    most_apart: u64,
 }
 
 struct Device {
@@ -47,6 +52,10 @@ struct Device {
     /// Clusters of a blob.
     group: u64,
     parts: Vec<Part>,
+    /// Clusters that are stored on their own.
+    apart: u64,
+    /// Of its content lists so far.
+    cost: usize,
 }
 
 enum Part {
@@ -61,8 +70,24 @@ enum Part {
 enum Stored {
     Hole,
     Blob(Id),
-    /// Its clusters, each on its own.
-    Clusters(Vec<Option<Cluster>>),
+    /// Its clusters on their own, or some together, in the order in which they were stored.
+    Runs(Vec<Run>),
+}
+
+/// Clusters that follow each other in a blob of their own.
+#[derive(Clone, Copy)]
+struct Run {
+    /// By number in the blob that they would all be.
+    start: u8,
+    clusters: u8,
+    what: Cluster,
+}
+
+impl Run {
+    fn has(&self, number: usize) -> bool {
+        (usize::from(self.start)..usize::from(self.start) + usize::from(self.clusters))
+            .contains(&number)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -71,10 +96,21 @@ enum Cluster {
     Blob(Id),
 }
 
+impl From<Cluster> for Stored {
+    fn from(cluster: Cluster) -> Stored {
+        match cluster {
+            Cluster::Hole => Stored::Hole,
+            Cluster::Blob(id) => Stored::Blob(id),
+        }
+    }
+}
+
 struct Waiting {
     began: u64,
     bytes: Vec<u8>,
     come: Vec<bool>,
+    /// How many have not come; those that are stored have.
+    missing: usize,
 }
 
 impl Device {
@@ -113,17 +149,23 @@ impl<'e> Backup<'e> {
             while group < MAX_GROUP && size.div_ceil(group * CLUSTER as u64) > MAX_BLOBS {
                 group *= 2;
             }
-            if size.div_ceil(group * CLUSTER as u64) > content::MAX_PIECES as u64 {
-                let reason = format!("{size} bytes are more than a content list can hold");
-                return Err(Error::malformed(format!("the device {node}"), reason));
-            }
             let mut device = Device {
                 node: node.clone(),
                 size: *size,
                 group,
                 parts: Vec::new(),
+                apart: 0,
+                cost: 0,
             };
             let parts = size.div_ceil(device.part_bytes());
+            let list = content::cost(usize::try_from(parts).unwrap_or(usize::MAX));
+            let pieces = parts.saturating_mul(PART as u64);
+            let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
+            if content::affordable(list.saturating_add(pieces)).is_err() {
+                let reason = format!("{size} bytes are more than a content list can hold");
+                return Err(Error::malformed(format!("the device {node}"), reason));
+            }
+            device.cost = list;
             device.parts.resize_with(parts as usize, || Part::Open {
                 blobs: HashMap::new(),
                 clusters: 0,
@@ -139,6 +181,7 @@ impl<'e> Backup<'e> {
             waiting_bytes: 0,
             clock: 0,
             most_waiting: WAITING,
+            most_apart: APART,
         })
     }
 }
@@ -161,10 +204,7 @@ impl Devices<'_> {
         self.events.bytes(length);
         let (group, blob) = (at.group, offset / at.blob_bytes());
         if group == 1 {
-            let stored = match self.put(data)? {
-                Cluster::Hole => Stored::Hole,
-                Cluster::Blob(id) => Stored::Blob(id),
-            };
+            let stored = self.put(data)?.into();
             return self.keep(device, blob, stored, 1);
         }
         self.gather(
@@ -189,7 +229,9 @@ impl Devices<'_> {
             }
             let content = match pieces.as_slice() {
                 [Piece::List { id, .. }] => *id,
-                lists => content::write(lists, &mut |mut json| sink.put(Kind::Content, &mut json))?,
+                lists => {
+                    content::write(lists, &mut |mut json| sink.put(Kind::Content, &mut json))?.0
+                }
             };
             Ok(Image {
                 node: device.node,
@@ -210,40 +252,45 @@ impl Devices<'_> {
 
     /// Adds a cluster to the blob that it belongs to, and stores that when it is complete.
     fn gather(&mut self, device: usize, blob: u64, number: usize, data: &[u8]) -> Result<()> {
-        let at = &self.devices[device];
-        let length = at.length(blob);
         if self.is_kept(device, blob, number) {
             return Err(Error::Internal("a cluster of a device has come twice"));
         }
-        if let Some(Stored::Clusters(_)) = self.stored(device, blob) {
-            let cluster = self.put(data)?;
-            return self.keep_cluster(device, blob, number, cluster);
+        let at = &self.devices[device];
+        let (most, together) = (at.length(blob) as usize, at.apart >= self.most_apart);
+        let clusters = most.div_ceil(CLUSTER);
+        let stored = match self.stored(device, blob) {
+            Some(Stored::Runs(runs)) => runs.iter().map(|r| usize::from(r.clusters)).sum(),
+            _ => 0,
+        };
+        if stored > 0 && !together && !self.waiting.contains_key(&(device, blob)) {
+            let what = self.put(data)?;
+            return self.keep_run(device, blob, number..number + 1, what);
         }
-        let (clock, most) = (&mut self.clock, length as usize);
-        let waiting = self.waiting.entry((device, blob)).or_insert_with(|| {
-            *clock += 1;
-            Waiting {
-                began: *clock,
-                bytes: vec![0; most],
-                come: vec![false; length.div_ceil(CLUSTER as u64) as usize],
-            }
-        });
-        if waiting.come.iter().all(|come| !come) {
+        if !self.waiting.contains_key(&(device, blob)) {
             self.waiting_bytes += most;
+            self.clock += 1;
         }
+        let began = self.clock;
+        let waiting = self.waiting.entry((device, blob));
+        let waiting = waiting.or_insert_with(|| Waiting {
+            began,
+            bytes: vec![0; most],
+            come: vec![false; clusters],
+            missing: clusters - stored,
+        });
         let start = number * CLUSTER;
         waiting.bytes[start..start + data.len()].copy_from_slice(data);
         waiting.come[number] = true;
-        if waiting.come.iter().all(|come| *come) {
-            let clusters = waiting.come.len() as u64;
+        waiting.missing -= 1;
+        if waiting.missing == 0 {
+            if stored > 0 {
+                return self.split(device, blob);
+            }
             let Some(done) = self.take(device, blob) else {
                 return Ok(());
             };
-            let stored = match self.put(&done.bytes)? {
-                Cluster::Hole => Stored::Hole,
-                Cluster::Blob(id) => Stored::Blob(id),
-            };
-            return self.keep(device, blob, stored, clusters);
+            let stored = self.put(&done.bytes)?.into();
+            return self.keep(device, blob, stored, clusters as u64);
         }
         while self.waiting_bytes > self.most_waiting {
             let oldest = self.waiting.iter().min_by_key(|(_, w)| w.began);
@@ -261,19 +308,37 @@ impl Devices<'_> {
         Some(taken)
     }
 
-    /// Stores what has come of a blob cluster by cluster; what is still to come will be, too.
+    /// Stores what has come of a blob, and what is still to come will be, too, on its own: cluster by cluster, or as many
+    /// together as follow each other.
     fn split(&mut self, device: usize, blob: u64) -> Result<()> {
-        let Some(waiting) = self.take(device, blob) else {
+        let Some(Waiting { bytes, come, .. }) = self.take(device, blob) else {
             return Ok(());
         };
-        let none = vec![None; waiting.come.len()];
-        self.keep(device, blob, Stored::Clusters(none), 0)?;
-        let clusters = waiting.bytes.chunks(CLUSTER).zip(&waiting.come);
-        for (number, (data, come)) in clusters.enumerate() {
-            if *come {
-                let cluster = self.put(data)?;
-                self.keep_cluster(device, blob, number, cluster)?;
+        if self.stored(device, blob).is_none() {
+            self.keep(device, blob, Stored::Runs(Vec::new()), 0)?;
+        }
+        let together = self.devices[device].apart >= self.most_apart;
+        let bytes_of = |run: &Range<usize>| {
+            let end = (run.end * CLUSTER).min(bytes.len());
+            &bytes[run.start * CLUSTER..end]
+        };
+        let mut next = 0;
+        while next < come.len() {
+            let mut run = next..next + 1;
+            next += 1;
+            if !come[run.start] {
+                continue;
             }
+            let zero = is_zero(bytes_of(&run));
+            while together
+                && come.get(next) == Some(&true)
+                && is_zero(bytes_of(&(next..next + 1))) == zero
+            {
+                next += 1;
+                run.end = next;
+            }
+            let what = self.put(bytes_of(&run))?;
+            self.keep_run(device, blob, run, what)?;
         }
         Ok(())
     }
@@ -296,22 +361,32 @@ impl Devices<'_> {
             return true;
         }
         match self.stored(device, blob) {
-            Some(Stored::Clusters(clusters)) => clusters[number].is_some(),
+            Some(Stored::Runs(runs)) => runs.iter().any(|run| run.has(number)),
             stored => stored.is_some(),
         }
     }
 
-    fn keep_cluster(
+    fn keep_run(
         &mut self,
         device: usize,
         blob: u64,
-        number: usize,
-        cluster: Cluster,
+        numbers: Range<usize>,
+        what: Cluster,
     ) -> Result<()> {
-        if let Some(Stored::Clusters(clusters)) = self.stored(device, blob) {
-            clusters[number] = Some(cluster);
+        let clusters = numbers.len();
+        if let Some(Stored::Runs(runs)) = self.stored(device, blob) {
+            // Of at most `MAX_GROUP`.
+            let (start, clusters) = (numbers.start as u8, clusters as u8);
+            runs.push(Run {
+                start,
+                clusters,
+                what,
+            });
         }
-        self.count(device, blob, 1)
+        if let Cluster::Blob(_) = what {
+            self.devices[device].apart += 1;
+        }
+        self.count(device, blob, clusters as u64)
     }
 
     /// Notes where a blob is, of which so many clusters are new.
@@ -342,8 +417,18 @@ impl Devices<'_> {
         let blobs = std::mem::take(blobs);
         let pieces = pieces(&blobs, size, device.blob_bytes());
         let sink = self.sink;
-        let id = content::write(&pieces, &mut |mut json| sink.put(Kind::Content, &mut json))?;
+        let put = &mut |mut json| sink.put(Kind::Content, &mut json);
+        let (id, cost) = content::write(&pieces, put)?;
         device.parts[number] = Part::Closed(id);
+        device.cost = device.cost.saturating_add(cost);
+        if content::affordable(device.cost).is_err() {
+            let reason = "the guest wrote in so many places of it during its dump that the list of its pieces is longer \
+                          than readers take; dump it while it writes less, or is stopped";
+            return Err(Error::malformed(
+                format!("the disk {}", device.node),
+                reason,
+            ));
+        }
         Ok(())
     }
 }
@@ -363,11 +448,13 @@ fn pieces(blobs: &HashMap<u32, Stored>, size: u64, blob_bytes: u64) -> Vec<Piece
         let length = (size - at).min(blob_bytes);
         match blobs.get(&number) {
             Some(Stored::Blob(id)) => push(Cluster::Blob(*id), length),
-            Some(Stored::Clusters(clusters)) => {
-                for (number, cluster) in clusters.iter().enumerate() {
-                    let start = number as u64 * CLUSTER as u64;
-                    let size = (length - start).min(CLUSTER as u64);
-                    push(cluster.unwrap_or(Cluster::Hole), size);
+            Some(Stored::Runs(runs)) => {
+                let mut runs = runs.clone();
+                runs.sort_unstable_by_key(|run| run.start);
+                for run in runs {
+                    let start = u64::from(run.start) * CLUSTER as u64;
+                    let size = (length - start).min(u64::from(run.clusters) * CLUSTER as u64);
+                    push(run.what, size);
                 }
             }
             Some(Stored::Hole) | None => push(Cluster::Hole, length),

@@ -136,6 +136,48 @@ fn blobs_that_wait_too_long_are_stored_by_clusters() {
     assert!(restored(dir.path(), &images[0]) == disk);
 }
 
+/// A guest writes everywhere while its disk is dumped: what it is about to overwrite comes first.
+#[test]
+fn neighbours_are_one_blob_where_there_are_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(256);
+    let written_first = |clusters: &mut Vec<(usize, usize)>| {
+        clusters.sort_by_key(|(_, cluster)| (cluster % 8 != 3, *cluster));
+    };
+    let mut counts = Vec::new();
+    for most_apart in [APART, 0] {
+        let tune = |devices: &mut Devices<'_>| {
+            in_groups_of(8)(devices);
+            devices.most_waiting = 10 * CLUSTER;
+            devices.most_apart = most_apart;
+        };
+        let dir = dir.path().join(most_apart.to_string());
+        let (images, ..) = save(&dir, &[&disk], &written_first, &tune);
+        assert!(restored(&dir, &images[0]) == disk);
+        let shuffle = dir.join("shuffled");
+        let (images_too, ..) = save(&shuffle, &[&disk], &shuffled, &tune);
+        assert!(restored(&shuffle, &images_too[0]) == disk);
+        let store = Store::open_read_only(&dir).unwrap();
+        let mut pieces = 0;
+        let stores = [&store];
+        let mut readers = crate::read::Readers::new(&stores);
+        content::read(
+            &mut readers,
+            &images[0].content,
+            images[0].size,
+            &mut |_| (),
+            &mut |_, _| {
+                pieces += 1;
+                Ok(())
+            },
+        )
+        .unwrap();
+        counts.push(pieces);
+    }
+    // All but the holes, or three of each group.
+    assert!(counts[0] > 240 && counts[1] <= 3 * 32 + 10, "{counts:?}");
+}
+
 #[test]
 fn one_percent_changed_costs_one_percent() {
     let dir = tempfile::tempdir().unwrap();

@@ -68,7 +68,7 @@ pub(crate) fn store_image(
     crate::document::Image {
         node: node.to_owned(),
         size: data.len() as u64,
-        content: crate::content::write(&pieces, put).unwrap(),
+        content: crate::content::write(&pieces, put).unwrap().0,
         error: None,
     }
 }

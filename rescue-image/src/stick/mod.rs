@@ -17,7 +17,7 @@ use layout::system::System;
 use layout::units::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use mount::MountedStick;
+pub use mount::{FOLDER, MountedStick};
 pub use refuse::{identify, refusals};
 pub use table::DATA_TYPE;
 

@@ -11,7 +11,7 @@ use super::{Stick, device, table};
 use crate::error::{Error, Result};
 
 /// Where mount points are made: gone at the next boot.
-const FOLDER: &str = "/run/lifeboat";
+pub const FOLDER: &str = "/run/lifeboat";
 /// How long a medium that is in use is waited for at the end.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 

@@ -8,6 +8,7 @@ use bundle::exclude::Exclusions;
 use layout::model::Layout;
 use layout::system::System;
 
+use rescue_image::stick::FOLDER;
 use tempfile::TempDir;
 
 use crate::Context;
@@ -46,8 +47,10 @@ impl Work {
         if !roots.is_empty() {
             return directories(context, args, roots, targets);
         }
-        let layout = layout::capture::capture(&context.sys)
+        let mut layout = layout::capture::capture(&context.sys)
             .context("cannot capture the layout of this host")?;
+        // Sticks that this program has mounted are no part of the host.
+        layout.mounts.retain(|m| !m.mount_point.starts_with(FOLDER));
         let mount_points: Vec<PathBuf> = layout
             .filesystems_to_save()
             .into_iter()

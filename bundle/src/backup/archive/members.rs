@@ -24,6 +24,9 @@ const MAX_PATH: u64 = 32 << 10;
 /// The most that one file's extended attributes may hold together, as of files on disk.
 const MAX_XATTRS: usize = 4 << 20;
 
+/// So many characters of a name are shown.
+const MAX_SHOWN: usize = 300;
+
 /// A member, up to its content.
 pub(super) struct Member {
     pub entry: Entry,
@@ -164,6 +167,9 @@ impl Members {
         self.name.clone_from(&name);
         let flag = old.linkflag[0];
         let kind = kind(flag, name.ends_with(b"/"))?;
+        if name.is_empty() {
+            return Err(bad("it has no name"));
+        }
         let path = inside(&name).ok_or_else(|| bad("its name leads out of the tree"))?;
         let target = match kind {
             EntryKind::Hardlink => Some(
@@ -250,9 +256,12 @@ fn kind(flag: u8, slash: bool) -> Result<EntryKind> {
 
 /// A path in the tree: `./etc/` is `etc`, and `./` the root.
 fn inside(name: &[u8]) -> Option<Vec<u8>> {
-    let mut name = name;
+    let mut name = Some(name).filter(|name| !name.is_empty())?;
     while let Some(rest) = name.strip_prefix(b"./") {
         name = rest;
+    }
+    if name.starts_with(b"/") {
+        return None;
     }
     while let Some(rest) = name.strip_suffix(b"/") {
         name = rest;
@@ -303,6 +312,15 @@ fn records(blocks: &mut Blocks<'_>, size: u64) -> Result<Vec<u8>> {
     let records = blocks.small(size, MAX_RECORDS, "a PAX header")?;
     blocks.padding(size)?;
     Ok(records)
+}
+
+/// A stranger's name as a problem gives it: all of them go into the document.
+fn short(mut name: String) -> String {
+    if let Some((end, _)) = name.char_indices().nth(MAX_SHOWN) {
+        name.truncate(end);
+        name.push_str("...");
+    }
+    name
 }
 
 /// Extended attributes and ACLs.
@@ -356,25 +374,34 @@ impl Attributes {
                 }
                 Ok(None) => {}
                 Err(acl::Problem::Malformed(text)) => {
-                    return Err(bad(format!("an ACL that is none: {text:?}")));
+                    return Err(bad(format!("an ACL that is none: {:?}", short(text))));
                 }
                 Err(acl::Problem::Unknown(name)) => lost.push(format!(
-                    "its ACL names {name:?}, who is not known on this machine"
+                    "its ACL names {:?}, who is not known on this machine",
+                    short(name)
                 )),
             }
         }
-        let mut total = 0;
+        let (mut total, mut first, mut more) = (0, None, 0u64);
         self.xattrs.retain(|name, value| {
             total += value.len();
             let fits = total <= MAX_XATTRS;
-            if !fits {
-                lost.push(format!(
-                    "extended attributes: {}: they are too large together",
-                    String::from_utf8_lossy(name)
-                ));
+            match &first {
+                _ if fits => {}
+                None => first = Some(short(String::from_utf8_lossy(name).into_owned())),
+                Some(_) => more += 1,
             }
             fits
         });
+        if let Some(first) = first {
+            let others = match more {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            lost.push(format!(
+                "extended attributes: {first}{others}: they are too large together"
+            ));
+        }
         let extra = Extra {
             xattrs: self.xattrs.into_iter().collect(),
             flags: 0,
@@ -389,12 +416,13 @@ pub(super) fn about(error: Error, members: &Members) -> Error {
         Error::Archive { place, reason } if place.is_empty() => {
             let name = String::from_utf8_lossy(&members.name);
             // Names of a stranger's archive go to terminals.
-            let mut name: String = name.chars().take(300).collect();
+            let mut name: String = name.chars().take(MAX_SHOWN).collect();
             name.retain(|c| !c.is_control());
             let place = match name.is_empty() {
                 true => format!("at byte {}", members.at),
                 false => format!("at {name} (byte {})", members.at),
             };
+            let reason = short(reason);
             Error::Archive { place, reason }
         }
         other => other,

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::support::*;
 use crate::Error;
 use crate::catalogue::Catalogue;
+use crate::diff::{Change, What};
 use crate::events::Silent;
 use crate::extract::{guest_tar, guest_tar_with_losses};
 use crate::format::Kind;
@@ -245,4 +246,37 @@ fn an_archive_that_was_stopped_is_not_taken_for_a_whole_one() {
         assert!(!good, "{after}: {said}");
     }
     assert!(stopped > 10, "{stopped}");
+}
+
+/// Archives without a time of change say less about what has changed.
+#[test]
+fn what_changed_is_seen_without_a_time_of_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, store) = (dir.path().join("root"), dir.path().join("store"));
+    let conf = configs(dir.path());
+    let saved = [b"one", b"two"].map(|content| {
+        for (name, content) in [("same", b"xxx"), ("other", content)] {
+            file(&root.join(name), content);
+            set_time(&root.join(name), 1_500_000_000, 0);
+        }
+        set_time(&root, 1_500_000_000, 0);
+        save(&store, &pack_plain(&root, &conf, &["--format=gnu"])).unwrap()
+    });
+    let [first, second] = saved.map(|saved| saved.snapshot);
+    let store = Store::open_read_only(&store).unwrap();
+    let mut found = Vec::new();
+    let mut each = |change| {
+        found.push(change);
+        true
+    };
+    let stores = [&store];
+    let report = crate::diff::diff(&stores, &first, &second, None, &Silent, &mut each).unwrap();
+    assert_eq!((report.changed, report.lost.len()), (1, 0), "{found:#?}");
+    let [Change::Changed { path, what, .. }] = &found[..] else {
+        panic!("{found:#?}");
+    };
+    assert_eq!(
+        (path.as_path(), &what[..]),
+        (Path::new("/other"), &[What::Content][..])
+    );
 }

@@ -175,6 +175,14 @@ fn names_that_lead_out_or_are_taken_are_refused() {
             "root of the tree is no directory",
         ),
         (Tar::default(), "", "its root, ./, is missing"),
+        (begin().add(b'5', "", b""), "", "no name"),
+        (begin().add(b'5', "/", b""), "/", "out of the tree"),
+        (begin().add(b'5', ".//", b""), ".//", "out of the tree"),
+        (
+            begin().pax(b'x', &[(b"path", b"")]).add(b'5', "./a/", b""),
+            "",
+            "no name",
+        ),
     ] {
         let said = refused(&archive.end(), reason);
         assert!(
@@ -400,4 +408,68 @@ fn what_is_not_understood_is_refused() {
             "{said}"
         );
     }
+}
+
+/// Who chooses the content chooses where lists of pieces would end.
+#[test]
+fn chosen_content_makes_no_file_that_cannot_be_read() {
+    let leads = |n: &u32| crate::Id::of(&n.to_le_bytes()).leading() >> 52 == 0;
+    let data = (0u32..).find(leads).unwrap().to_le_bytes();
+    let count = 40_000u64;
+    let mut map = format!("{count}\n").into_bytes();
+    for n in 0..count {
+        map.extend_from_slice(format!("{}\n4\n", n * 8).as_bytes());
+    }
+    map.resize(map.len().next_multiple_of(512), 0);
+    map.extend(data.repeat(count as usize));
+    let size = (count * 8).to_string();
+    let archive = begin()
+        .pax(
+            b'x',
+            &[
+                (b"GNU.sparse.major", b"1"),
+                (b"GNU.sparse.minor", b"0"),
+                (b"GNU.sparse.realsize", size.as_bytes()),
+            ],
+        )
+        .add(b'0', "./a", &map)
+        .end();
+    let dir = tempfile::tempdir().unwrap();
+    let saved = save(dir.path(), &archive).unwrap();
+    let store = crate::store::Store::open_read_only(dir.path()).unwrap();
+    let options = crate::verify::VerifyOptions::default();
+    let report = crate::verify::verify(&store, &options, &crate::events::Silent).unwrap();
+    assert!(report.ok(), "{report:#?}");
+    let back = give_back(dir.path(), &saved);
+    let (again, _, _) = in_memory(&back, usize::MAX).unwrap();
+    let tree = &saved.snapshot.trees[0];
+    assert_eq!(
+        (again.bytes, again.catalogue),
+        (tree.bytes, tree.catalogue.clone())
+    );
+}
+
+/// The document lists problems, and nothing else in it grows with what a stranger writes.
+#[test]
+fn names_in_problems_are_short() {
+    let name = "n".repeat(1 << 20);
+    let acl = format!("user::rw-\nuser:{name}:r--\ngroup::r--\nmask::r--\nother::---\n");
+    let many: Vec<Vec<u8>> = (0..70)
+        .map(|n| format!("SCHILY.xattr.user.{n:03}{}", "x".repeat(5000)).into_bytes())
+        .collect();
+    let value = vec![b'v'; 100_000];
+    let mut records: Vec<(&[u8], &[u8])> = vec![(b"SCHILY.acl.access", acl.as_bytes())];
+    records.extend(many.iter().map(|name| (name.as_slice(), value.as_slice())));
+    let archive = begin().pax(b'x', &records).add(b'0', "./a", b"").end();
+    let (tree, _, _) = in_memory(&archive, usize::MAX).unwrap();
+    assert_eq!(tree.summary.unreadable, 1);
+    let problems = &tree.summary.problems;
+    let length: usize = problems.iter().map(|p| p.detail.len()).sum();
+    assert!(
+        length < 2000,
+        "{} problems of {length} bytes",
+        problems.len()
+    );
+    assert!(problems[0].detail.contains("\"nnn"), "{problems:?}");
+    assert!(problems[1].detail.contains("user.041xxx"), "{problems:?}");
 }

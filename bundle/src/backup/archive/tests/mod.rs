@@ -4,5 +4,6 @@ mod dumps;
 mod gnu;
 mod hostile;
 mod limits;
+mod odd;
 mod order;
 mod support;

@@ -71,7 +71,7 @@ pub(super) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
     utimensat(at, path, &time, &time, UtimensatFlags::NoFollowSymlink).unwrap();
 }
 
-fn acl(aces: &[(u16, u16, u32)]) -> Vec<u8> {
+pub(super) fn acl(aces: &[(u16, u16, u32)]) -> Vec<u8> {
     let mut value = 2u32.to_le_bytes().to_vec();
     for (tag, perm, id) in aces {
         value.extend_from_slice(&tag.to_le_bytes());
@@ -231,6 +231,7 @@ pub(super) fn everything(root: &Path) {
         xattr::set(at("attributes/ping"), "security.capability", second).unwrap();
         file(&at("attributes/ping3"), b"x");
         xattr::set(at("attributes/ping3"), "security.capability", third).unwrap();
+        super::odd::odd(root);
     }
     fs::create_dir_all(at("empty/empty")).unwrap();
     for dir in ["links", "empty", "data", "attributes/dir", ""] {
