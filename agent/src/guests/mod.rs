@@ -13,6 +13,7 @@ pub mod dump;
 pub mod dumps;
 pub mod file;
 pub mod known;
+pub mod left;
 pub mod pending;
 pub mod places;
 pub mod present;
