@@ -8,6 +8,7 @@
 //! what a bare-metal restore left to be done.
 
 pub mod archive;
+pub mod awaited;
 pub mod choice;
 pub mod dump;
 pub mod dumps;

@@ -16,6 +16,7 @@ use super::report::TargetReport;
 use super::{Part, check, options, room};
 use crate::cli::BackupArgs;
 use crate::config::Config;
+use crate::guests::awaited::Awaited;
 use crate::guests::choice::choose;
 use crate::guests::dump::{Log, vzdump};
 use crate::guests::file::{self, Dump};
@@ -147,8 +148,12 @@ pub fn save(
     for guest in guests {
         let mut report = GuestReport::new(guest);
         let start = Instant::now();
+        // The list changes meanwhile: they come back one after the other.
+        let awaited = Awaited::now(&context.config).instead_of_dump(guest);
         if signals::stopped() {
             report.error = Some("not dumped: stopped before".into());
+        } else if awaited.is_some() {
+            report.error = awaited;
         } else {
             progress.say(&format!("{}:", report.title()));
             let run = Run {
