@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(find(&Recorded::new(), 100), Left::Unknown);
         assert_eq!(find(&node(), 101), Left::Nothing);
         assert_eq!(find(&node().command(ASK, HEADING), 100), Left::Nothing);
-        let this = Left::This(Id::of(CONF.as_bytes()));
+        let this = Left::This(Id::of(CONF.trim().as_bytes()));
         let disk = format!("{HEADING}local-lvm:vm-100-disk-0 raw images 1 100\n");
         assert_eq!(find(&node().command(ASK, &disk), 100), this);
         // The storage does not answer.
@@ -70,7 +70,7 @@ mod tests {
     fn a_changed_configuration_is_somebodys() {
         let sys = Recorded::new().file("/etc/pve/nodes/pve1/qemu-server/100.conf", CONF);
         let there = existing(&sys, 100).unwrap();
-        assert!(is_it(None, &there) && is_it(Some(Id::of(CONF.as_bytes())), &there));
+        assert!(is_it(None, &there) && is_it(Some(Id::of(CONF.trim().as_bytes())), &there));
         assert!(!is_it(Some(Id::of(b"name: x")), &there) && !is_it(Some(nobody_knows()), &there));
     }
 }

@@ -76,7 +76,8 @@ impl GuestReport {
 
     /// Whether all went well, on every target.
     pub fn is_fine(&self) -> bool {
-        let fine = |t: &TargetReport| t.error.is_none() && t.problems.is_empty();
+        let fine =
+            |t: &TargetReport| t.error.is_none() && t.problems.is_empty() && t.snapshot.is_some();
         self.status != Status::Failed && self.warnings.is_empty() && self.targets.iter().all(fine)
     }
 
@@ -271,6 +272,12 @@ impl Run<'_> {
         }
         if !again.is_empty() {
             result = self.write_to(dump.as_ref(), again, report);
+        }
+        if let Err(error) = &result {
+            let left_out = places.iter_mut().map(|p| &mut p.report);
+            left_out
+                .filter(|r| r.snapshot.is_none() && r.error.is_none())
+                .for_each(|r| r.fail(format!("{error:#}")));
         }
         let saved = places.iter().any(|p| p.report.snapshot.is_some());
         report.targets = places.into_iter().map(|p| p.report).collect();
@@ -480,6 +487,9 @@ mod tests {
         assert_eq!(report.text(), "VM 100 (web): FAILED: vzdump: got timeout\n");
         report.status = Status::Saved;
         report.targets.push(TargetReport::new(Path::new("/mnt/a")));
+        // For example, as vzdump failed in the second run for a target that was full.
+        assert!(!report.is_fine());
+        report.targets[0].snapshot = Some(Id::of(b"x"));
         assert!(report.is_fine());
         report.targets[0].fail("full".into());
         assert!(!report.is_fine());
