@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Keep;
 use crate::config::Config;
+use crate::guests::awaited::Awaited;
 use crate::progress::Progress;
 use crate::targets::Opened;
 use crate::values;
@@ -147,6 +148,9 @@ pub fn automatic(
     host: &HostIdentity,
     progress: &Progress,
 ) -> anyhow::Result<Pruned> {
+    if let Some(reason) = Awaited::now(config).instead_of_prune() {
+        anyhow::bail!("{reason}");
+    }
     let prune = Prune::new(opened.writer()?, &own(config, host), progress)?;
     let plan = prune.plan();
     if plan.clock_behind {

@@ -7,6 +7,7 @@ use bundle::prune::{Done, Plan, Policy, Prune, PruneOptions, Whose};
 use serde::Serialize;
 
 use crate::cli::PruneArgs;
+use crate::guests::awaited::Awaited;
 use crate::output::{Outcome, Refused, Usage, table};
 use crate::progress::Progress;
 use crate::targets::{Access, Opened, chosen, close_all};
@@ -32,6 +33,11 @@ pub fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome> {
         .unwrap_or(context.config.retention.policy());
     if policy == Policy::NOTHING {
         return Err(Usage("at least one --keep option has to be above 0".into()).into());
+    }
+    if let Some(reason) = Awaited::now(&context.config).instead_of_prune() {
+        if !args.dry_run {
+            return Err(Refused(reason).into());
+        }
     }
     let whose = match &args.host {
         Some(host) => Whose::Named(host.clone()),

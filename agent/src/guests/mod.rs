@@ -8,11 +8,13 @@
 //! what a bare-metal restore left to be done.
 
 pub mod archive;
+pub mod awaited;
 pub mod choice;
 pub mod dump;
 pub mod dumps;
 pub mod file;
 pub mod known;
+pub mod left;
 pub mod pending;
 pub mod places;
 pub mod present;

@@ -2,19 +2,22 @@
 //! before it begins, so that a power cut costs an attempt and nothing else.
 
 mod finish;
+mod forget;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use bundle::document::Snapshot;
 use bundle::document::guest::GuestKind;
 use bundle::events::Events;
 use layout::system::{Cmd, System};
 use nix::fcntl::{Flock, FlockArg};
-use rescue_image::guests::{DIR, Guest, Pending, State};
+use rescue_image::guests::{DIR, Guest, PENDING, Pending, STATUS, State};
 
+use super::left::{self, Left};
 use super::present::{Present, look};
 use super::restore::{As, Existing, command, existing, run};
 use super::{archive, dumps};
@@ -31,14 +34,12 @@ const EVERY: Duration = Duration::from_secs(5);
 pub fn dir(config: &Config) -> PathBuf {
     let own = config.state.join("guests");
     let usual = PathBuf::from(DIR);
-    let there = |dir: &Path| {
-        let names = [rescue_image::guests::PENDING, rescue_image::guests::STATUS];
-        names.iter().any(|name| dir.join(name).exists())
-    };
-    if !there(&own) && there(&usual) {
-        return usual;
-    }
-    own
+    // A list comes before what became of another one.
+    let mut places = [PENDING, STATUS]
+        .into_iter()
+        .flat_map(|name| [(&own, name), (&usual, name)]);
+    let found = places.find(|(dir, name)| dir.join(name).exists());
+    found.map_or(&own, |(dir, _)| dir).clone()
 }
 
 /// Works the list off.
@@ -152,6 +153,8 @@ impl<'w> Worker<'w> {
                         "the machine stopped in the middle of attempt {} of {limit}",
                         guest.attempts
                     ));
+                    // Who asks for it again does so at some later time.
+                    guest.left = Some(left::nobody_knows());
                 }
             }
         }
@@ -175,20 +178,14 @@ impl<'w> Worker<'w> {
         for id in ids {
             self.set(*id, |guest| {
                 guest.attempts = 0;
-                guest.state = State::Waiting;
                 guest.error = None;
-                guest.was_absent = false;
+                if guest.state.is_there() {
+                    guest.was_absent = false;
+                    guest.left = None;
+                }
+                guest.state = State::Waiting;
             })?;
         }
-        Ok(())
-    }
-
-    /// Takes guests off the list: they are given up, or were brought back some other way.
-    pub fn forget(&self, ids: &[u32]) -> anyhow::Result<()> {
-        let mut list = self.list();
-        list.guests.retain(|g| !ids.contains(&g.id));
-        list.write(&self.dir)?;
-        self.status(&list);
         Ok(())
     }
 
@@ -228,8 +225,19 @@ impl<'w> Worker<'w> {
                 list.limit
             ));
             let start = Instant::now();
-            let ended = self.one(guest, sources);
-            if ended.is_err() && signals::stopped() {
+            let ended = match self.ready(guest, sources) {
+                Ok(None) => Ok(State::Kept),
+                Ok(Some(ready)) => {
+                    let ran = self.replace(*id, &ready, sources);
+                    if ran.is_err() {
+                        self.note_left(*id)?;
+                    }
+                    ran.map(|()| State::Done)
+                }
+                Err(error) => Err(error),
+            };
+            let stopped = ended.is_err() && signals::stopped();
+            if stopped && !self.force {
                 // Not the guest's fault.
                 self.set(*id, |guest| {
                     guest.attempts = guest.attempts.saturating_sub(1);
@@ -246,21 +254,27 @@ impl<'w> Worker<'w> {
             });
             self.set(*id, |guest| {
                 guest.progress = None;
-                // The tools take away what they made when they fail: what is there from now on is somebody's.
-                guest.was_absent = false;
                 match ended {
-                    Ok(state) => guest.state = state,
+                    Ok(state) => {
+                        guest.state = state;
+                        // What is there from now on is somebody's.
+                        (guest.was_absent, guest.left) = (false, None);
+                    }
                     Err(error) => {
                         guest.state = State::Failed;
                         guest.error = Some(format!("{error:#}"));
                     }
                 }
             })?;
+            if stopped {
+                signals::check()?;
+            }
         }
         Ok(())
     }
 
-    fn one(&self, guest: &Guest, sources: &Sources) -> anyhow::Result<State> {
+    /// What is to be restored, when nothing stands against it; `None`: the guest is there.
+    fn ready(&self, guest: &Guest, sources: &Sources) -> anyhow::Result<Option<Ready>> {
         let (kind, id) = (guest.kind, guest.id);
         let listed = guest.snapshot.map(|wanted| wanted.to_string());
         let (found, snapshot) = match self.snapshot.as_ref().or(listed.as_ref()) {
@@ -289,25 +303,52 @@ impl<'w> Worker<'w> {
                     there.node
                 );
             }
-            if !self.force && !guest.was_absent {
-                match look(self.sys, &there.guest)? {
-                    Present::All => {
-                        self.set(id, |guest| guest.onboot = there.guest.onboot)?;
-                        return Ok(State::Kept);
-                    }
-                    Present::Some(disks) => bail!(
-                        "of its disks some were never lost ({}), and a restore would replace them: look at them, then replace \
-                         all with `lifeboat guests restore {id} --force`",
-                        disks.join(", ")
-                    ),
-                    Present::Nothing => {}
-                }
+            if !self.force && self.stays(guest, there)? {
+                self.set(id, |guest| guest.onboot = there.guest.onboot)?;
+                return Ok(None);
             }
-            // From here on disks of it are what an attempt left.
-            self.set(id, |guest| guest.was_absent = true)?;
+        }
+        // From here on disks of it are what an attempt left.
+        self.set(id, |guest| (guest.was_absent, guest.left) = (true, None))?;
+        Ok(Some(Ready { snapshot, there }))
+    }
+
+    /// Whether a guest that the node has stays as it is; an error where that is not for a program to say.
+    fn stays(&self, guest: &Guest, there: &Existing) -> anyhow::Result<bool> {
+        let id = guest.id;
+        if guest.was_absent {
+            if left::is_it(guest.left, there) {
+                return Ok(false);
+            }
+            bail!(
+                "it may be what an attempt to restore it left, or somebody's who brought it back since: look at it, then replace \
+                 it with `lifeboat guests restore {id} --force`, or keep it with `lifeboat guests forget {id}`"
+            );
+        }
+        match look(self.sys, &there.guest)? {
+            Present::Nothing => Ok(false),
+            // The lock of a guest that was just being made.
+            Present::All if there.guest.lock.as_deref() == Some("create") => bail!(
+                "it is locked (create): somebody was making it, and did not end. Replace it with `lifeboat guests restore {id} \
+                 --force`, or keep it as it is with `lifeboat guests forget {id}`"
+            ),
+            Present::All => Ok(true),
+            Present::Some(disks) => bail!(
+                "of its disks some were never lost ({}), and a restore would replace them: look at them, then replace all with \
+                 `lifeboat guests restore {id} --force`",
+                disks.join(", ")
+            ),
+        }
+    }
+
+    /// Has the node's own tools restore it.
+    fn replace(&self, id: u32, ready: &Ready, sources: &Sources) -> anyhow::Result<()> {
+        let Ready { snapshot, there } = ready;
+        let dump = archive::dump(snapshot)?;
+        if let Some(there) = there {
             self.make_replaceable(there)?;
         }
-        let conf = match kind {
+        let conf = match dump.kind {
             GuestKind::Qemu => dump.config("qemu-server.conf"),
             GuestKind::Lxc => dump.config("pct.conf"),
         };
@@ -318,16 +359,29 @@ impl<'w> Worker<'w> {
             force: there.is_some(),
             unique: false,
         };
-        let command = command(&snapshot, &order)?;
+        let command = command(snapshot, &order)?;
         let watch = Watch {
             worker: self,
             id,
-            done: Mutex::new((0, dumps::size(&snapshot), Instant::now())),
+            done: Mutex::new((0, dumps::size(snapshot), Instant::now())),
         };
-        run(self.sys, &command, &sources.readers(), &snapshot, &watch)?;
-        let onboot = parse(id, kind, &conf).onboot;
-        self.set(id, |guest| guest.onboot = onboot)?;
-        Ok(State::Done)
+        run(self.sys, &command, &sources.readers(), snapshot, &watch)?;
+        let onboot = parse(id, dump.kind, &conf).onboot;
+        self.set(id, |guest| guest.onboot = onboot)
+    }
+
+    /// Looks what a failure left.
+    fn note_left(&self, id: u32) -> anyhow::Result<()> {
+        let found = left::find(self.sys, id);
+        self.set(id, |guest| {
+            (guest.was_absent, guest.left) = match found {
+                Left::Nothing => (false, None),
+                // It had disks before, which may be as they were, and be used again: it is asked for once more, or stays.
+                _ if self.force => (true, Some(left::nobody_knows())),
+                Left::This(digest) => (true, Some(digest)),
+                Left::Unknown => (true, None),
+            };
+        })
     }
 
     /// A lock that the backup of the configuration caught, or that a cut restore left, and the protection of a guest that has
@@ -344,6 +398,13 @@ impl<'w> Worker<'w> {
         }
         Ok(())
     }
+}
+
+/// What an attempt begins with.
+struct Ready {
+    snapshot: Snapshot,
+    /// What is replaced.
+    there: Option<Existing>,
 }
 
 fn tool(kind: GuestKind) -> &'static str {

@@ -2,6 +2,8 @@
 
 use layout::system::Recorded;
 
+use std::path::Path;
+
 use super::*;
 
 const ID: u32 = 100;
@@ -66,7 +68,7 @@ fn what_is_done_may_be_replaced_only_when_asked_for() {
     let worker = worker(&sys, dir.path(), &progress);
     worker
         .set(ID, |g| {
-            (g.was_absent, g.attempts, g.state) = (true, 3, State::Failed)
+            (g.was_absent, g.attempts, g.state) = (true, 3, State::Done)
         })
         .unwrap();
     assert_eq!(worker.due(), Vec::<u32>::new());

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
+use bundle::Id;
 use bundle::document::Snapshot;
 use bundle::document::guest::GuestKind;
 use bundle::events::Events;
@@ -107,6 +108,8 @@ pub struct Existing {
     pub guest: guests::Guest,
     /// It may not be replaced.
     pub protected: bool,
+    /// The hash of its configuration.
+    pub digest: Id,
 }
 
 /// Who has this number.
@@ -124,6 +127,7 @@ pub fn existing(sys: &dyn System, id: u32) -> Option<Existing> {
                     node,
                     guest,
                     protected,
+                    digest: Id::of(text.as_bytes()),
                 });
             }
         }

@@ -11,7 +11,8 @@ use crate::common::{self, Bench, Run};
 
 pub const CLUSTER: usize = vma::CLUSTER;
 
-/// Takes an archive from standard input, and refuses one that is cut off. `$fail/<id>`: fails before it reads.
+/// Takes an archive from standard input, and refuses one that is cut off. `$fail/<id>`: fails before it reads;
+/// `$left/<id>`: fails, and leaves what it has made.
 pub const RESTORE: &str = r#"
 mkdir -p "$dir/got"
 # Asked to end, it takes away what it has made, as the worker of a task does.
@@ -19,6 +20,7 @@ trap 'rm -f "$dir/got/$id"; echo "received interrupt" >&2; exit 143' TERM
 [ ! -e "$dir/hang/$id" ] || { head -c 100000 > /dev/null; kill -9 "$PPID"; exit 137; }
 [ ! -e "$dir/fail/$id" ] || { echo "unable to restore $id - no space" >&2; exit 255; }
 cat > "$dir/got/$id"
+[ ! -e "$dir/left/$id" ] || { touch "$dir/disks/$id"; echo "unable to restore $id - timeout" >&2; exit 255; }
 if tail -c 100 "$dir/got/$id" | grep -q 'is not complete'; then
     rm "$dir/got/$id"; echo "vma: archive is cut off" >&2; exit 255
 fi
@@ -27,7 +29,7 @@ touch "$dir/disks/$id"
 "#;
 
 pub fn tools(bench: &Bench) {
-    for name in ["got", "fail", "hang", "disks"] {
+    for name in ["got", "fail", "left", "hang", "disks"] {
         fs::create_dir_all(bench.path(name)).unwrap();
     }
     let dir = bench.str("");

@@ -83,6 +83,10 @@ pub struct Guest {
     /// Nothing of its disks was there when the first attempt began: what is there now was left by an attempt.
     #[serde(default)]
     pub was_absent: bool,
+    /// What its configuration was (the hash of it) after an attempt that failed and left something of it behind: what is
+    /// there is replaced as long as nobody changed that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Id>,
     /// Whether it is started with the node; known when it is back.
     #[serde(default)]
     pub onboot: bool,
@@ -318,6 +322,7 @@ pub(crate) mod tests {
             attempts: 0,
             error: None,
             was_absent: false,
+            left: None,
             onboot: false,
             progress: None,
         }

@@ -16,6 +16,7 @@ use super::report::TargetReport;
 use super::{Part, check, options, room};
 use crate::cli::BackupArgs;
 use crate::config::Config;
+use crate::guests::awaited::Awaited;
 use crate::guests::choice::choose;
 use crate::guests::dump::{Log, vzdump};
 use crate::guests::file::{self, Dump};
@@ -75,7 +76,8 @@ impl GuestReport {
 
     /// Whether all went well, on every target.
     pub fn is_fine(&self) -> bool {
-        let fine = |t: &TargetReport| t.error.is_none() && t.problems.is_empty();
+        let fine =
+            |t: &TargetReport| t.error.is_none() && t.problems.is_empty() && t.snapshot.is_some();
         self.status != Status::Failed && self.warnings.is_empty() && self.targets.iter().all(fine)
     }
 
@@ -158,8 +160,12 @@ pub fn save(
     for guest in guests {
         let mut report = GuestReport::new(guest);
         let start = Instant::now();
+        // The list changes meanwhile: they come back one after the other.
+        let awaited = Awaited::now(&context.config).instead_of_dump(guest);
         if signals::stopped() {
             report.error = Some("not dumped: stopped before".into());
+        } else if awaited.is_some() {
+            report.error = awaited;
         } else {
             progress.say(&format!("{}:", report.title()));
             let run = Run {
@@ -277,6 +283,12 @@ impl Run<'_> {
         }
         if !again.is_empty() {
             result = self.write_to(dump.as_ref(), again, report);
+        }
+        if let Err(error) = &result {
+            let left_out = places.iter_mut().map(|p| &mut p.report);
+            left_out
+                .filter(|r| r.snapshot.is_none() && r.error.is_none())
+                .for_each(|r| r.fail(format!("{error:#}")));
         }
         let saved = places.iter().any(|p| p.report.snapshot.is_some());
         report.targets = places.into_iter().map(|p| p.report).collect();
@@ -486,6 +498,9 @@ mod tests {
         assert_eq!(report.text(), "VM 100 (web): FAILED: vzdump: got timeout\n");
         report.status = Status::Saved;
         report.targets.push(TargetReport::new(Path::new("/mnt/a")));
+        // For example, as vzdump failed in the second run for a target that was full.
+        assert!(!report.is_fine());
+        report.targets[0].snapshot = Some(Id::of(b"x"));
         assert!(report.is_fine());
         report.targets[0].fail("full".into());
         assert!(!report.is_fine());

@@ -135,6 +135,7 @@ fn make(
             match Work::find(context, args, roots, targets) {
                 Ok(now) => *work = now,
                 Err(error) => {
+                    say(&saved);
                     let opened = parts.into_iter().filter_map(|p| p.opened).collect();
                     return close_all(opened, Err(error));
                 }
@@ -160,20 +161,25 @@ fn make(
     }
     if reports.iter().all(|t| t.error.is_some()) {
         let reasons: Vec<String> = reports.iter().filter_map(|t| t.error.clone()).collect();
-        saved.iter().for_each(|guest| eprint!("{}", guest.text()));
+        say(&saved);
         bail!(
             "no target holds a new restore point{}: {}",
             if work.is_some() { " of the host" } else { "" },
             reasons.join("; ")
         );
     }
-    let mut report = result?;
+    let mut report = result.inspect_err(|_| say(&saved))?;
     report.notes.extend(not_tried);
     report.stopped = signals::stopped();
     report.guests = saved;
     report.targets = reports;
     report.seconds = start.elapsed().as_secs();
     Ok(report)
+}
+
+/// What became of the guests, where an error takes the place of the report.
+fn say(guests: &[GuestReport]) {
+    guests.iter().for_each(|guest| eprint!("{}", guest.text()));
 }
 
 /// Writes the host's restore point to every target, with a second run for those that ran full.

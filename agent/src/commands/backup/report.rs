@@ -126,6 +126,19 @@ impl TargetReport {
         }
     }
 
+    /// Errors and problems, and what was removed, of a target that was to get nothing of the host itself.
+    fn trouble(&self) -> String {
+        let pruned = self
+            .pruned
+            .iter()
+            .filter(|p| p.restore_points > 0 || p.freed > 0);
+        let pruned = pruned.map(Pruned::text);
+        let failed = self.error.iter().map(|error| format!("FAILED: {error}"));
+        let lines = failed.chain(pruned).chain(self.problems.iter().cloned());
+        let name = self.target.display();
+        lines.map(|line| format!("  {name}: {line}\n")).collect()
+    }
+
     pub fn text(&self) -> String {
         let name = self.target.display();
         let pruned = match &self.pruned {
@@ -294,13 +307,16 @@ impl Report {
         let took = values::duration(std::time::Duration::from_secs(self.seconds));
         if self.kind == GUESTS {
             let saved = self.guests.iter().filter(|g| g.status != Status::Failed);
-            return format!(
-                "Saved {what} {}: {} of {} in {took}\n{}",
+            let mut out = format!(
+                "Saved {what} {}: {} of {} in {took}\n",
                 self.host,
                 saved.count(),
                 self.guests.len(),
-                self.end()
             );
+            // Each guest has its restore points below; here is what was wrong with the targets themselves.
+            self.targets.iter().for_each(|t| out.push_str(&t.trouble()));
+            out.push_str(&self.end());
+            return out;
         }
         let mut out = format!(
             "Saved {what} {}: {}, {} in {took}\n",
@@ -428,6 +444,18 @@ mod tests {
         let r = report_of(node);
         assert_eq!(r.outcome(), Outcome::Warnings);
         assert!(r.text().contains("config.db"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_target_is_said_where_only_guests_are_saved() {
+        let mut r = report();
+        r.kind = GUESTS.to_owned();
+        r.targets[0].problems.push("not pruned: no".into());
+        r.targets.push(TargetReport::new(Path::new("/gone")));
+        r.targets[1].fail("not there".into());
+        let text = r.text();
+        assert!(text.contains("/mnt/drive: not pruned: no"), "{text}");
+        assert!(text.contains("/gone: FAILED: not there"), "{text}");
     }
 
     #[test]

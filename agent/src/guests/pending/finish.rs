@@ -131,7 +131,7 @@ impl Worker<'_> {
         answer.is_ok_and(|output| output.text().trim() == "activating")
     }
 
-    fn try_run(&self, command: &Cmd) {
+    pub(super) fn try_run(&self, command: &Cmd) {
         if let Err(error) = self.sys.run(command) {
             self.progress.warn(&error.to_string());
         }

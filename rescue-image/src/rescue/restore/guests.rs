@@ -71,6 +71,7 @@ fn one(dumps: &[Point], host: &Snapshot, wanted: &GuestRef) -> (Guest, Vec<usize
         attempts: 0,
         error: None,
         was_absent: false,
+        left: None,
         onboot: false,
         progress: None,
     };
