@@ -240,9 +240,10 @@ it joins like a new node, with `pvecm add`, and must not have guests then.
 
 If ALL nodes of the cluster are lost, restore one of them again \"as a member\".
 
-To STAY ALONE nothing has to be done: without corosync.conf the node has quorum by
-itself. Remove {ASIDE}, and the directories of the other
-nodes in /etc/pve/nodes. Do not let it meet the old cluster's shared storage.
+To STAY ALONE nothing has to be done for the cluster: without corosync.conf the node
+has quorum by itself. Remove {ASIDE}, and the directories of
+the other nodes in /etc/pve/nodes. Do not let it meet the old cluster's shared
+storage.
 
 When all is decided: rm {MOTD}
 ",
@@ -264,10 +265,11 @@ When all is decided: rm {MOTD}
             .collect();
         let commands: String = shared::lift().map(|c| format!("    {c}\n")).concat();
         text.push_str(&format!(
-            "\nGUESTS ARE HELD BACK: this node starts none by itself, at no boot. Disks of these\n\
+            "\nGUESTS ARE HELD BACK: this node starts none by itself, at any boot. Disks of these\n\
              are on a storage that other nodes reach, and two nodes that run one destroy them:\n\n{named}\n\
-             The others can be started by hand (`qm start ID`, `pct start ID`). When the node is a\n\
-             member again, or it is certain that none of these runs elsewhere, let it start them:\n\n{commands}"
+             A first boot that brings guests back starts the others, once; after that, start\n\
+             them by hand (`qm start ID`, `pct start ID`). When the node is a member again, or it\n\
+             is certain that none of these runs elsewhere, let it start them as before:\n\n{commands}"
         ));
     }
     if !done.masked.is_empty() {

@@ -28,8 +28,9 @@ pub fn show(answers: &mut Answers, terminal: &mut dyn Terminal) -> Result<Screen
     if let Some(hold) = prepared.finish.on_shared() {
         terminal.say(&format!(
             "\nOther nodes reach disks of these guests, and may run them by now:\n\n  {}\n\n\
-             isolated  The node starts NO guest by itself until you let it (it is written\n\
-             \x20         down how); the first boot starts the other guests, once.\n\
+             isolated  The node starts NO guest by itself until you let it (how is written\n\
+             \x20         down there). A first boot that brings guests back starts the\n\
+             \x20         others, once.\n\
              member    The cluster decides what runs here.",
             hold.lines(SHOWN).join("\n  ")
         ));
