@@ -11,6 +11,7 @@ use layout::system::{Cmd, System, SystemError};
 use super::settings::Mode;
 use super::take::{Taken, take};
 use crate::proxmox::Guest;
+use crate::signals;
 
 /// Lines of the log that are kept: those of a guest, without its progress.
 const LINES: usize = 500;
@@ -69,6 +70,7 @@ fn command(guest: &Guest, mode: Mode, dir: &Path) -> Cmd {
         .arg("--dumpdir")
         .path(dir)
         .args(["--prune-backups", "keep-all=1"])
+        .stop(signals::stopped)
 }
 
 /// Dumps a guest into a backup. What it returns is complete, and vzdump was content with it.

@@ -154,6 +154,7 @@ fn through(
     backup: &mut Backup<'_>,
 ) -> anyhow::Result<Taken> {
     let command = Cmd::new(tool).args(["-d", "-c"]).path(&dump.path);
+    let command = command.stop(crate::signals::stopped);
     let mut taken = None;
     let ended = sys.stream(
         &command,

@@ -51,7 +51,7 @@ pub fn command(snapshot: &Snapshot, to: &As<'_>) -> anyhow::Result<Cmd> {
     if to.unique {
         command = command.args(["--unique", "1"]);
     }
-    Ok(command)
+    Ok(command.stop(crate::signals::stopped))
 }
 
 /// Runs it. A failure of the dump comes before what the command says about an archive that ends early.

@@ -1,17 +1,15 @@
 //! Running a program that reads a stream, with its lines as they come.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::time::Instant;
+use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use super::host::{prepare, tail};
-use super::stream::ask_to_end;
+use super::host::{prepare, tail, wait};
+use super::pipe::{In, lines};
+use super::stream::{GRACE, ask_to_end};
 use super::{Cmd, Output, SystemError};
-
-/// How much of what a program printed is kept.
-const KEPT: usize = 64 << 10;
-/// A line that is longer is passed on in parts.
-const LONGEST: usize = 4 << 10;
 
 pub(super) fn run(
     command: &Cmd,
@@ -32,33 +30,41 @@ pub(super) fn run(
         .spawn()
         .map_err(start_error)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (fed, stdout, stderr) = std::thread::scope(|scope| {
-        let stdout = scope.spawn(|| lines(stdout, line));
-        let stderr = scope.spawn(|| lines(stderr, line));
+    let over = AtomicBool::new(false);
+    let (fed, status, stdout, stderr) = std::thread::scope(|scope| {
+        let stdout = scope.spawn(|| lines(stdout, line, &over));
+        let stderr = scope.spawn(|| lines(stderr, line, &over));
+        let mut asked = false;
         // The pipe is closed before the program is waited for: its end is what it waits for.
         let fed = match stdin {
-            Some(mut stdin) => {
+            Some(stdin) => In::new(stdin, command).and_then(|mut stdin| {
                 let fed = feed(&mut stdin).and_then(|()| stdin.flush());
                 // Many a program takes the end of its input for the end of what it is to read: it must not go on to
                 // make something of a part. One that reads no more has what it wants, or has failed.
                 let cut_off = |e: &std::io::Error| e.kind() != ErrorKind::BrokenPipe;
                 if fed.as_ref().is_err_and(cut_off) {
+                    asked = true;
                     ask_to_end(&child);
                 }
                 fed
-            }
+            }),
             None => Ok(()),
         };
+        let status = end(&mut child, command, asked);
+        over.store(true, Ordering::Release);
         (
             fed,
+            status,
             stdout.join().unwrap_or_default(),
             stderr.join().unwrap_or_default(),
         )
     });
-    let status = child.wait().map_err(start_error)?;
-    let code = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    let status = status.map_err(start_error)?;
+    let code = status.map_or(128 + libc::SIGKILL, |status| {
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    });
     tracing::debug!(
         command = command.display(),
         status = code,
@@ -93,45 +99,21 @@ pub(super) fn run(
     })
 }
 
-/// Passes on the lines of a pipe, and keeps the last of them.
-pub(super) fn lines(pipe: Option<impl Read>, line: &(dyn Fn(&str) + Sync)) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut open = Vec::new();
-    let mut buffer = [0; 4096];
-    let say = |open: &mut Vec<u8>| {
-        let text = String::from_utf8_lossy(open);
-        let text = text.trim_end();
-        if !text.is_empty() {
-            line(text);
-        }
-        open.clear();
-    };
-    if let Some(mut pipe) = pipe {
-        loop {
-            let read = match pipe.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => &buffer[..read],
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // A broken pipe only means that there is no more to read.
-                Err(_) => break,
-            };
-            kept.extend_from_slice(read);
-            if kept.len() > 2 * KEPT {
-                kept.drain(..kept.len() - KEPT);
-            }
-            for byte in read {
-                // Progress is drawn over with carriage returns.
-                if matches!(byte, b'\n' | b'\r') || open.len() >= LONGEST {
-                    say(&mut open);
-                }
-                if !matches!(byte, b'\n' | b'\r') {
-                    open.push(*byte);
-                }
-            }
-        }
+/// Waits for a command to end; for good, unless it is to stop, or was `asked` to.
+fn end(child: &mut Child, command: &Cmd, asked: bool) -> std::io::Result<Option<ExitStatus>> {
+    if asked {
+        return wait(child, GRACE);
     }
-    say(&mut open);
-    kept
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if command.to_stop() {
+            ask_to_end(child);
+            return wait(child, GRACE);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +185,21 @@ mod tests {
         let error = fails.unwrap_err().to_string();
         assert!(error.contains("status 5: no space"), "{error}");
         Host.run_fed(&shell("exit 0"), &mut feed, &|_| ()).unwrap();
+    }
+
+    #[test]
+    fn one_that_hangs_ends_when_it_is_to_and_nobody_waits_for_what_it_left_running() {
+        let start = Instant::now();
+        let chunk = vec![7; 1 << 20];
+        let mut feed = |out: &mut dyn Write| out.write_all(&chunk);
+        for hangs in ["exec sleep 60", "cat > /dev/null; exec sleep 60"] {
+            let result = Host.run_fed(&shell(hangs).stop(|| true), &mut feed, &|_| ());
+            assert!(result.is_err(), "{hangs}");
+        }
+        let left = shell("cat > /dev/null; echo done; sleep 60 & exit 0");
+        let output = Host.run_fed(&left, &mut feed, &|_| ()).unwrap();
+        assert_eq!(output.text(), "done\n");
+        assert!(start.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

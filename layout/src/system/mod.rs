@@ -2,6 +2,7 @@
 
 mod feed;
 mod host;
+mod pipe;
 mod recorded;
 mod stream;
 
@@ -30,7 +31,21 @@ pub struct Cmd {
     pub timeout: Duration,
     /// Exit statuses other than 0 that are no error.
     pub accepted: Vec<i32>,
+    /// Of commands that a stream goes to or comes from: whether to stop, instead of the time limit.
+    pub stop: Option<Stop>,
 }
+
+/// Tells whether to stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop(pub fn() -> bool);
+
+impl PartialEq for Stop {
+    fn eq(&self, other: &Stop) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Stop {}
 
 impl Cmd {
     /// A command with a time limit of ten minutes.
@@ -42,6 +57,7 @@ impl Cmd {
             input: None,
             timeout: Duration::from_secs(600),
             accepted: Vec::new(),
+            stop: None,
         }
     }
     /// Adds an argument.
@@ -90,6 +106,15 @@ impl Cmd {
     pub fn accept(mut self, status: i32) -> Cmd {
         self.accepted.push(status);
         self
+    }
+    /// It is asked to end when this says so, even if it hangs.
+    #[must_use]
+    pub fn stop(mut self, stop: fn() -> bool) -> Cmd {
+        self.stop = Some(Stop(stop));
+        self
+    }
+    fn to_stop(&self) -> bool {
+        self.stop.is_some_and(|Stop(stop)| stop())
     }
     /// The command as a person would read it.
     pub fn display(&self) -> String {

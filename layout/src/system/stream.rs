@@ -3,17 +3,18 @@
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::feed::lines;
 use super::host::{prepare, tail, wait};
+use super::pipe::{Out, lines};
 use super::{Cmd, Output, SystemError};
 
 /// How long a command that was asked to end may take to clean up: vzdump removes snapshots and thaws file systems.
-const GRACE: Duration = Duration::from_secs(180);
+pub(super) const GRACE: Duration = Duration::from_secs(180);
 /// How long one may take that has written all: the same, and what hooks of the admin do then.
 const LAST: Duration = Duration::from_secs(3600);
 
@@ -22,6 +23,15 @@ pub(super) fn run(
     command: &Cmd,
     take: &mut dyn FnMut(&mut dyn Read) -> bool,
     line: &(dyn Fn(&str) + Sync),
+) -> Result<Output, SystemError> {
+    run_with(command, take, line, GRACE)
+}
+
+fn run_with(
+    command: &Cmd,
+    take: &mut dyn FnMut(&mut dyn Read) -> bool,
+    line: &(dyn Fn(&str) + Sync),
+    grace: Duration,
 ) -> Result<Output, SystemError> {
     let start_error = |source| SystemError::Start {
         command: command.display(),
@@ -38,17 +48,20 @@ pub(super) fn run(
     let stdout = child.stdout.take();
     // Nothing is given to it to read.
     drop(child.stdin.take());
+    let over = AtomicBool::new(false);
     let (status, stderr) = std::thread::scope(|scope| {
-        let lines = scope.spawn(move || lines(stderr, line));
+        let lines = scope.spawn(|| lines(stderr, line, &over));
         let content = match stdout {
-            Some(mut pipe) => take(&mut pipe),
+            Some(pipe) => take(&mut Out { pipe, command }),
             None => false,
         };
         let status = if content {
             wait(&mut child, LAST)
         } else {
-            end(&mut child)
+            ask_to_end(&child);
+            wait(&mut child, grace)
         };
+        over.store(true, Ordering::Release);
         (status, lines.join().unwrap_or_default())
     });
     let status = status.map_err(start_error)?;
@@ -77,12 +90,6 @@ pub(super) fn run(
         status: code,
         duration,
     })
-}
-
-/// Asks a command to end that nobody reads any more.
-fn end(child: &mut Child) -> std::io::Result<Option<std::process::ExitStatus>> {
-    ask_to_end(child);
-    wait(child, GRACE)
 }
 
 /// Asks a command to end, so that it can clean up.
@@ -126,6 +133,29 @@ mod tests {
         );
         let failed = Host.stream(&shell("echo no >&2; exit 3"), &mut |_| true, &|_| ());
         assert!(failed.unwrap_err().to_string().contains("no"));
+    }
+
+    #[test]
+    fn one_that_hangs_ends_when_it_is_to() {
+        let start = Instant::now();
+        let command = shell("echo begun; exec sleep 60").stop(|| true);
+        let mut read = String::new();
+        let result = Host.stream(
+            &command,
+            &mut |pipe| pipe.read_to_string(&mut read).is_ok(),
+            &|_| (),
+        );
+        assert!(result.is_err() && start.elapsed() < Duration::from_secs(20));
+        assert_eq!(read, "begun\n");
+    }
+
+    #[test]
+    fn one_that_does_not_end_is_killed_and_nobody_waits_for_what_it_left_running() {
+        let start = Instant::now();
+        let command = shell("trap '' TERM; sleep 60 & while :; do sleep 1; done");
+        let grace = Duration::from_millis(300);
+        let result = run_with(&command, &mut |_| false, &|_| (), grace);
+        assert!(result.is_err() && start.elapsed() < Duration::from_secs(20));
     }
 
     #[test]
