@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::cache::Cache;
 use crate::catalogue::{Catalogue, Finder};
 use crate::document::{Image, Snapshot, Tree};
 use crate::events::Events;
@@ -13,6 +14,10 @@ use crate::member::{self, Extra};
 use crate::read::Readers;
 use crate::store::Store;
 use crate::{Error, Id, Result, bytes};
+
+/// Bytes of segments' attributes and hashes that are kept, and about what each member takes.
+const SEGMENTS: usize = 64 << 20;
+const MEMBER: usize = 160;
 
 /// What is different about an entry that both snapshots have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -99,7 +104,7 @@ pub struct DiffReport {
 }
 
 /// Compares two snapshots, at and below `path` or wholly, and tells `each` every difference in the order of the trees;
-/// where `each` returns false, it ends. Holds one segment of each side at a time. Parts of the catalogue and segments
+/// where `each` returns false, it ends. Holds attributes and hashes of a few segments at a time. Parts of the catalogue and segments
 /// that both have are passed over unread.
 pub fn diff(
     readers: &[&Store],
@@ -114,7 +119,7 @@ pub fn diff(
         report: DiffReport::default(),
         events,
         each,
-        sides: [Segment::default(), Segment::default()],
+        segments: Cache::new(SEGMENTS),
         go_on: true,
     };
     let mut mount_points: Vec<&str> = Vec::new();
@@ -142,28 +147,21 @@ pub fn diff(
     Ok(diff.report)
 }
 
-/// The members of the segment that one side is at: attributes and hash of the content.
-#[derive(Default)]
-struct Segment {
-    id: Option<Id>,
-    members: HashMap<Vec<u8>, (Extra, Id)>,
-}
+/// Attributes and hashes of the content of a segment's members.
+type Members = HashMap<Vec<u8>, (Extra, Id)>;
 
-impl Segment {
-    fn load(&mut self, stores: &[&Store], id: &Id) -> Result<()> {
-        if self.id == Some(*id) {
-            return Ok(());
-        }
-        *self = Segment::default();
-        let content = Readers::new(stores).blob(id)?;
-        member::read(&content, &mut |m| {
-            let path = bytes::of(&m.entry.path).to_vec();
-            self.members.insert(path, (m.extra, Id::of(m.data)));
-        })
-        .map_err(|reason| Error::malformed(format!("segment {}", id.short()), reason))?;
-        self.id = Some(*id);
-        Ok(())
-    }
+/// Of a segment, with about the memory that they take.
+fn members(stores: &[&Store], id: &Id) -> Result<(Members, usize)> {
+    let content = Readers::new(stores).blob(id)?;
+    let (mut members, mut cost) = (Members::new(), 0);
+    member::read(&content, &mut |m| {
+        let path = bytes::of(&m.entry.path).to_vec();
+        let attributes = m.extra.xattrs.iter().map(|(n, v)| n.len() + v.len());
+        cost += MEMBER + path.len() + attributes.sum::<usize>();
+        members.insert(path, (m.extra, Id::of(m.data)));
+    })
+    .map_err(|reason| Error::malformed(format!("segment {}", id.short()), reason))?;
+    Ok((members, cost))
 }
 
 /// Goes through the lines of one side.
@@ -224,7 +222,8 @@ struct Diff<'d> {
     report: DiffReport,
     events: &'d dyn Events,
     each: &'d mut dyn FnMut(Change) -> bool,
-    sides: [Segment; 2],
+    /// Lines that list parts of a few segments take turns.
+    segments: Cache<Id, Members>,
     go_on: bool,
 }
 
@@ -351,12 +350,12 @@ impl Diff<'_> {
         let touched = (a.ctime, a.ino) != (b.ctime, b.ino) || (a.ctime, a.ino) == ((0, 0), 0);
         if touched && one_kind && segments[0] != segments[1] {
             match self.members(a, b, segments) {
-                Ok([Some(a_member), Some(b_member)]) => {
+                Ok([Some((a_extra, a_content)), Some((b_extra, b_content))]) => {
                     let inline = a.kind == EntryKind::File && !what.contains(&What::Content);
-                    if inline && a_member.1 != b_member.1 {
+                    if inline && a_content != b_content {
                         what.push(What::Content);
                     }
-                    if a_member.0 != b_member.0 {
+                    if a_extra != b_extra {
                         what.push(What::Attributes);
                     }
                 }
@@ -372,21 +371,17 @@ impl Diff<'_> {
     }
 
     fn members(
-        &mut self,
+        &self,
         a: &Entry,
         b: &Entry,
-        segments: [Option<Id>; 2],
-    ) -> Result<[Option<&(Extra, Id)>; 2]> {
-        for (side, id) in self.sides.iter_mut().zip(&segments) {
-            if let Some(id) = id {
-                side.load(self.stores, id)?;
-            }
-        }
-        let [left, right] = &self.sides;
-        Ok([
-            left.members.get(bytes::of(&a.path)),
-            right.members.get(bytes::of(&b.path)),
-        ])
+        [left, right]: [Option<Id>; 2],
+    ) -> Result<[Option<(Extra, Id)>; 2]> {
+        let member = |entry: &Entry, id: Option<Id>| {
+            let Some(id) = id else { return Ok(None) };
+            let segment = self.segments.get(&id, || members(self.stores, &id))?;
+            Ok::<_, Error>(segment.get(bytes::of(&entry.path)).cloned())
+        };
+        Ok([member(a, left)?, member(b, right)?])
     }
 
     fn images(&mut self, a: &[Image], b: &[Image]) {

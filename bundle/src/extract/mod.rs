@@ -3,6 +3,7 @@
 mod blocks;
 mod dest;
 mod gnu;
+mod held;
 mod image;
 mod plan;
 mod run;

@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::held::{Held, Segment};
 use super::plan::{Filter, Plan, pieces, wants};
 use super::tar_out::{Form, Stream, regular};
 use super::{ExtractReport, FileProblem, Selection, gnu};
-use crate::cache::Cache;
-use crate::catalogue::{Catalogue, Finder};
+use crate::catalogue::Catalogue;
 use crate::document::Tree;
 use crate::document::guest::GuestConfig;
 use crate::events::Events;
@@ -20,8 +20,6 @@ use crate::read::Readers;
 use crate::store::Store;
 use crate::{Error, Id, Result, bytes};
 
-/// Bytes of segments that are kept: lines that list parts of a few take turns.
-const SEGMENTS: usize = 64 << 20;
 pub(super) fn to_tar(
     stores: &[&Store],
     tree: &Tree,
@@ -67,7 +65,7 @@ pub(super) fn tar(
         report,
         absent: HashSet::new(),
         homes: HashMap::new(),
-        segments: Cache::new(SEGMENTS),
+        held: Held::new(stores, tree),
         readers: Readers::new(stores),
     };
     let written = writer.all(first);
@@ -77,11 +75,13 @@ pub(super) fn tar(
         }
         return Err(error);
     }
-    let healed = writer.readers.healed;
+    let healed = writer.readers.healed + writer.held.healed();
     let mut report = writer.report;
     report.healed += healed;
     Ok(report)
 }
+
+const NOT_THERE: &str = "the catalogue lists it, and its segment does not hold it";
 
 struct Writer<'w> {
     stores: &'w [&'w Store],
@@ -93,7 +93,7 @@ struct Writer<'w> {
     absent: HashSet<PathBuf>,
     /// First names whose content is in the archive under the name of a link, as that comes before them.
     homes: HashMap<PathBuf, PathBuf>,
-    segments: Cache<Id, Vec<u8>>,
+    held: Held<'w>,
     readers: Readers<'w>,
 }
 
@@ -115,31 +115,23 @@ impl Writer<'_> {
                 continue;
             };
             // Other members of the segment are of other lines, or of no line of this snapshot.
-            let own: Option<HashSet<&Path>> = line
-                .part
-                .then(|| line.entries.iter().map(|e| e.path.as_path()).collect());
-            let wanted = |path: &Path| {
-                own.as_ref().is_none_or(|own| own.contains(path)) && wants(wanted, path)
+            let listed = line.entries.iter();
+            let listed = listed.filter(|e| e.is_kept() && wants(wanted, &e.path));
+            let segment = match line.part {
+                true => self.held.segment(&line.segment),
+                false => Segment::read(&mut self.readers, &line.segment).map(Arc::new),
             };
-            let mut failure = None;
-            let members = self.segment(&line.segment).and_then(|content| {
-                member::read(&content, &mut |member| {
-                    if failure.is_none() && wanted(&member.entry.path) {
-                        failure = self.one(member).err();
+            for entry in listed {
+                let member = match &segment {
+                    Ok(segment) => segment.member(&entry.path).ok_or(NOT_THERE),
+                    Err(reason) => Err(reason.as_str()),
+                };
+                match member {
+                    Ok(member) => self.one(member)?,
+                    Err(reason) => {
+                        self.absent.insert(entry.path.clone());
+                        self.lose(&entry.path, reason)?;
                     }
-                })
-            });
-            if let Some(error) = failure {
-                return Err(error);
-            }
-            if let Err(reason) = members {
-                for entry in line
-                    .entries
-                    .iter()
-                    .filter(|e| e.is_kept() && wanted(&e.path))
-                {
-                    self.absent.insert(entry.path.clone());
-                    self.lose(&entry.path, &reason)?;
                 }
             }
         }
@@ -148,15 +140,6 @@ impl Writer<'_> {
             .out
             .flush()
             .map_err(Error::io("write the archive to", "its output"))
-    }
-
-    fn segment(&mut self, id: &Id) -> Result<Arc<Vec<u8>>, String> {
-        let read = self.segments.get(id, || {
-            let content = self.readers.blob(id)?;
-            let cost = content.len();
-            Ok::<_, Error>((content, cost))
-        });
-        read.map_err(|e| e.to_string())
     }
 
     fn lose(&mut self, path: &Path, reason: impl ToString) -> Result<()> {
@@ -239,10 +222,15 @@ impl Writer<'_> {
 
     /// Writes a file in the place of a link to it, which comes first.
     fn ahead(&mut self, first: &Path, place: &Path) -> Result<()> {
-        match self.find(first) {
-            Ok((mut entry, extra, data)) => {
-                entry.path = place.to_path_buf();
-                if self.file(entry, extra, &data)? {
+        let found = self.held.home(first);
+        let member = match &found {
+            Ok(segment) => segment.member(first).ok_or(NOT_THERE),
+            Err(reason) => Err(reason.as_str()),
+        };
+        match member {
+            Ok(mut member) => {
+                member.entry.path = place.to_path_buf();
+                if self.file(member.entry, member.extra, member.data)? {
                     self.homes.insert(first.to_path_buf(), place.to_path_buf());
                 } else {
                     self.absent.insert(first.to_path_buf());
@@ -252,40 +240,13 @@ impl Writer<'_> {
             }
             Err(reason) => {
                 self.absent.insert(first.to_path_buf());
-                self.lose(place, &reason)?;
+                self.lose(place, reason)?;
                 if self.plan.out(first) == first {
                     self.lose(first, reason)?;
                 }
                 Ok(())
             }
         }
-    }
-
-    /// A member by its path, wherever it is.
-    fn find(&mut self, path: &Path) -> Result<(Entry, Extra, Vec<u8>), String> {
-        let mut finder = Finder::new(Readers::new(self.stores), self.tree);
-        let blobs = finder.blobs(bytes::of(path), false);
-        let blobs = self.tree.catalogue.get(blobs).unwrap_or_default();
-        for line in Catalogue::of(Readers::new(self.stores), blobs).flatten() {
-            let named = |e: &Entry| e.path == path && e.kind != EntryKind::Hardlink && e.is_kept();
-            if !line.entries.iter().any(named) {
-                continue;
-            }
-            let content = self.segment(&line.segment)?;
-            let mut found = None;
-            member::read(&content, &mut |member| {
-                if member.entry.path == path && member.entry.kind != EntryKind::Hardlink {
-                    found = Some((member.entry, member.extra, member.data.to_vec()));
-                }
-            })?;
-            if let Some(found) = found {
-                return Ok(found);
-            }
-        }
-        Err(format!(
-            "its first name, {}, is not in the catalogue",
-            path.display()
-        ))
     }
 
     /// Writes anything but a link; false where its content is lost.

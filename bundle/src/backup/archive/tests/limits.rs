@@ -1,10 +1,13 @@
 //! What is rare, and at the ends of what there can be.
 
+use std::collections::HashSet;
+
 use super::super::members::Members;
 use super::super::{Blocks, in_memory};
 use super::hostile::refused;
 use super::support::*;
 use crate::fuzz::archives::{begin, check};
+use crate::list::EntryKind;
 
 #[test]
 fn lengths_beyond_what_octal_digits_hold() {
@@ -113,4 +116,40 @@ fn deep_directories_do_not_exhaust_the_stack() {
         assert_eq!(check(&tree, &blobs).len(), 2047 + 6);
         refused(&archive[..archive.len() - 1024], "cut off");
     }
+}
+
+/// Links come before what they lead to, in a tree of which no two neighbours lie in one segment: each costs no search of
+/// its own, which took a minute here and days of a large container.
+#[test]
+fn what_is_scattered_comes_back_in_time() {
+    let count = 4000u32;
+    let name = |n: u32| crate::Id::of(&n.to_le_bytes()).to_string();
+    let mut archive = begin().add(b'5', "./z/", b"");
+    for n in 0..count {
+        archive = archive.add(b'0', &format!("./z/{}", name(n)), &n.to_le_bytes());
+    }
+    archive = archive.add(b'5', "./a/", b"");
+    for n in 0..count {
+        archive = archive.link(b'1', &format!("./a/{n:04}"), &format!("./z/{}", name(n)));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let limit = 300_000;
+    let first = save_within(dir.path(), &archive.clone().end(), limit).unwrap();
+    let second = save_within(dir.path(), &archive.end(), 2 * limit).unwrap();
+    let start = std::time::Instant::now();
+    let back = give_back(dir.path(), &first);
+    let store = crate::store::Store::open_read_only(dir.path()).unwrap();
+    let stores = [&store];
+    let mut each = |change| panic!("{change:?}");
+    let (first, second) = (&first.snapshot, &second.snapshot);
+    let silent = crate::events::Silent;
+    let report = crate::diff::diff(&stores, first, second, None, &silent, &mut each).unwrap();
+    assert_eq!(report, crate::diff::DiffReport::default());
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    let (again, _, blobs) = in_memory(&back, usize::MAX).unwrap();
+    let entries = check(&again, &blobs);
+    assert_eq!(entries.len() as u32, 2 * count + 3);
+    let files = entries.iter().filter(|(e, _)| e.kind == EntryKind::File);
+    let contents: HashSet<_> = files.map(|(_, content)| content).collect();
+    assert_eq!(contents.len() as u32, count);
 }
