@@ -3,6 +3,7 @@
 mod gnu;
 mod hostile;
 mod limits;
+mod mixed;
 mod odd;
 mod order;
 mod support;
