@@ -127,8 +127,8 @@ impl Members {
         let mut target = before
             .long_link
             .or_else(|| header.link_name_bytes().map(|l| l.into_owned()));
-        let mut uid = within::<u32>(&old.uid, "an owner")?;
-        let mut gid = within::<u32>(&old.gid, "a group")?;
+        let mut uid = owned(within(&old.uid, "an owner")?, "an owner")?;
+        let mut gid = owned(within(&old.gid, "a group")?, "a group")?;
         let mut mtime = (within::<i64>(&old.mtime, "a time")?, 0);
         let mut ctime = (0, 0);
         let mut stored = within::<u64>(&old.size, "a size")?;
@@ -141,7 +141,7 @@ impl Members {
                     pax::parse_time(value)
                         .ok_or_else(|| bad(format!("a time {:?}", String::from_utf8_lossy(value))))
                 };
-                let owner = |what| narrow(i128::from(decimal(value, what)?), what);
+                let owner = |what| owned(narrow(i128::from(decimal(value, what)?), what)?, what);
                 match key {
                     b"path" => name = value.to_vec(),
                     b"linkpath" => target = Some(value.to_vec()),
@@ -223,6 +223,14 @@ impl Members {
             map,
             lost,
         })
+    }
+}
+
+/// Nobody has the last number: to the kernel it means that an owner stays as it is.
+fn owned(number: u32, what: &str) -> Result<u32> {
+    match number {
+        u32::MAX => Err(bad(format!("{what} of {number}"))),
+        number => Ok(number),
     }
 }
 

@@ -238,6 +238,7 @@ fn what_is_not_understood_is_refused() {
         ),
         (one(&[(b"mtime", b"yesterday")]), "a time"),
         (one(&[(b"uid", b"4294967296")]), "an owner of 4294967296"),
+        (one(&[(b"gid", b"4294967295")]), "a group of 4294967295"),
         (one(&[(b"uid", b"-1")]), "an owner"),
         (one(&[(b"size", b"x")]), "a size"),
         (

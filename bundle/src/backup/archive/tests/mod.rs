@@ -4,6 +4,7 @@ mod dumps;
 mod gnu;
 mod hostile;
 mod limits;
+mod mixed;
 mod odd;
 mod order;
 mod support;
