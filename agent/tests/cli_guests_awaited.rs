@@ -8,6 +8,7 @@ mod dumped;
 mod node;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use dumped::*;
 
@@ -84,4 +85,55 @@ fn what_guests_come_back_from_is_not_removed() {
     pending(&bench).expect(0);
     bench.on_node(prune).expect(0);
     assert_eq!(dumps(&bench).iter().filter(|d| d["id"] == 100).count(), 1);
+}
+
+#[test]
+fn a_dump_that_was_found_damaged_is_not_there_already() {
+    let Some(bench) = node(&[101]) else { return };
+    bench.configure("\n[guests]\nsource = \"latest-dump\"\n");
+    fs::remove_file(bench.path("guests/qemu-server/101.conf")).unwrap();
+    let file = bench.path("vz/dump/vzdump-qemu-100-2026_11_20-18_00_00.vma");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, archive(100, "").0).unwrap();
+    fs::write(bench.path("guests/qemu-server/100.conf"), conf(100, "")).unwrap();
+    let backup = || {
+        let args = [
+            "backup",
+            "--only-guests",
+            "--json",
+            "--to",
+            bench.str("store"),
+        ];
+        let report = bench.on_node(args).expect(0).json();
+        report["guests"][0]["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        (backup().as_str(), backup().as_str()),
+        ("saved", "unchanged")
+    );
+    for pack in bench.packs("store") {
+        let mut bytes = fs::read(&pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        fs::set_permissions(&pack, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&pack, bytes).unwrap();
+    }
+    let verify = ["verify", "--from", bench.str("store")];
+    bench.run(verify).expect(1);
+    assert_eq!(
+        (backup().as_str(), backup().as_str()),
+        ("saved", "unchanged")
+    );
+    let whole = dumps(&bench).into_iter().rfind(|d| d["id"] == 100).unwrap();
+    restore(
+        &bench,
+        &[
+            "100",
+            "--as",
+            "900",
+            "--snapshot",
+            whole["snapshot"].as_str().unwrap(),
+        ],
+    )
+    .expect(0);
 }

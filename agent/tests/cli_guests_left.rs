@@ -31,6 +31,32 @@ fn change(bench: &Bench) {
     fs::write(bench.path("guests/qemu-server/100.conf"), conf(100, more)).unwrap();
 }
 
+#[test]
+fn what_was_held_back_at_boot_runs_when_all_are_back() {
+    let Some(bench) = node(&[100]) else { return };
+    leave(&bench, &[100]);
+    // The unit of the high availability is masked.
+    bench.script(
+        "systemctl",
+        &format!("#!/bin/sh\necho \"systemctl $*\" >> \"{}\"\ncase \"$*\" in *-lrm.service) exit 1;; esac\n", bench.str("calls")),
+    );
+    bench.script(
+        "systemd-run",
+        &format!(
+            "#!/bin/sh\necho \"systemd-run $*\" >> \"{}\"\n",
+            bench.str("calls")
+        ),
+    );
+    pending(&bench).expect(0);
+    let calls = calls(&bench);
+    let last = calls.last().unwrap();
+    assert_eq!(
+        last,
+        "systemd-run --quiet --no-block --collect --property=Wants=pve-guests.service --property=Wants=pve-ha-crm.service true"
+    );
+    assert!(calls.iter().any(|c| c.contains("startall")), "{calls:?}");
+}
+
 fn state(bench: &Bench) -> String {
     states(bench).remove(0).1
 }

@@ -1,11 +1,14 @@
 //! Where the newest dump of each guest is: what the stores at hand hold, and what this host remembers of others.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use bundle::Id;
 use bundle::document::guest::{GuestRef, StoreRef};
 use bundle::store::Store;
+use bundle::verify::verdicts;
 
 use super::choice::in_start_order;
 use crate::proxmox::Guest;
@@ -33,18 +36,21 @@ impl Known {
             .with_context(|| format!("cannot note the dumps of guests in {}", path.display()))
     }
 
-    /// Takes in what a store holds of this machine, and forgets what it holds no longer.
+    /// Takes in what a store holds of this machine, and forgets what it holds no longer, or was found to hold damaged.
     pub fn look(&mut self, store: &Store, place: &Path, machine_id: &str) -> anyhow::Result<()> {
         let headers = store.snapshots()?;
+        let verdicts = verdicts(store)?;
+        let damaged = |id: &Id| verdicts.get(id).is_some_and(|v| !v.good);
         for known in &mut self.0 {
             let there = headers.iter().any(|h| h.id == known.snapshot);
-            known.stores.retain(|s| s.id != store.id() || there);
+            let whole = there && !damaged(&known.snapshot);
+            known.stores.retain(|s| s.id != store.id() || whole);
         }
         self.0.retain(|known| !known.stores.is_empty());
         let own = headers.iter().filter(|h| h.host.machine_id == machine_id);
-        for header in own {
-            let Some(guest) = &header.guest else { continue };
-            self.add(GuestRef {
+        let dumps = own.filter_map(|header| {
+            let guest = header.guest.as_ref()?;
+            let dump = GuestRef {
                 id: guest.id,
                 kind: guest.kind,
                 name: guest.name.clone(),
@@ -54,9 +60,21 @@ impl Known {
                     id: store.id().to_owned(),
                     place: place.display().to_string(),
                 }],
-            });
-        }
+            };
+            Some((dump, damaged(&header.id)))
+        });
+        self.take_in(dumps);
         Ok(())
+    }
+
+    /// Takes in dumps, and whether they are damaged: those count only where there is no other one.
+    fn take_in(&mut self, dumps: impl Iterator<Item = (GuestRef, bool)>) {
+        let (damaged, whole): (Vec<_>, Vec<_>) = dumps.partition(|(_, damaged)| *damaged);
+        whole.into_iter().for_each(|(dump, _)| self.add(dump));
+        let known: BTreeSet<_> = self.0.iter().map(|k| (k.kind, k.id)).collect();
+        let only = damaged.into_iter().map(|(dump, _)| dump);
+        only.filter(|dump| !known.contains(&(dump.kind, dump.id)))
+            .for_each(|dump| self.add(dump));
     }
 
     /// Takes in a dump: it replaces an older one, and adds its stores to the same one.
@@ -95,7 +113,6 @@ impl Known {
 mod tests {
     use super::*;
     use crate::proxmox::guests::{Kind, parse};
-    use bundle::Id;
 
     fn dump(id: u32, dumped: &str, store: &str) -> GuestRef {
         GuestRef {
@@ -139,5 +156,19 @@ mod tests {
         assert_eq!(stores, ["a", "b"]);
         fs::write(file(dir.path()), "{").unwrap();
         assert!(Known::remembered(dir.path()).of_all(&guests).is_empty());
+    }
+
+    #[test]
+    fn a_damaged_dump_is_named_only_where_there_is_no_other() {
+        let mut known = Known::default();
+        let all = [
+            (dump(100, "2026-11-19", "a"), false),
+            (dump(100, "2026-11-20", "a"), true),
+            (dump(101, "2026-11-17", "a"), true),
+            (dump(101, "2026-11-18", "a"), true),
+        ];
+        known.take_in(all.into_iter());
+        let dumped: Vec<&str> = known.0.iter().map(|k| k.dumped.as_str()).collect();
+        assert_eq!(dumped, ["2026-11-19", "2026-11-18"]);
     }
 }

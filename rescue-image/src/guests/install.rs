@@ -17,7 +17,7 @@ const UNIT_FILE: &str = "/etc/systemd/system/lifeboat-guests.service";
 /// What makes the unit start with the system.
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/lifeboat-guests.service";
 /// What starts guests: all of them at boot, and those that are watched over by the cluster.
-const STARTERS: [&str; 3] = ["pve-guests", "pve-ha-crm", "pve-ha-lrm"];
+pub const STARTERS: [&str; 3] = ["pve-guests", "pve-ha-crm", "pve-ha-lrm"];
 /// Where a host keeps the keys of its stores.
 const KEYS: &str = "/etc/lifeboat/keys";
 /// The program, where the restore point does not say where it was.
@@ -95,7 +95,7 @@ fn keep_key(system: &Inside, store: &str, key: &DataKey) -> Result<()> {
         bail!("the id of the encrypted store {store:?} is no UUID: its key cannot be kept");
     }
     let path = Path::new(KEYS).join(format!("{store}.key"));
-    let content = zeroize_text(key);
+    let content = text(key);
     // Whatever else is there is no key, and is replaced.
     let there = system.read(&path, 4096).ok().flatten();
     if there.as_deref() == Some(content.as_bytes()) {
@@ -111,7 +111,7 @@ fn keep_key(system: &Inside, store: &str, key: &DataKey) -> Result<()> {
         })
 }
 
-fn zeroize_text(key: &DataKey) -> String {
+fn text(key: &DataKey) -> String {
     format!("{}{}\n", bundle::crypt::KEPT_KEY, *key.to_hex())
 }
 

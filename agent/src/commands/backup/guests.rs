@@ -10,6 +10,7 @@ use bundle::backup::Backup;
 use bundle::document::guest::{GuestDump, GuestKind, KIND};
 use bundle::document::{HostIdentity, SnapshotDraft};
 use bundle::store::Store;
+use bundle::verify::verdicts;
 use serde::Serialize;
 
 use super::report::TargetReport;
@@ -337,7 +338,10 @@ impl Run<'_> {
             return false;
         };
         let headers = store.snapshots().unwrap_or_default();
-        headers.iter().any(|header| {
+        let verdicts = verdicts(&store).unwrap_or_default();
+        // One that is damaged is read once more: what is damaged of it is written anew.
+        let whole = |id| verdicts.get(id).is_none_or(|v| v.good);
+        headers.iter().filter(|h| whole(&h.id)).any(|header| {
             header.host == *self.host
                 && header.guest.as_ref().is_some_and(|g| {
                     (g.kind, g.id, g.dumped.as_str())

@@ -52,6 +52,9 @@ impl Worker<'_> {
                     );
                 }
             }
+            if !at_boot {
+                self.let_go();
+            }
             return Ok(true);
         }
         let there = list.guests.iter().filter(|g| g.state.is_there());
@@ -129,6 +132,25 @@ impl Worker<'_> {
             .accept(4);
         let answer = self.sys.run(&ask);
         answer.is_ok_and(|output| output.text().trim() == "activating")
+    }
+
+    /// What was held back at boot runs from now on: with it, guests are shut down in order with the node, and those that
+    /// are watched over by the cluster are. `pve-guests` refuses to be started by hand, so that another unit asks for it.
+    fn let_go(&self) {
+        let mut ask = Cmd::new("systemd-run").args(["--quiet", "--no-block", "--collect"]);
+        let mut some = false;
+        for unit in install::STARTERS {
+            let unit = format!("{unit}.service");
+            let is_enabled = Cmd::new("systemctl").args(["is-enabled", &unit]);
+            // Masked ones stay masked, and one that the admin does not want stays away.
+            if self.sys.run(&is_enabled).is_ok() {
+                ask = ask.arg(format!("--property=Wants={unit}"));
+                some = true;
+            }
+        }
+        if some {
+            self.try_run(&ask.arg("true"));
+        }
     }
 
     pub(super) fn try_run(&self, command: &Cmd) {

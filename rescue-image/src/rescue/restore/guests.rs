@@ -94,7 +94,8 @@ fn one(dumps: &[Point], host: &Snapshot, wanted: &GuestRef) -> (Guest, Vec<usize
             && p.header.host.machine_id == host.host.machine_id
     };
     let dumped = |p: &&Point| p.header.guest.as_ref().map(|g| g.dumped.clone());
-    let other = dumps.iter().filter(same).max_by_key(dumped);
+    let best = |p: &&Point| (p.verified != Verified::Damaged, dumped(p));
+    let other = dumps.iter().filter(same).max_by_key(best);
     match other {
         Some(point) => {
             let dumped = dumped(&point).unwrap_or_default();
