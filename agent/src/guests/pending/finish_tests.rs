@@ -9,6 +9,9 @@ use crate::progress::Progress;
 
 const HELD_100: &str = "[Service]\nExecStart=\n\n[X-Lifeboat]\nGuests=100\n";
 const ACTIVE: &str = "systemctl is-active lifeboat-guests.service";
+const ENABLED: &str = "systemctl is-enabled ";
+const LET_GO: &str =
+    "systemd-run --quiet --no-block --collect --property=Wants=pve-guests.service true";
 const STARTALL: &str = "pvesh --nooutput create /nodes/localhost/startall";
 
 /// What a node ran after its list was worked off; `state` is that of the last guest of the list.
@@ -44,6 +47,8 @@ fn ran(held: Option<&str>, at_boot: bool, state: &str) -> Vec<String> {
         )
         .command("systemctl daemon-reload", "")
         .command(STARTALL, "")
+        .command(&format!("{ENABLED}pve-guests.service"), "enabled\n")
+        .command(LET_GO, "")
         .command("qm unlock 101", "")
         .command("qm status 104", "status: running\n");
     for (tool, id) in [("qm", 100), ("qm", 101), ("qm", 102), ("pct", 200)] {
@@ -74,7 +79,9 @@ fn ran(held: Option<&str>, at_boot: bool, state: &str) -> Vec<String> {
         (state == "done", state != "done")
     );
     let log = sys.log.lock().unwrap().clone();
-    let does = |line: &String| line != ACTIVE && !line.contains(" status ");
+    let asks =
+        |line: &str| line == ACTIVE || line.contains(" status ") || line.starts_with(ENABLED);
+    let does = |line: &String| !asks(line);
     log.into_iter().filter(does).collect()
 }
 
@@ -83,7 +90,7 @@ fn a_node_of_its_own_is_left_to_pve_guests() {
     assert_eq!(ran(None, true, "done"), Vec::<String>::new());
     assert_eq!(
         ran(None, false, "done"),
-        ["systemctl daemon-reload", STARTALL]
+        ["systemctl daemon-reload", STARTALL, LET_GO]
     );
     assert_eq!(ran(None, true, "failed"), ["qm start 100", "qm start 101"]);
 }
@@ -94,7 +101,9 @@ fn guests_that_other_nodes_may_run_are_not_started_and_the_others_are() {
     assert_eq!(ran(Some(HELD_100), true, "done"), others);
     let by_hand = ran(Some(HELD_100), false, "done");
     assert_eq!(by_hand[0], "systemctl daemon-reload");
-    assert_eq!(by_hand[1..], others);
+    assert_eq!(by_hand[1..4], others);
+    // With the drop-in in its way, it starts none, and stops all with the node.
+    assert_eq!(by_hand[4..], [LET_GO]);
     assert_eq!(ran(Some(HELD_100), true, "failed"), ["qm start 101"]);
     // It does not tell which: none.
     for text in ["", "[X-Lifeboat]\nGuests=all\n"] {
