@@ -287,10 +287,18 @@ fn alone(starts: &[Start], host: &mut Running, log: &Artefacts) -> Result<()> {
 }
 
 /// What a restored node has of its own: its database and its containers' directories are written at every start.
-const OWN: [&str; 3] = ["/var/lib/pve-cluster", "/var/lib/lxc", "/var/lib/lifeboat"];
+/// vzdump made `/mnt/vzsnap0` after the facts were taken.
+const OWN: [&str; 4] = [
+    "/var/lib/pve-cluster",
+    "/var/lib/lxc",
+    "/var/lib/lifeboat",
+    "/mnt/vzsnap0",
+];
 
 /// Mount points show the time of what is mounted there; in the others something was made and removed again.
-const OTHER_TIME: [&str; 5] = [
+const OTHER_TIME: [&str; 7] = [
+    "/mnt",
+    "/etc/systemd/system/multi-user.target.wants",
     "/mnt/backup",
     "/etc/pve",
     "/etc",
