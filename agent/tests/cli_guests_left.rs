@@ -150,6 +150,21 @@ fn one_that_was_just_being_made_is_not_taken_for_whole() {
 }
 
 #[test]
+fn a_damaged_dump_replaces_nothing() {
+    let Some(bench) = ready() else { return };
+    // Its disks were never lost.
+    fs::write(bench.path("disks/100"), "").unwrap();
+    bench.damage("store");
+    let run = bench.on_node(["guests", "restore", "100", "--force"]);
+    assert!(run.err.contains("stays as it is"), "{}", run.err);
+    assert_eq!((run.code, restores(&bench)), (1, 0));
+    assert_eq!(state(&bench), "failed");
+    // And it is still one that was never lost.
+    pending(&bench).expect(0);
+    assert_eq!((restores(&bench), state(&bench).as_str()), (0, "kept"));
+}
+
+#[test]
 fn force_counts_once() {
     let Some(bench) = ready() else { return };
     fs::write(bench.path("disks/100"), "").unwrap();

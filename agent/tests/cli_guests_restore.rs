@@ -99,11 +99,17 @@ fn damage(store: &Path, from: usize) {
 fn a_damaged_dump_is_named_and_nothing_half_good_is_left() {
     let Some(bench) = node(&[100]) else { return };
     damage(&bench.path("store"), 0);
-    let failed = restore(&bench, &["100", "--force"]).expect(1);
+    // The guest that is there is worth more than a dump that cannot be read: nothing is let loose on it.
+    let refused = restore(&bench, &["100", "--force"]).expect(1);
+    for part in ["VM 100 (vm100)", "drive-scsi", "stays as it is"] {
+        assert!(refused.err.contains(part), "{part}: {}", refused.err);
+    }
+    assert_eq!(calls(&bench), Vec::<String>::new());
+    let failed = restore(&bench, &["100", "--as", "900"]).expect(1);
     for part in ["VM 100 (vm100)", "drive-scsi", "bytes "] {
         assert!(failed.err.contains(part), "{part}: {}", failed.err);
     }
-    assert!(!bench.path("got/100").exists());
+    assert!(!bench.path("got/100").exists() && !bench.path("got/900").exists());
     let from = ["--from", bench.str("store")];
     let export = ["guests", "export", "100", "--archive", bench.str("out.vma")];
     bench.on_node(export.iter().chain(&from)).expect(1);

@@ -232,11 +232,7 @@ impl GuestName {
 
 impl std::fmt::Display for GuestName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.kind, self.id)?;
-        match &self.name {
-            Some(name) => write!(f, " ({name})"),
-            None => Ok(()),
-        }
+        f.write_str(&guest::title(self.kind, self.id, self.name.as_deref()))
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::io::{self, BufWriter, Write};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use bundle::document::Snapshot;
-use bundle::document::guest::{GuestDump, GuestKind};
+use bundle::document::guest::{self, GuestDump, GuestKind};
 use bundle::events::Events;
 use bundle::extract::Block;
 use bundle::store::Store;
@@ -80,7 +80,7 @@ fn vm(
     );
     match (failure, read) {
         (Some(error), _) => Err(error.into()),
-        (None, Err(error)) => Err(anyhow!(error).context(title(snapshot))),
+        (None, Err(error)) => Err(error.into()),
         (None, Ok(())) => {
             archive.finish()?;
             Ok(())
@@ -134,16 +134,14 @@ fn container(
     let written = bundle::extract::guest_tar(stores, snapshot, &mut out, events);
     // With its damaged end, if it has one.
     let flushed = out.flush();
-    written.map_err(|error| anyhow!(error).context(title(snapshot)))?;
+    written?;
     flushed.context("cannot write the archive")
 }
 
-/// `VM 100 (web)`, for errors.
+/// `VM 100 (web)`
 pub fn title(snapshot: &Snapshot) -> String {
-    let Some(dump) = &snapshot.guest else {
-        return "no guest".to_owned();
-    };
-    let name = dump.name.as_ref();
-    let name = name.map(|n| format!(" ({})", crate::progress::printable(n.as_bytes())));
-    format!("{} {}{}", dump.kind, dump.id, name.unwrap_or_default())
+    match &snapshot.guest {
+        Some(dump) => guest::title(dump.kind, dump.id, dump.name.as_deref()),
+        None => "no guest".to_owned(),
+    }
 }

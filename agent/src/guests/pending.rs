@@ -19,7 +19,7 @@ use rescue_image::guests::{DIR, Guest, PENDING, Pending, STATUS, State};
 
 use super::left::{self, Left};
 use super::present::{Present, look};
-use super::restore::{As, Existing, command, existing, run};
+use super::restore::{As, Existing, command, existing, read_whole, run};
 use super::{archive, dumps};
 use crate::config::Config;
 use crate::progress::Progress;
@@ -303,7 +303,9 @@ impl<'w> Worker<'w> {
                     there.node
                 );
             }
-            if !self.force && self.stays(guest, there)? {
+            if self.force {
+                read_whole(&sources.readers(), &snapshot, self.progress)?;
+            } else if self.stays(guest, there)? {
                 self.set(id, |guest| guest.onboot = there.guest.onboot)?;
                 return Ok(None);
             }

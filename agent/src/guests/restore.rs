@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use bundle::Id;
 use bundle::document::Snapshot;
 use bundle::document::guest::GuestKind;
@@ -85,6 +85,33 @@ pub fn run(
     }
 }
 
+/// Reads all of a dump, before it takes the place of a guest that is there: `--force` lets the tools remove that one, which
+/// must not be lost to a dump that cannot be read.
+pub fn read_whole(
+    stores: &[&Store],
+    snapshot: &Snapshot,
+    events: &dyn Events,
+) -> anyhow::Result<()> {
+    let report = bundle::verify::check_readable(stores, snapshot, events)?;
+    let Some(first) = report.damaged.first() else {
+        return Ok(());
+    };
+    let affected: Vec<String> = first.files.iter().take(3).cloned().collect();
+    bail!(
+        "its dump is damaged, and the guest that is there stays as it is: {} ({}{}); take another dump (`lifeboat guests \
+         list`), or read another target beside this one with --from",
+        first.reason,
+        first.file,
+        match affected.as_slice() {
+            [] => String::new(),
+            files => format!(
+                "; affects {}",
+                crate::progress::printable(files.join(", ").as_bytes())
+            ),
+        }
+    );
+}
+
 /// What to do about it, where that is known.
 fn explained(error: SystemError) -> anyhow::Error {
     let text = error.to_string();
@@ -141,9 +168,7 @@ pub fn check_node(sys: &dyn System) -> anyhow::Result<()> {
         return Ok(());
     }
     if sys.exists(Path::new(TREE)) {
-        anyhow::bail!(
-            "{TREE} is not mounted: look at `systemctl status pve-cluster`, then try again"
-        );
+        bail!("{TREE} is not mounted: look at `systemctl status pve-cluster`, then try again");
     }
     anyhow::bail!("this is no Proxmox VE node (there is no {TREE}): guests are restored on one")
 }

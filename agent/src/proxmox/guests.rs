@@ -3,6 +3,7 @@
 use std::path::Path;
 
 pub use bundle::document::guest::GuestKind as Kind;
+use bundle::document::guest::title;
 use layout::system::System;
 use layout::units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// `VM 100 (web)`
+    pub fn title(&self) -> String {
+        title(self.kind, self.id, self.name.as_deref())
+    }
+
     /// Sizes of the volumes that vzdump takes, as far as the configuration has them.
     pub fn dumped_bytes(&self) -> u64 {
         let dumped = self.volumes.iter().filter(|v| v.dumped);

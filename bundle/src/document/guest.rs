@@ -31,6 +31,18 @@ impl fmt::Display for GuestKind {
     }
 }
 
+/// `VM 100 (web)`, for people: names come from others, and must not steer a terminal.
+pub fn title(kind: GuestKind, id: u32, name: Option<&str>) -> String {
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    match name {
+        Some(name) if !name.is_empty() => {
+            let name: String = name.chars().map(printable).collect();
+            format!("{kind} {id} ({name})")
+        }
+        _ => format!("{kind} {id}"),
+    }
+}
+
 /// The dump of one guest, beside its images and trees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +168,14 @@ pub struct StoreRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn titles_cannot_steer_a_terminal() {
+        assert_eq!(title(GuestKind::Qemu, 100, None), "VM 100");
+        assert_eq!(title(GuestKind::Qemu, 100, Some("")), "VM 100");
+        let odd = title(GuestKind::Lxc, 200, Some("a\u{1b}[2J\nb"));
+        assert_eq!(odd, "CT 200 (a?[2J?b)");
+    }
 
     #[test]
     fn configurations_stay_as_they_are() {

@@ -1,12 +1,11 @@
 //! Running a program that reads a stream, with its lines as they come.
 
 use std::io::{ErrorKind, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::host::{prepare, tail, wait};
+use super::host::{code, judge, prepare, wait};
 use super::pipe::{In, lines};
 use super::stream::{GRACE, ask_to_end};
 use super::{Cmd, Output, SystemError};
@@ -60,43 +59,24 @@ pub(super) fn run(
         )
     });
     let status = status.map_err(start_error)?;
-    let code = status.map_or(128 + libc::SIGKILL, |status| {
-        status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
-    });
-    tracing::debug!(
-        command = command.display(),
-        status = code,
-        ms = start.elapsed().as_millis() as u64,
-        "ran"
-    );
-    let failed = code != 0 && !command.accepted.contains(&code);
-    match fed {
-        // Not read to its end: whether that is a failure, the program itself says.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe && !failed => {}
-        // The program's own reason comes first where it ended first.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+    // One that does not read to the end is judged by what it says itself.
+    if let Err(error) = fed {
+        if error.kind() != ErrorKind::BrokenPipe {
             return Err(SystemError::Fed {
                 command: command.display(),
                 source: error,
             });
         }
-        _ => {}
     }
-    if failed {
-        return Err(SystemError::Failed {
-            command: command.display(),
-            status: code,
-            stderr: tail(&stderr),
-        });
-    }
-    Ok(Output {
-        stdout,
-        stderr,
-        status: code,
-        duration: start.elapsed(),
-    })
+    judge(
+        command,
+        Output {
+            stdout,
+            stderr,
+            status: code(status),
+            duration: start.elapsed(),
+        },
+    )
 }
 
 /// Waits for a command to end; for good, unless it is to stop, or was `asked` to.

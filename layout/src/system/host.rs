@@ -25,7 +25,7 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> SystemError + '_ {
     }
 }
 
-pub(super) fn tail(stderr: &[u8]) -> String {
+fn tail(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let text = text.trim();
     let mut start = text.len().saturating_sub(STDERR_TAIL);
@@ -65,6 +65,33 @@ pub(super) fn wait(
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+}
+
+/// The exit status as a shell has it; `None`: it was killed here.
+pub(super) fn code(status: Option<std::process::ExitStatus>) -> i32 {
+    let Some(status) = status else {
+        return 128 + libc::SIGKILL;
+    };
+    let signal = || 128 + status.signal().unwrap_or_default();
+    status.code().unwrap_or_else(signal)
+}
+
+/// What became of a command: an error, where its status is none that is accepted.
+pub(super) fn judge(command: &Cmd, output: Output) -> Result<Output, SystemError> {
+    tracing::debug!(
+        command = command.display(),
+        status = output.status,
+        ms = output.duration.as_millis() as u64,
+        "ran"
+    );
+    if output.status != 0 && !command.accepted.contains(&output.status) {
+        return Err(SystemError::Failed {
+            command: command.display(),
+            status: output.status,
+            stderr: tail(&output.stderr),
+        });
+    }
+    Ok(output)
 }
 
 /// The process of a command, with pipes for what it prints, and for what it reads if it is given something.
@@ -138,31 +165,13 @@ impl System for Host {
                 },
             });
         };
-        let stdout = stdout.join().unwrap_or_default();
-        let stderr = stderr.join().unwrap_or_default();
-        let duration = start.elapsed();
-        let code = status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        tracing::debug!(
-            command = command.display(),
-            status = code,
-            ms = duration.as_millis() as u64,
-            "ran"
-        );
-        if code != 0 && !command.accepted.contains(&code) {
-            return Err(SystemError::Failed {
-                command: command.display(),
-                status: code,
-                stderr: tail(&stderr),
-            });
-        }
-        Ok(Output {
-            stdout,
-            stderr,
-            status: code,
-            duration,
-        })
+        let output = Output {
+            stdout: stdout.join().unwrap_or_default(),
+            stderr: stderr.join().unwrap_or_default(),
+            status: code(Some(status)),
+            duration: start.elapsed(),
+        };
+        judge(command, output)
     }
 
     fn stream(

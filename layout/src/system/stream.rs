@@ -1,7 +1,6 @@
 //! Commands whose output is too large to be kept.
 
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::host::{prepare, tail, wait};
+use super::host::{code, judge, prepare, wait};
 use super::pipe::{Out, lines};
 use super::{Cmd, Output, SystemError};
 
@@ -65,31 +64,15 @@ fn run_with(
         (status, lines.join().unwrap_or_default())
     });
     let status = status.map_err(start_error)?;
-    let code = status.map_or(128 + libc::SIGKILL, |status| {
-        status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
-    });
-    let duration = start.elapsed();
-    tracing::debug!(
-        command = command.display(),
-        status = code,
-        ms = duration.as_millis() as u64,
-        "streamed"
-    );
-    if code != 0 && !command.accepted.contains(&code) {
-        return Err(SystemError::Failed {
-            command: command.display(),
-            status: code,
-            stderr: tail(&stderr),
-        });
-    }
-    Ok(Output {
-        stdout: Vec::new(),
-        stderr,
-        status: code,
-        duration,
-    })
+    judge(
+        command,
+        Output {
+            stdout: Vec::new(),
+            stderr,
+            status: code(status),
+            duration: start.elapsed(),
+        },
+    )
 }
 
 /// Asks a command to end, so that it can clean up.

@@ -15,7 +15,7 @@ use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use bundle::Id;
-use bundle::document::guest::GuestKind;
+use bundle::document::guest::{GuestKind, title};
 use serde::{Deserialize, Serialize};
 
 /// Where the list is, on the restored system.
@@ -151,10 +151,7 @@ pub struct Place {
 impl Guest {
     /// `VM 100 (web)`.
     pub fn title(&self) -> String {
-        match &self.name {
-            Some(name) => format!("{} {} ({})", self.kind, self.id, printable(name)),
-            None => format!("{} {}", self.kind, self.id),
-        }
+        title(self.kind, self.id, self.name.as_deref())
     }
 }
 

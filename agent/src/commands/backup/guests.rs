@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use bundle::Id;
 use bundle::backup::Backup;
-use bundle::document::guest::{GuestDump, GuestKind, KIND};
+use bundle::document::guest::{GuestDump, GuestKind, KIND, title};
 use bundle::document::{HostIdentity, SnapshotDraft};
 use bundle::store::Store;
 use bundle::verify::verdicts;
@@ -84,9 +84,7 @@ impl GuestReport {
 
     /// `VM 100 (web)`
     pub fn title(&self) -> String {
-        let name = self.name.as_ref();
-        let name = name.map(|n| format!(" ({})", crate::progress::printable(n.as_bytes())));
-        format!("{} {}{}", self.kind, self.id, name.unwrap_or_default())
+        title(self.kind, self.id, self.name.as_deref())
     }
 
     pub fn text(&self) -> String {
@@ -243,7 +241,11 @@ impl Run<'_> {
         let mut places = Vec::new();
         let mut refused = Vec::new();
         for part in parts {
-            let Some(opened) = &part.opened else { continue };
+            let Some(opened) = &part.opened else {
+                let target = part.report.target.display();
+                refused.push(format!("{target}: it cannot be opened"));
+                continue;
+            };
             match self.takes(opened) {
                 Ok(()) => places.push(Place {
                     opened,
@@ -264,7 +266,7 @@ impl Run<'_> {
                 return Ok(());
             }
         }
-        let mut result = self.write(dump.as_ref(), &mut places, report);
+        let mut result = self.write(dump.as_ref(), places.iter_mut().collect(), report);
         // Targets that ran full get another run, if there was something to remove.
         let full: Vec<&mut Place<'_>> = places.iter_mut().filter(|p| p.full).collect();
         let mut again = Vec::new();
@@ -283,7 +285,7 @@ impl Run<'_> {
             }
         }
         if !again.is_empty() {
-            result = self.write_to(dump.as_ref(), again, report);
+            result = self.write(dump.as_ref(), again, report);
         }
         if let Err(error) = &result {
             let left_out = places.iter_mut().map(|p| &mut p.report);
@@ -350,17 +352,8 @@ impl Run<'_> {
         })
     }
 
-    fn write(
-        &self,
-        dump: Option<&Dump>,
-        places: &mut [Place<'_>],
-        report: &mut GuestReport,
-    ) -> anyhow::Result<()> {
-        self.write_to(dump, places.iter_mut().collect(), report)
-    }
-
     /// One dump, to all of these targets.
-    fn write_to(
+    fn write(
         &self,
         dump: Option<&Dump>,
         mut places: Vec<&mut Place<'_>>,

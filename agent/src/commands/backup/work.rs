@@ -49,8 +49,7 @@ impl Work {
         }
         let mut layout = layout::capture::capture(&context.sys)
             .context("cannot capture the layout of this host")?;
-        // Sticks that this program has mounted are no part of the host.
-        layout.mounts.retain(|m| !m.mount_point.starts_with(FOLDER));
+        without_own_mounts(&mut layout);
         let mount_points: Vec<PathBuf> = layout
             .filesystems_to_save()
             .into_iter()
@@ -132,6 +131,11 @@ impl Work {
             })
             .collect()
     }
+}
+
+/// Sticks that this program has mounted are no part of the host.
+fn without_own_mounts(layout: &mut Layout) {
+    layout.mounts.retain(|m| !m.mount_point.starts_with(FOLDER));
 }
 
 /// The UUID in the captured layout.
@@ -430,6 +434,13 @@ mod tests {
             named.len() == 1 && named[0].starts_with("/home (xfs"),
             "{named:?}"
         );
+        let mut layout = work.layout.unwrap();
+        let before = layout.mounts.len();
+        let home = layout.mounts.iter_mut();
+        let home = home.filter(|m| m.mount_point == Path::new("/home"));
+        home.for_each(|m| m.mount_point = Path::new(FOLDER).join("medium-x"));
+        without_own_mounts(&mut layout);
+        assert_eq!(layout.mounts.len(), before - 1);
     }
 
     #[test]

@@ -122,7 +122,8 @@ fn write_archive(
     out: &mut dyn Write,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    archive::write(&sources.readers(), snapshot, out, progress)?;
+    archive::write(&sources.readers(), snapshot, out, progress)
+        .with_context(|| archive::title(snapshot))?;
     out.flush().context("cannot write the archive")
 }
 

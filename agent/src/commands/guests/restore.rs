@@ -10,7 +10,7 @@ use crate::Context;
 use crate::cli::GuestsRestoreArgs;
 use crate::guests::dumps::{Wanted, find, size};
 use crate::guests::pending::{Worker, dir};
-use crate::guests::restore::{As, check, command, run as run_tool};
+use crate::guests::restore::{As, check, command, existing, read_whole, run as run_tool};
 use crate::guests::{archive, places, volumes};
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
@@ -199,18 +199,12 @@ fn one(
         }
     }
     let command = command(&snapshot, &to)?;
-    progress.say(&format!(
-        "{}: as of {}",
-        archive::title(&snapshot),
-        dump.dumped
-    ));
-    run_tool(
-        &context.sys,
-        &command,
-        &sources.readers(),
-        &snapshot,
-        progress,
-    )?;
+    let (title, stores) = (archive::title(&snapshot), sources.readers());
+    if existing(&context.sys, to.id).is_some() {
+        read_whole(&stores, &snapshot, progress).with_context(|| title.clone())?;
+    }
+    progress.say(&format!("{title}: as of {}", dump.dumped));
+    run_tool(&context.sys, &command, &stores, &snapshot, progress).context(title)?;
     let mut started = false;
     if args.start {
         let tool = match dump.kind {

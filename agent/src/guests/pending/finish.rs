@@ -7,10 +7,9 @@ use bundle::document::guest::GuestKind;
 use bundle::events::Events as _;
 use layout::system::Cmd;
 use rescue_image::guests::shared::{HELD, Held};
-use rescue_image::guests::{Pending, install, printable};
+use rescue_image::guests::{Pending, install};
 
 use super::{Worker, tool};
-use crate::proxmox::Guest;
 use crate::proxmox::guests::collect;
 
 /// The unit that works the list off at boot.
@@ -90,7 +89,7 @@ impl Worker<'_> {
         guests.retain(|g| g.onboot && !g.template);
         guests.sort_by_key(|g| (g.order.unwrap_or(u32::MAX), g.id));
         for guest in &guests {
-            let title = title(guest);
+            let title = guest.title();
             if held.holds(guest.id) {
                 self.not_started(&title);
                 continue;
@@ -157,13 +156,6 @@ impl Worker<'_> {
         if let Err(error) = self.sys.run(command) {
             self.progress.warn(&error.to_string());
         }
-    }
-}
-
-fn title(guest: &Guest) -> String {
-    match &guest.name {
-        Some(name) => format!("{} {} ({})", guest.kind, guest.id, printable(name)),
-        None => format!("{} {}", guest.kind, guest.id),
     }
 }
 
