@@ -10,6 +10,7 @@ use layout::plan::{Grow, LeaveOut, Mode};
 use crate::compression::Compression;
 use crate::config::Parity;
 use crate::guests::Which;
+use crate::history::Trigger;
 use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
@@ -212,6 +213,27 @@ pub struct BackupArgs {
     /// Take the kernel of the rescue system from this Debian package, not from this host
     #[arg(long, value_name = "DEB")]
     pub kernel_package: Option<PathBuf>,
+    /// How it was started, and how patient it is.
+    #[command(flatten)]
+    pub start: Start,
+}
+
+/// How a run was started.
+#[derive(Debug, Clone, Args)]
+pub struct Start {
+    /// What started this run; units say it, and the history of runs shows it
+    #[arg(long, value_enum, default_value_t, hide = true)]
+    pub trigger: Trigger,
+    /// Wait so long for another run of this host to end, for example 6h [default: not at all]
+    #[arg(long, value_name = "TIME")]
+    pub wait: Option<Hours>,
+}
+
+impl Start {
+    /// How long to wait for another run.
+    pub fn patience(&self) -> std::time::Duration {
+        self.wait.map(Into::into).unwrap_or_default()
+    }
 }
 
 /// Where to read from.
@@ -312,6 +334,9 @@ pub struct VerifyArgs {
     /// Where to read from.
     #[command(flatten)]
     pub from: From,
+    /// How it was started, and how patient it is.
+    #[command(flatten)]
+    pub start: Start,
 }
 
 /// Options of `lifeboat prune`.

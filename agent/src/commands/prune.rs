@@ -1,6 +1,7 @@
 //! `lifeboat prune`
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bundle::prune::{Done, Plan, Policy, Prune, PruneOptions, Whose};
@@ -11,7 +12,7 @@ use crate::guests::awaited::Awaited;
 use crate::output::{Outcome, Refused, Usage, table};
 use crate::progress::Progress;
 use crate::targets::{Access, Opened, chosen, close_all};
-use crate::{Context, facts, signals, values};
+use crate::{Context, facts, run_lock, signals, values};
 
 #[derive(Serialize)]
 struct Pruned {
@@ -39,6 +40,14 @@ pub fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome> {
             return Err(Refused(reason).into());
         }
     }
+    let _lock = match args.dry_run {
+        true => None,
+        false => Some(run_lock::take(
+            &context.config.state,
+            "lifeboat prune",
+            Duration::ZERO,
+        )?),
+    };
     let whose = match &args.host {
         Some(host) => Whose::Named(host.clone()),
         None => Whose::This(facts::identity(&context.sys)),

@@ -24,6 +24,7 @@ use crate::guests::file::{self, Dump};
 use crate::guests::known::Known;
 use crate::guests::settings::{OnSticks, Source};
 use crate::guests::take::Taken;
+use crate::history::{GuestRun, RunResult};
 use crate::output::Usage;
 use crate::progress::Progress;
 use crate::proxmox::{Guest, Node};
@@ -80,6 +81,26 @@ impl GuestReport {
         let fine =
             |t: &TargetReport| t.error.is_none() && t.problems.is_empty() && t.snapshot.is_some();
         self.status != Status::Failed && self.warnings.is_empty() && self.targets.iter().all(fine)
+    }
+
+    /// For the history of runs.
+    pub fn record(&self) -> GuestRun {
+        GuestRun {
+            id: self.id,
+            kind: self.kind,
+            name: self.name.clone(),
+            result: match self.status {
+                Status::Failed => RunResult::Failed,
+                _ if self.targets.iter().any(|t| t.verified == Some(false)) => RunResult::Failed,
+                _ if self.is_fine() => RunResult::Fine,
+                _ => RunResult::Warnings,
+            },
+            error: self.error.clone(),
+            bytes: self.bytes,
+            seconds: self.seconds,
+            warnings: self.warnings.clone(),
+            targets: self.targets.iter().map(TargetReport::record).collect(),
+        }
     }
 
     /// `VM 100 (web)`

@@ -17,12 +17,13 @@ use bundle::verify::{VerifyOptions, verify, write_report};
 
 use crate::cli::BackupArgs;
 use crate::config::Config;
+use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space};
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, priority, proxmox, seen, signals};
+use crate::{Context, facts, hooks, priority, proxmox, run_lock, seen, signals};
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
@@ -43,6 +44,32 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         return dry_run::run(context, args, roots);
     }
     let targets = chosen(&args.to, &context.config, "--to")?;
+    let _lock = run_lock::take(
+        &context.config.state,
+        "lifeboat backup",
+        args.start.patience(),
+    )?;
+    let kind = match (args.only_guests, roots.is_empty()) {
+        (true, _) => RunKind::Guests,
+        (false, true) => RunKind::Backup,
+        (false, false) => RunKind::Directories,
+    };
+    let host = facts::identity(&context.sys);
+    let trigger = args.start.trigger;
+    let mut recorder = Recorder::start(&context.config.state, kind, trigger, &host);
+    let result = locked(context, args, roots, &targets, &mut recorder.run);
+    recorder.finish(&result);
+    result
+}
+
+/// The backup, while no other one runs.
+fn locked(
+    context: &Context,
+    args: &BackupArgs,
+    roots: &[PathBuf],
+    targets: &[PathBuf],
+    run: &mut Run,
+) -> anyhow::Result<Outcome> {
     // Before any thread or hook is started: they inherit it.
     let equal = priority::lower(
         args.nice.unwrap_or(context.config.nice),
@@ -56,7 +83,7 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
     let result = hooks::run(&context.sys, hook_dir, "pre-backup", &[])
         .context("nothing was backed up")
         .and_then(|()| signals::check())
-        .and_then(|()| make(context, args, roots, &targets, &progress));
+        .and_then(|()| make(context, args, roots, targets, run, &progress));
     let mut warnings = progress.finish();
     let status = match &result {
         Ok(report) => report.status(),
@@ -78,12 +105,14 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         (Err(e), Ok(())) => return Err(e),
         (Err(e), Err(hook)) => {
             eprintln!("warning: {hook:#}");
+            run.warnings.push(format!("{hook:#}"));
             return Err(e);
         }
     };
     // The restore point is none the worse.
     report.notes.extend(equal);
     report.warnings.extend(warnings);
+    report.record(run);
     context.out.summary(&report, || report.text())?;
     if context.out.quiet && !context.out.json && report.outcome() != Outcome::Fine {
         eprint!("{}", report.text());
@@ -105,9 +134,11 @@ fn make(
     args: &BackupArgs,
     roots: &[PathBuf],
     targets: &[PathBuf],
+    run: &mut Run,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let start = Instant::now();
+    let mut phases = Phases::start();
     progress.say("looking at the host");
     let host = facts::identity(&context.sys);
     let node = match roots {
@@ -129,7 +160,10 @@ fn make(
     };
     let tried = !wanted.is_empty() && not_tried.is_none();
     if let Some(node) = node.as_ref().filter(|_| tried) {
+        phases.next("look");
         saved = guests::save(context, args, node, &wanted, &host, &parts, progress);
+        run.guests = saved.iter().map(GuestReport::record).collect();
+        phases.next("guests");
         if let Some(work) = &mut work {
             // Meanwhile the host went on.
             match Work::find(context, args, roots, targets) {
@@ -149,16 +183,21 @@ fn make(
             Ok(Report::empty(GUESTS, &host, compression))
         }
     };
+    phases.next(if work.is_some() { "host" } else { "look" });
     follow_up(context, args, &mut parts, &saved, &host, progress);
+    phases.next("verify");
     // From here on nothing is lost any more, but a stick that cannot be unmounted must not be pulled out.
     let mut reports = Vec::new();
     for mut part in parts {
+        part.look(&host);
         if let Some(Err(error)) = part.opened.take().map(Opened::close) {
             part.report.problems.push(format!("{error:#}"));
             eprintln!("warning: {error:#}");
         }
         reports.push(part.report);
     }
+    phases.next("close");
+    run.targets = reports.iter().map(TargetReport::record).collect();
     if reports.iter().all(|t| t.error.is_some()) {
         let reasons: Vec<String> = reports.iter().filter_map(|t| t.error.clone()).collect();
         say(&saved);
@@ -174,7 +213,36 @@ fn make(
     report.guests = saved;
     report.targets = reports;
     report.seconds = start.elapsed().as_secs();
+    report.phases = phases.all;
     Ok(report)
+}
+
+/// What took how long.
+struct Phases {
+    since: Instant,
+    all: Vec<Phase>,
+}
+
+impl Phases {
+    fn start() -> Phases {
+        Phases {
+            since: Instant::now(),
+            all: Vec::new(),
+        }
+    }
+
+    /// What was done since the last call has this name.
+    fn next(&mut self, name: &str) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+        match self.all.iter_mut().find(|p| p.name == name) {
+            Some(phase) => phase.seconds += seconds,
+            None => self.all.push(Phase {
+                name: name.to_owned(),
+                seconds,
+            }),
+        }
+    }
 }
 
 /// What became of the guests, where an error takes the place of the report.
@@ -236,11 +304,23 @@ impl Part {
         let opened = Opened::open(target, Access::Write)
             .map_err(|error| report.fail(format!("{error:#}")))
             .ok();
+        report.stick = opened.as_ref().is_some_and(|o| o.stick.is_some());
         Part {
             opened,
             report,
             full: false,
         }
+    }
+
+    /// Notes what it holds and how much room it has, for people and programs that look after targets.
+    fn look(&mut self, host: &HostIdentity) {
+        let Some(opened) = &self.opened else { return };
+        self.report.space = Space::of(&opened.dir);
+        let snapshots = opened.reader().and_then(|store| Ok(store.snapshots()?));
+        self.report.restore_points = snapshots.ok().map(|all| {
+            let own = all.iter().filter(|s| s.host.machine_id == host.machine_id);
+            own.filter(|s| s.kind == "host").count() as u64
+        });
     }
 
     /// Its store, opened for writing, unless it is hopeless.
