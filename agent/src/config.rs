@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
 use crate::compression::Compression;
+use crate::consistency;
 use crate::guests;
 use crate::output::Usage;
 use crate::priority::{IoNice, Nice};
@@ -53,7 +54,7 @@ pub struct Config {
     pub update_rescue: bool,
     /// Which kernel modules the rescue system carries.
     pub rescue_modules: Modules,
-    /// Directory with `pre-backup` and `post-backup`.
+    /// Directory with `pre-backup`, `pre-snapshot`, `post-snapshot` and `post-backup`.
     pub hooks: PathBuf,
     /// Where the host keeps the keys of encrypted targets.
     pub keys: PathBuf,
@@ -63,6 +64,8 @@ pub struct Config {
     pub retention: Retention,
     /// The guests of a Proxmox VE node.
     pub guests: guests::Settings,
+    /// Snapshots, hooks.
+    pub consistency: consistency::Settings,
 }
 
 impl Default for Config {
@@ -88,6 +91,7 @@ impl Default for Config {
             state: PathBuf::from("/var/lib/lifeboat"),
             retention: Retention::default(),
             guests: guests::Settings::default(),
+            consistency: consistency::Settings::default(),
         }
     }
 }
@@ -311,8 +315,9 @@ const SETTINGS: &[(&str, &str, Option<&str>)] = &[
     (
         "hooks",
         "The executables pre-backup and post-backup in this directory are run before and after each backup\n\
-         (or every executable in directories of these names, in order). If pre-backup fails, nothing is\n\
-         backed up. post-backup runs whatever happened; LIFEBOAT_STATUS tells it (ok, warnings, failed).",
+         (or every executable in directories of these names, in order), and pre-snapshot and post-snapshot before and\n\
+         after the moment that the host's files are of (docs/consistency.md). If one of the pre- ones fails, nothing is\n\
+         backed up. The post- ones run whatever happened; LIFEBOAT_STATUS tells post-backup (ok, warnings, failed).",
         None,
     ),
     (
@@ -384,6 +389,28 @@ const TABLES: &[(&str, &str, &str)] = &[
     ("guests", "keep-weekly", ""),
     ("guests", "keep-monthly", ""),
     ("guests", "keep-yearly", ""),
+    (
+        "consistency",
+        "snapshots",
+        "Whether the host's file systems are read from short-lived snapshots of LVM, ZFS or btrfs: auto (where that is\n\
+         possible), never, or always (a backup of the host fails where it is not, but for boot file systems).",
+    ),
+    (
+        "consistency",
+        "reserve",
+        "What a classic LVM snapshot gets of the size of its volume, for what is overwritten during the backup: at most\n\
+         three quarters of what the volume group has free. One that runs full is of no use, and its files are read live.",
+    ),
+    (
+        "consistency",
+        "pool-limit",
+        "A thin pool that is fuller than this, data or metadata, gets no snapshots, and loses those of a running backup.",
+    ),
+    (
+        "consistency",
+        "hook-timeout",
+        "How long each hook may take, as 30s, 10m or 2h; after that it is stopped with all that it started.",
+    ),
 ];
 
 /// The example configuration: every setting, commented out, with its default or an example.

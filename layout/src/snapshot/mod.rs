@@ -12,6 +12,8 @@ mod detached;
 pub(crate) mod lvm;
 mod zfs;
 
+pub use btrfs::PLACE;
+
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
