@@ -194,6 +194,9 @@ pub struct BackupArgs {
     /// Read every file, also those that have not changed since the last restore point
     #[arg(long)]
     pub reread: bool,
+    /// Whether the host's file systems are read from snapshots [default: auto, or as configured]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub snapshots: Option<crate::consistency::Mode>,
     /// Read at most so much of the host per second, for example 100M [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub io_limit: Option<Size>,

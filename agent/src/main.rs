@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod compression;
 mod config;
+mod consistency;
 mod disks;
 mod exclusions;
 mod facts;

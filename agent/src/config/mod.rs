@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
 use crate::compression::Compression;
+use crate::consistency;
 use crate::guests;
 use crate::objectives::Objectives;
 use crate::output::Usage;
@@ -57,7 +58,7 @@ pub struct Config {
     pub update_rescue: bool,
     /// Which kernel modules the rescue system carries.
     pub rescue_modules: Modules,
-    /// Directory with `pre-backup` and `post-backup`.
+    /// Directory with `pre-backup`, `pre-snapshot`, `post-snapshot` and `post-backup`.
     pub hooks: PathBuf,
     /// Where the host keeps the keys of encrypted targets.
     pub keys: PathBuf,
@@ -69,6 +70,8 @@ pub struct Config {
     pub guests: guests::Settings,
     /// What backups are held against.
     pub objectives: Objectives,
+    /// Snapshots, hooks.
+    pub consistency: consistency::Settings,
 }
 
 impl Default for Config {
@@ -95,6 +98,7 @@ impl Default for Config {
             retention: Retention::default(),
             guests: guests::Settings::default(),
             objectives: Objectives::default(),
+            consistency: consistency::Settings::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `lifeboat backup`
 
 mod dry_run;
+mod frozen;
 mod guests;
 mod report;
 mod room;
@@ -18,12 +19,14 @@ use bundle::verify::{VerifyOptions, verify, write_report};
 use crate::cli::BackupArgs;
 use crate::config::Config;
 use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space};
+use crate::hooks::Hooks;
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, priority, proxmox, run_lock, seen, signals};
+use crate::{Context, facts, priority, proxmox, run_lock, seen, signals};
+use frozen::Frozen;
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
@@ -79,22 +82,19 @@ fn locked(
         eprintln!("warning: {problem}");
     }
     let progress = Progress::new(context.out.quiet);
-    let hook_dir = &context.config.hooks;
-    let result = hooks::run(&context.sys, hook_dir, "pre-backup", &[])
+    let timeout = context.config.consistency.hook_timeout.duration();
+    let hooks = Hooks::new(&context.sys, &context.config.hooks, timeout);
+    let result = hooks
+        .run("pre-backup", &[])
         .context("nothing was backed up")
         .and_then(|()| signals::check())
-        .and_then(|()| make(context, args, roots, targets, run, &progress));
+        .and_then(|()| make(context, args, roots, targets, run, &hooks, &progress));
     let mut warnings = progress.finish();
     let status = match &result {
         Ok(report) => report.status(),
         Err(_) => "failed",
     };
-    let after = hooks::run(
-        &context.sys,
-        hook_dir,
-        "post-backup",
-        &[("LIFEBOAT_STATUS", status)],
-    );
+    let after = hooks.run_all("post-backup", &[("LIFEBOAT_STATUS", status)]);
     let mut report = match (result, after) {
         (Ok(report), Ok(())) => report,
         (Ok(mut report), Err(e)) => {
@@ -109,6 +109,7 @@ fn locked(
             return Err(e);
         }
     };
+    report.hooks = hooks.runs();
     // The restore point is none the worse.
     report.notes.extend(equal);
     report.warnings.extend(warnings);
@@ -135,6 +136,7 @@ fn make(
     roots: &[PathBuf],
     targets: &[PathBuf],
     run: &mut Run,
+    hooks: &Hooks<'_>,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let start = Instant::now();
@@ -177,7 +179,7 @@ fn make(
         }
     }
     let result = match &mut work {
-        Some(work) => save_host(context, args, work, &host, &mut parts, progress),
+        Some(work) => save_host(context, args, work, &host, &mut parts, hooks, progress),
         None => {
             let compression = args.compression.unwrap_or(context.config.compression);
             Ok(Report::empty(GUESTS, &host, compression))
@@ -257,6 +259,7 @@ fn save_host(
     work: &mut Work,
     host: &HostIdentity,
     parts: &mut [Part],
+    hooks: &Hooks<'_>,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let config = &context.config;
@@ -269,15 +272,45 @@ fn save_host(
         true => work.without_keys(&config.keys)?,
         false => None,
     };
-    let mut result = if stores.is_empty() {
-        Err(anyhow::anyhow!("no target can be written to"))
-    } else {
-        fill(context, args, work, stores, parts, progress)
-    };
+    if stores.is_empty() {
+        bail!("no target can be written to");
+    }
+    let settings = &config.consistency;
+    let mode = args.snapshots.unwrap_or(settings.snapshots);
+    let frozen = Frozen::take(&context.sys, hooks, settings, mode, work, progress)?;
+    let result = std::thread::scope(|scope| {
+        // Dropped at the end, whatever that is: so the watch ends.
+        let (_until, over) = std::sync::mpsc::channel();
+        let frozen = &frozen;
+        scope.spawn(move || frozen.watch(&over));
+        fill_all(context, args, work, host, stores, parts, frozen)
+    });
+    let hook_failed = !frozen.finish();
+    let mut report = result?;
+    report.hook_failed |= hook_failed;
+    let removed = frozen.removed.iter();
+    let removed = removed.map(|name| format!("removed {name}, which an earlier run has left"));
+    report.notes.extend(removed);
+    report.notes.extend(note);
+    Ok(report)
+}
+
+/// Fills the stores, and once more those of targets that had no room, if some can be made.
+fn fill_all(
+    context: &Context,
+    args: &BackupArgs,
+    work: &Work,
+    host: &HostIdentity,
+    stores: Vec<Store>,
+    parts: &mut [Part],
+    frozen: &Frozen<'_>,
+) -> anyhow::Result<Report> {
+    let (config, progress) = (&context.config, frozen.progress());
+    let mut result = fill(context, args, work, stores, parts, frozen);
     // One that ran full gets a second run of its own, if there is something to remove.
     let stores = room::after(config, host, parts, progress);
     if !stores.is_empty() {
-        let second = fill(context, args, work, stores, parts, progress);
+        let second = fill(context, args, work, stores, parts, frozen);
         let (kept, lost) = match (result, second) {
             (Ok(report), Err(error)) | (Err(error), Ok(report)) => (Ok(report), Some(error)),
             (Ok(report), Ok(_)) => (Ok(report), None),
@@ -292,9 +325,7 @@ fn save_host(
         }
         room::say_why_full(config, host, parts, progress);
     }
-    let mut report = result?;
-    report.notes.extend(note);
-    Ok(report)
+    result
 }
 
 impl Part {
@@ -360,10 +391,11 @@ fn fill(
     work: &Work,
     stores: Vec<Store>,
     parts: &mut [Part],
-    progress: &Progress,
+    frozen: &Frozen<'_>,
 ) -> anyhow::Result<Report> {
-    let facts = facts::collect(&context.sys);
+    let mut facts = facts::collect(&context.sys);
     let mut options = options(&context.config, args)?;
+    options.began = frozen.began;
     if !args.reread {
         options.since = Some(facts.machine_id.clone());
     }
@@ -377,8 +409,9 @@ fn fill(
         known.of_all(&node.guests)
     });
     let guests = guests.unwrap_or_default();
-    let mut backup = Backup::start(stores, options, progress)?;
-    let (trees, images) = match read(work, &mut backup) {
+    let events = frozen.events();
+    let mut backup = Backup::start(stores, options, &events)?;
+    let (trees, images) = match read(work, &mut backup, frozen) {
         Ok(read) => read,
         Err(error) => {
             // That no target is left says nothing; each of them knows better.
@@ -391,12 +424,16 @@ fn fill(
         }
     };
     signals::check().map_err(why_stopped)?;
+    if work.layout.is_some() {
+        facts.consistency = frozen.states();
+    }
     let host = HostIdentity {
         machine_id: facts.machine_id.clone(),
         hostname: facts.hostname.clone(),
     };
     let compression = args.compression.unwrap_or(context.config.compression);
     let mut report = Report::new(work, &host, &trees, &images, &backup.stats(), compression);
+    report.consistency.clone_from(&facts.consistency);
     let levels = backup.levels();
     let time = backup.time().to_owned();
     let draft = SnapshotDraft {
@@ -442,14 +479,12 @@ fn fill(
 }
 
 /// Reads the host.
-fn read(work: &Work, backup: &mut Backup<'_>) -> anyhow::Result<(Vec<Tree>, Vec<Image>)> {
-    let mut trees = Vec::new();
-    for source in &work.trees {
-        let tree = backup
-            .tree(source)
-            .with_context(|| format!("cannot save {}", source.mount_point.display()))?;
-        trees.push(tree);
-    }
+fn read(
+    work: &Work,
+    backup: &mut Backup<'_>,
+    frozen: &Frozen<'_>,
+) -> anyhow::Result<(Vec<Tree>, Vec<Image>)> {
+    let trees = frozen.read_all(&work.trees, &mut |source| backup.tree(source))?;
     let mut images = Vec::new();
     for source in &work.images {
         let image = backup
