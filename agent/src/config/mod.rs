@@ -18,6 +18,7 @@ use crate::objectives::Objectives;
 use crate::output::Usage;
 use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
+use crate::schedule;
 use crate::values::Percent;
 
 pub use example::example;
@@ -69,6 +70,8 @@ pub struct Config {
     pub guests: guests::Settings,
     /// What backups are held against.
     pub objectives: Objectives,
+    /// What runs by itself.
+    pub schedule: schedule::Settings,
 }
 
 impl Default for Config {
@@ -95,6 +98,7 @@ impl Default for Config {
             retention: Retention::default(),
             guests: guests::Settings::default(),
             objectives: Objectives::default(),
+            schedule: schedule::Settings::default(),
         }
     }
 }
@@ -216,6 +220,8 @@ impl Config {
             }
         }
         config.io_limit()?;
+        let sample = config.schedule.sample();
+        sample.map_err(|e| format!("schedule: verify-sample: {e}"))?;
         for target in &config.targets {
             if !target.is_absolute() {
                 return Err(format!(
