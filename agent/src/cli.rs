@@ -1,6 +1,8 @@
 //! The command line: every option, with the help that users read.
 
+mod audit;
 mod guests;
+mod schedule;
 
 use std::path::PathBuf;
 
@@ -14,7 +16,9 @@ use crate::history::Trigger;
 use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
+pub use audit::*;
 pub use guests::*;
+pub use schedule::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -101,6 +105,10 @@ pub enum Command {
     Disarm(DisarmArgs),
     /// The keys of an encrypted target
     Key(KeyArgs),
+    /// What runs by itself: make the timers what the configuration says, or show them
+    Schedule(ScheduleArgs),
+    /// Who did what: show the log, or prove that nobody changed it
+    Audit(AuditArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
 }

@@ -1,5 +1,6 @@
 //! `lifeboat`: bare-metal recovery for Proxmox VE and Debian hosts, the part that runs on the healthy host.
 
+mod audit;
 mod cli;
 mod commands;
 mod compression;
@@ -13,6 +14,7 @@ mod fuse;
 mod guests;
 mod history;
 mod hooks;
+mod inhibit;
 mod keys;
 mod listing;
 mod objectives;
@@ -24,6 +26,7 @@ mod proxmox;
 mod rescue;
 mod retention;
 mod run_lock;
+mod schedule;
 mod seen;
 mod signals;
 mod state;
@@ -41,6 +44,8 @@ use output::{Outcome, Output};
 /// What every command needs.
 pub struct Context {
     config: config::Config,
+    /// The file that was named on the command line.
+    config_file: Option<std::path::PathBuf>,
     out: Output,
     sys: Host,
     /// Of the options, for stores that are to be encrypted.
@@ -56,7 +61,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Whatever a library made of it: the signal is the reason.
             let error = match signals::check() {
-                Err(stop) if !format!("{error:#}").contains("stopped by") => {
+                Err(stop) if !format!("{error:#}").contains(&stop.to_string()) => {
                     error.context(stop.to_string())
                 }
                 _ => error,
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context {
         config: config::Config::load(cli.common.config.as_deref())?,
+        config_file: cli.common.config.clone(),
         out: Output {
             json: cli.common.json,
             quiet: cli.common.quiet,
@@ -83,26 +89,42 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         key_files: cli.common.key_file.into_iter().collect(),
         dir: context.config.keys.clone(),
     });
-    match cli.command {
-        Command::Prepare(args) => commands::prepare::run(&context, &args),
-        Command::Backup(args) => commands::backup::run(&context, &args),
-        Command::List(args) => commands::list::run(&context, &args),
-        Command::Show(args) => commands::show::run(&context, &args),
-        Command::Ls(args) => commands::ls::run(&context, &args),
-        Command::Diff(args) => commands::diff::run(&context, &args),
-        Command::Find(args) => commands::find::run(&context, &args),
-        Command::Guests(args) => commands::guests::run(&context, &args),
-        Command::Mount(args) => commands::mount::run(&context, &args),
-        Command::Verify(args) => commands::verify::run(&context, &args),
-        Command::Prune(args) => commands::prune::run(&context, &args),
-        Command::Extract(args) => commands::extract::run(&context, &args),
-        Command::Layout(args) => commands::layout::run(&context, &args),
-        Command::Plan(args) => commands::plan::run(&context, &args),
-        Command::Inventory => commands::inventory::run(&context),
-        Command::Arm(args) => commands::arm::run(&context, &args),
-        Command::Disarm(args) => commands::disarm::run(&context, &args),
-        Command::Key(args) => commands::key::run(&context, &args),
-        Command::Config(args) => commands::config::run(&context, &args),
+    let about = audit::About::of(
+        &cli.command,
+        &context.config,
+        context.config_file.as_deref(),
+    );
+    let noted = audit::begin(&context.config.state, about)?;
+    let result = command(&context, &cli.command);
+    if let Some(noted) = noted {
+        noted.end(&result);
+    }
+    result
+}
+
+fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Prepare(args) => commands::prepare::run(context, args),
+        Command::Backup(args) => commands::backup::run(context, args),
+        Command::List(args) => commands::list::run(context, args),
+        Command::Show(args) => commands::show::run(context, args),
+        Command::Ls(args) => commands::ls::run(context, args),
+        Command::Diff(args) => commands::diff::run(context, args),
+        Command::Find(args) => commands::find::run(context, args),
+        Command::Guests(args) => commands::guests::run(context, args),
+        Command::Mount(args) => commands::mount::run(context, args),
+        Command::Verify(args) => commands::verify::run(context, args),
+        Command::Prune(args) => commands::prune::run(context, args),
+        Command::Extract(args) => commands::extract::run(context, args),
+        Command::Layout(args) => commands::layout::run(context, args),
+        Command::Plan(args) => commands::plan::run(context, args),
+        Command::Inventory => commands::inventory::run(context),
+        Command::Arm(args) => commands::arm::run(context, args),
+        Command::Disarm(args) => commands::disarm::run(context, args),
+        Command::Key(args) => commands::key::run(context, args),
+        Command::Schedule(args) => commands::schedule::run(context, args),
+        Command::Audit(args) => commands::audit::run(context, args),
+        Command::Config(args) => commands::config::run(context, args),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod arm;
+pub mod audit;
 pub mod backup;
 pub mod config;
 pub mod diff;
@@ -17,5 +18,6 @@ pub mod mount;
 pub mod plan;
 pub mod prepare;
 pub mod prune;
+pub mod schedule;
 pub mod show;
 pub mod verify;

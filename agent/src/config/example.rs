@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 
 use super::Config;
-use crate::objectives;
+use crate::{objectives, schedule};
 
 /// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
 pub const SETTINGS: &[(&str, &str, Option<&str>)] = &[
@@ -124,6 +124,7 @@ pub const TABLES: &[(&str, Explained)] = &[
     ("guests", GUESTS),
     ("objectives", objectives::SETTINGS),
     ("consistency", CONSISTENCY),
+    ("schedule", schedule::SETTINGS),
 ];
 
 const RETENTION: Explained = &[

@@ -19,6 +19,7 @@ use crate::objectives::Objectives;
 use crate::output::Usage;
 use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
+use crate::schedule;
 use crate::values::Percent;
 
 pub use example::example;
@@ -72,6 +73,8 @@ pub struct Config {
     pub objectives: Objectives,
     /// Snapshots, hooks.
     pub consistency: consistency::Settings,
+    /// What runs by itself.
+    pub schedule: schedule::Settings,
 }
 
 impl Default for Config {
@@ -99,6 +102,7 @@ impl Default for Config {
             guests: guests::Settings::default(),
             objectives: Objectives::default(),
             consistency: consistency::Settings::default(),
+            schedule: schedule::Settings::default(),
         }
     }
 }
@@ -220,6 +224,8 @@ impl Config {
             }
         }
         config.io_limit()?;
+        let sample = config.schedule.sample();
+        sample.map_err(|e| format!("schedule: verify-sample: {e}"))?;
         for target in &config.targets {
             if !target.is_absolute() {
                 return Err(format!(

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use process::Process;
-pub use record::Recorder;
+pub use record::{Recorder, user};
 
 /// Version of the documents. A reader passes over those of another version.
 pub const FORMAT: u32 = 1;

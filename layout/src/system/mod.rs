@@ -1,11 +1,13 @@
 //! The one door to the machine: processes, sysfs, udev, devices. Recorded answers can replace it in tests.
 
 mod feed;
+mod hold;
 mod host;
 mod pipe;
 mod recorded;
 mod stream;
 
+pub use hold::Held;
 pub use host::Host;
 pub use recorded::{BLOCK, Image, Recorded};
 

@@ -24,13 +24,13 @@ use crate::guests::file::{self, Dump};
 use crate::guests::known::Known;
 use crate::guests::settings::{OnSticks, Source};
 use crate::guests::take::Taken;
-use crate::history::{GuestRun, RunResult};
+use crate::history::{GuestRun, RunResult, Trigger};
 use crate::output::Usage;
 use crate::progress::Progress;
 use crate::proxmox::{Guest, Node};
 use crate::retention::Automatic;
 use crate::targets::Opened;
-use crate::{Context, seen, signals, values};
+use crate::{Context, audit, seen, signals, values};
 
 /// What became of a guest.
 #[derive(Debug, Serialize)]
@@ -145,7 +145,9 @@ pub fn wanted<'n>(
         return Ok(Vec::new());
     };
     let settings = &config.guests;
-    if args.no_guests || settings.source == Source::None && !asked {
+    // They have a timer of their own.
+    let apart = args.start.trigger == Trigger::Timer && !config.schedule.guests.is_off();
+    if args.no_guests || apart && !asked || settings.source == Source::None && !asked {
         return Ok(Vec::new());
     }
     let (which, exclude) = match args.guests.as_slice() {
@@ -434,6 +436,7 @@ impl Run<'_> {
             let place = places.iter_mut().find(|p| p.opened.dir == result.dir);
             let Some(place) = place else { continue };
             place.report.snapshot = Some(id);
+            audit::made(id, &place.report.target);
             place.report.bytes_written = result.bytes_written;
             place.report.new_blobs = result.new_blobs;
             place.report.known_blobs = result.known_blobs;

@@ -18,14 +18,14 @@ use bundle::verify::{VerifyOptions, verify, write_report};
 
 use crate::cli::BackupArgs;
 use crate::config::Config;
-use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space};
+use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space, Trigger};
 use crate::hooks::Hooks;
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
-use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, priority, proxmox, run_lock, seen, signals};
+use crate::targets::{Access, Kind, Opened, at_hand, chosen, close_all, not_at_hand};
+use crate::{Context, audit, facts, inhibit, priority, proxmox, run_lock, schedule, seen, signals};
 use frozen::Frozen;
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
@@ -47,11 +47,10 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         return dry_run::run(context, args, roots);
     }
     let targets = chosen(&args.to, &context.config, "--to")?;
-    let _lock = run_lock::take(
-        &context.config.state,
-        "lifeboat backup",
-        args.start.patience(),
-    )?;
+    let (targets, away) = match args.to.is_empty() {
+        true => at_hand(targets),
+        false => (targets, Vec::new()),
+    };
     let kind = match (args.only_guests, roots.is_empty()) {
         (true, _) => RunKind::Guests,
         (false, true) => RunKind::Backup,
@@ -59,18 +58,52 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
     };
     let host = facts::identity(&context.sys);
     let trigger = args.start.trigger;
-    let mut recorder = Recorder::start(&context.config.state, kind, trigger, &host);
-    let result = locked(context, args, roots, &targets, &mut recorder.run);
+    let record = || Recorder::start(&context.config.state, kind, trigger, &host);
+    let locked = schedule::begin(&context.config, &args.start).and_then(|reason| {
+        let patience = args.start.patience();
+        Ok(match reason {
+            Some(reason) => Err(reason),
+            None => Ok(run_lock::take(
+                &context.config.state,
+                "lifeboat backup",
+                patience,
+            )?),
+        })
+    });
+    let _lock = match locked {
+        Ok(Ok(lock)) => lock,
+        Ok(Err(reason)) => return not_started(record(), reason),
+        // Somebody at a terminal reads it there.
+        Err(error) if trigger == Trigger::Command => return Err(error),
+        Err(error) => {
+            let result = Err(error);
+            record().finish(&result);
+            return result;
+        }
+    };
+    let mut recorder = record();
+    let _on = inhibit::shutdown("a backup is being written");
+    let result = save(context, args, roots, &targets, &away, &mut recorder.run);
+    recorder.finish(&result);
+    result
+}
+
+/// A run that a timer started at the wrong time: nothing is wrong with the host or its targets, but there is no backup.
+fn not_started(mut recorder: Recorder, reason: String) -> anyhow::Result<Outcome> {
+    eprintln!("warning: {reason}");
+    recorder.run.warnings.push(reason);
+    let result = Ok(Outcome::Warnings);
     recorder.finish(&result);
     result
 }
 
 /// The backup, while no other one runs.
-fn locked(
+fn save(
     context: &Context,
     args: &BackupArgs,
     roots: &[PathBuf],
     targets: &[PathBuf],
+    away: &[PathBuf],
     run: &mut Run,
 ) -> anyhow::Result<Outcome> {
     // Before any thread or hook is started: they inherit it.
@@ -112,6 +145,7 @@ fn locked(
     report.hooks = hooks.runs();
     // The restore point is none the worse.
     report.notes.extend(equal);
+    report.notes.extend(away.iter().map(|t| not_at_hand(t)));
     report.warnings.extend(warnings);
     report.record(run);
     context.out.summary(&report, || report.text())?;
@@ -212,6 +246,7 @@ fn make(
     let mut report = result.inspect_err(|_| say(&saved))?;
     report.notes.extend(not_tried);
     report.stopped = signals::stopped();
+    report.warnings.extend(signals::over().map(str::to_owned));
     report.guests = saved;
     report.targets = reports;
     report.seconds = start.elapsed().as_secs();
@@ -463,6 +498,7 @@ fn fill(
         match result.snapshot {
             Ok(id) => {
                 part.report.snapshot = Some(id);
+                audit::made(id, &part.report.target);
                 let store = part.report.store.as_deref().unwrap_or_default();
                 if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
                     // Only the notice of a rollback hangs on it.
