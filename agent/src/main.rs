@@ -17,6 +17,7 @@ mod listing;
 mod objectives;
 mod output;
 mod paths;
+mod plug;
 mod priority;
 mod progress;
 mod proxmox;
@@ -101,6 +102,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Arm(args) => commands::arm::run(&context, &args),
         Command::Disarm(args) => commands::disarm::run(&context, &args),
         Command::Key(args) => commands::key::run(&context, &args),
+        Command::Plug(args) => commands::plug::run(&context, &args),
         Command::Config(args) => commands::config::run(&context, &args),
     }
 }

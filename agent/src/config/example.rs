@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 
 use super::Config;
-use crate::objectives;
+use crate::{objectives, plug};
 
 /// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
 pub const SETTINGS: &[(&str, &str, Option<&str>)] = &[
@@ -122,6 +122,7 @@ pub const TABLES: &[(&str, Explained)] = &[
     ("retention", RETENTION),
     ("guests", GUESTS),
     ("objectives", objectives::SETTINGS),
+    ("plug", plug::settings::SETTINGS),
 ];
 
 const RETENTION: Explained = &[

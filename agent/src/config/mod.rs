@@ -16,6 +16,7 @@ use crate::compression::Compression;
 use crate::guests;
 use crate::objectives::Objectives;
 use crate::output::Usage;
+use crate::plug;
 use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
 use crate::values::Percent;
@@ -69,6 +70,8 @@ pub struct Config {
     pub guests: guests::Settings,
     /// What backups are held against.
     pub objectives: Objectives,
+    /// What a stick that is plugged in gets.
+    pub plug: plug::Settings,
 }
 
 impl Default for Config {
@@ -95,6 +98,7 @@ impl Default for Config {
             retention: Retention::default(),
             guests: guests::Settings::default(),
             objectives: Objectives::default(),
+            plug: plug::Settings::default(),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, priority, proxmox, run_lock, seen, signals};
+use crate::{Context, facts, hooks, plug, priority, proxmox, run_lock, seen, signals};
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
@@ -426,6 +426,9 @@ fn fill(
         match result.snapshot {
             Ok(id) => {
                 part.report.snapshot = Some(id);
+                if let Some(opened) = &part.opened {
+                    plug::known::used(context, opened, part.report.store.as_deref());
+                }
                 let store = part.report.store.as_deref().unwrap_or_default();
                 if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
                     // Only the notice of a rollback hangs on it.
