@@ -2,6 +2,7 @@
 
 mod audit;
 mod guests;
+mod plug;
 mod schedule;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::values::{Hours, Percent, Size};
 
 pub use audit::*;
 pub use guests::*;
+pub use plug::*;
 pub use schedule::*;
 
 /// Printed below the help: what the exit status says.
@@ -109,6 +111,8 @@ pub enum Command {
     Schedule(ScheduleArgs),
     /// Who did what: show the log, or prove that nobody changed it
     Audit(AuditArgs),
+    /// Do what is to be done with a stick that was plugged in: the udev rule starts this
+    Plug(PlugArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
 }

@@ -20,6 +20,7 @@ mod listing;
 mod objectives;
 mod output;
 mod paths;
+mod plug;
 mod priority;
 mod progress;
 mod proxmox;
@@ -124,6 +125,7 @@ fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
         Command::Key(args) => commands::key::run(context, args),
         Command::Schedule(args) => commands::schedule::run(context, args),
         Command::Audit(args) => commands::audit::run(context, args),
+        Command::Plug(args) => commands::plug::run(context, args),
         Command::Config(args) => commands::config::run(context, args),
     }
 }

@@ -40,7 +40,7 @@ impl Kind {
             let parent = path.parent().map(Path::to_path_buf).filter(|_| inside);
             Ok(Kind::Directory(parent.unwrap_or(path)))
         } else if kind.is_block_device() {
-            Ok(Kind::Device(path))
+            Ok(Kind::Device(whole_disk(&path).unwrap_or(path)))
         } else if kind.is_file() {
             Ok(Kind::Image(path))
         } else {
@@ -50,6 +50,17 @@ impl Kind {
             )
         }
     }
+}
+
+/// The disk that a partition is on: `/dev/lifeboat/<GUID>`, which names a stick for good, is its data partition.
+fn whole_disk(partition: &Path) -> Option<PathBuf> {
+    let sysfs = Path::new("/sys/class/block").join(partition.file_name()?);
+    if !sysfs.join("partition").exists() {
+        return None;
+    }
+    let disk = sysfs.canonicalize().ok()?;
+    let node = Path::new("/dev").join(disk.parent()?.file_name()?);
+    node.exists().then_some(node)
 }
 
 /// What a target is opened for.

@@ -16,6 +16,7 @@ pub mod list;
 pub mod ls;
 pub mod mount;
 pub mod plan;
+pub mod plug;
 pub mod prepare;
 pub mod prune;
 pub mod schedule;

@@ -18,7 +18,7 @@ use crate::output::{Outcome, Refused, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Wish};
 use crate::targets::{Access, Opened, close_all};
-use crate::{Context, inhibit, signals, values};
+use crate::{Context, inhibit, plug, signals, values};
 
 /// Below this a stick has no room for a host.
 const SMALLEST: u64 = 3 << 30;
@@ -394,6 +394,7 @@ fn make(
     });
     let (store, encrypted, recovery_key, key_notes) = close_all(vec![opened], result)?;
     notes.extend(key_notes);
+    plug::known::made(context, target, &report.medium, &store);
     progress.finish();
     notes.extend(report.notes);
     let done = Prepared {

@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 
 use super::Config;
-use crate::{objectives, schedule};
+use crate::{objectives, plug, schedule};
 
 /// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
 pub const SETTINGS: &[(&str, &str, Option<&str>)] = &[
@@ -125,6 +125,7 @@ pub const TABLES: &[(&str, Explained)] = &[
     ("objectives", objectives::SETTINGS),
     ("consistency", CONSISTENCY),
     ("schedule", schedule::SETTINGS),
+    ("plug", plug::settings::SETTINGS),
 ];
 
 const RETENTION: Explained = &[

@@ -17,6 +17,7 @@ use crate::consistency;
 use crate::guests;
 use crate::objectives::Objectives;
 use crate::output::Usage;
+use crate::plug;
 use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
 use crate::schedule;
@@ -75,6 +76,8 @@ pub struct Config {
     pub consistency: consistency::Settings,
     /// What runs by itself.
     pub schedule: schedule::Settings,
+    /// What a stick that is plugged in gets.
+    pub plug: plug::Settings,
 }
 
 impl Default for Config {
@@ -103,6 +106,7 @@ impl Default for Config {
             objectives: Objectives::default(),
             consistency: consistency::Settings::default(),
             schedule: schedule::Settings::default(),
+            plug: plug::Settings::default(),
         }
     }
 }

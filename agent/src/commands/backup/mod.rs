@@ -25,7 +25,9 @@ use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, at_hand, chosen, close_all, not_at_hand};
-use crate::{Context, audit, facts, inhibit, priority, proxmox, run_lock, schedule, seen, signals};
+use crate::{
+    Context, audit, facts, inhibit, plug, priority, proxmox, run_lock, schedule, seen, signals,
+};
 use frozen::Frozen;
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
@@ -499,6 +501,9 @@ fn fill(
             Ok(id) => {
                 part.report.snapshot = Some(id);
                 audit::made(id, &part.report.target);
+                if let Some(opened) = &part.opened {
+                    plug::known::used(context, opened, part.report.store.as_deref());
+                }
                 let store = part.report.store.as_deref().unwrap_or_default();
                 if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
                     // Only the notice of a rollback hangs on it.
