@@ -5,6 +5,7 @@ mod commands;
 mod compression;
 mod config;
 mod disks;
+mod evaluation;
 mod exclusions;
 mod facts;
 mod filesystem;
