@@ -7,6 +7,7 @@ mod compression;
 mod config;
 mod consistency;
 mod disks;
+mod evaluation;
 mod exclusions;
 mod facts;
 mod filesystem;

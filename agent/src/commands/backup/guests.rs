@@ -44,6 +44,9 @@ pub struct GuestReport {
     /// Sizes of its disks or files.
     pub bytes: u64,
     pub seconds: u64,
+    /// When its dump was made, where that was before this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dumped: Option<String>,
     /// What vzdump warned of.
     pub warnings: Vec<String>,
     pub targets: Vec<TargetReport>,
@@ -71,6 +74,7 @@ impl GuestReport {
             error: None,
             bytes: 0,
             seconds: 0,
+            dumped: None,
             warnings: Vec::new(),
             targets: Vec::new(),
         }
@@ -98,6 +102,7 @@ impl GuestReport {
             error: self.error.clone(),
             bytes: self.bytes,
             seconds: self.seconds,
+            dumped: self.dumped.as_ref().and_then(|time| time.parse().ok()),
             warnings: self.warnings.clone(),
             targets: self.targets.iter().map(TargetReport::record).collect(),
         }
@@ -282,6 +287,7 @@ impl Run<'_> {
             anyhow::bail!("no target of this run takes it ({})", refused.join("; "));
         }
         if let Some(dump) = &dump {
+            report.dumped = dump.time();
             let before = places.len();
             places.retain(|place| !self.holds(place, dump));
             if places.is_empty() && before > 0 {
