@@ -1,5 +1,6 @@
 //! The command line: every option, with the help that users read.
 
+mod generate;
 mod guests;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::guests::Which;
 use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
+pub use generate::*;
 pub use guests::*;
 
 /// Printed below the help: what the exit status says.
@@ -102,6 +104,9 @@ pub enum Command {
     Key(KeyArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
+    /// Write manual pages and completions, for packages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// Options of `lifeboat prepare`.

@@ -64,6 +64,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    if let Command::Generate(args) = &cli.command {
+        // Where packages are built, nobody's configuration matters.
+        return commands::generate::run(args);
+    }
     let context = Context {
         config: config::Config::load(cli.common.config.as_deref())?,
         out: Output {
@@ -99,6 +103,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Disarm(args) => commands::disarm::run(&context, &args),
         Command::Key(args) => commands::key::run(&context, &args),
         Command::Config(args) => commands::config::run(&context, &args),
+        Command::Generate(args) => commands::generate::run(&args),
     }
 }
 
