@@ -44,7 +44,7 @@ fn page(command: &Command, path: &[&str], date: &str) -> anyhow::Result<String> 
     let name = path.join("-");
     // Arguments, options of this command, and options of all: in this order, as in the help.
     let sorted = command.clone().mut_args(|arg| {
-        if arg.is_global_set() {
+        if arg.is_global_set() || matches!(arg.get_id().as_str(), "help" | "version") {
             arg.help_heading("Common options")
         } else if arg.is_positional() {
             arg.help_heading("Arguments")
@@ -125,19 +125,18 @@ fn synopsis(command: &Command, path: &[&str]) -> String {
 }
 
 fn description(command: &Command, name: &str) -> String {
-    let mut roff = Roff::new();
-    page::heading(&mut roff, "DESCRIPTION");
     let about = command.get_long_about().or_else(|| command.get_about());
-    let about = about.map(ToString::to_string).unwrap_or_default();
-    let stop = if about.ends_with('.') || about.is_empty() {
-        ""
-    } else {
-        "."
-    };
-    page::paragraph(&mut roff, &format!("{about}{stop}"));
-    for text in texts::description(name) {
-        page::paragraph(&mut roff, text);
+    let mut about = about.map(ToString::to_string).unwrap_or_default();
+    if !about.ends_with('.') {
+        about.push('.');
     }
+    let more = texts::description(name).iter().copied();
+    let mut roff = Roff::new();
+    page::paragraphs(
+        &mut roff,
+        "DESCRIPTION",
+        std::iter::once(about.as_str()).chain(more),
+    );
     roff.render()
 }
 

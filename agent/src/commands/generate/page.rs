@@ -2,7 +2,7 @@
 
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-/// What `LIFEBOAT` pages belong to.
+/// The manual that the pages belong to.
 pub const MANUAL: &str = "Lifeboat";
 
 /// The date in the footer: that of the sources (SOURCE_DATE_EPOCH, which package builds set), else today's.
@@ -30,15 +30,20 @@ pub fn marked(text: &str) -> Vec<Inline> {
     out
 }
 
-/// A heading.
+/// A heading. Under it, the first paragraph needs no beginning.
 pub fn heading(roff: &mut Roff, title: &str) {
     roff.control("SH", [title]);
 }
 
-/// A paragraph.
-pub fn paragraph(roff: &mut Roff, text: &str) {
-    roff.control("PP", []);
-    roff.text(marked(text));
+/// A section of paragraphs.
+pub fn paragraphs<'a>(roff: &mut Roff, title: &str, texts: impl IntoIterator<Item = &'a str>) {
+    heading(roff, title);
+    for (i, text) in texts.into_iter().enumerate() {
+        if i > 0 {
+            roff.control("PP", []);
+        }
+        roff.text(marked(text));
+    }
 }
 
 /// A term and what it means.
@@ -50,7 +55,6 @@ pub fn item(roff: &mut Roff, term: Inline, text: &str) {
 
 /// A command or a piece of a file, as it is typed.
 pub fn verbatim(roff: &mut Roff, lines: &str) {
-    roff.control("PP", []);
     roff.control("RS", ["4"]);
     roff.control("nf", []);
     for line in lines.lines() {
@@ -130,13 +134,13 @@ mod tests {
     fn pieces_become_one_document() {
         let piece = |text: &str| {
             let mut roff = Roff::new();
-            paragraph(&mut roff, text);
+            paragraphs(&mut roff, "X", [text]);
             roff.render()
         };
         let page = join(&[piece("it's"), piece("'so'")]);
         assert_eq!(page.matches(".ds Aq").count(), 2, "{page}");
         assert!(
-            page.ends_with(".PP\n\\*(Aqso\\*(Aq\n") || page.contains("\\*(Aqso"),
+            page.contains("it\\*(Aqs") && page.ends_with("so\\*(Aq\n"),
             "{page}"
         );
     }

@@ -23,10 +23,11 @@ pub fn page(example: &str, date: &str) -> (String, String) {
     roff.text([roman("lifeboat.toml - configuration of lifeboat")]);
     page::heading(&mut roff, "SYNOPSIS");
     roff.text([bold("/etc/lifeboat/lifeboat.toml")]);
-    page::heading(&mut roff, "DESCRIPTION");
-    for text in texts::CONFIGURATION {
-        page::paragraph(&mut roff, text);
-    }
+    page::paragraphs(
+        &mut roff,
+        "DESCRIPTION",
+        texts::CONFIGURATION.iter().copied(),
+    );
     page::heading(&mut roff, "SETTINGS");
     for piece in read(example) {
         match piece {
