@@ -1,6 +1,7 @@
 //! The command line: every option, with the help that users read.
 
 mod audit;
+mod generate;
 mod guests;
 mod plug;
 mod schedule;
@@ -18,6 +19,7 @@ use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
 pub use audit::*;
+pub use generate::*;
 pub use guests::*;
 pub use plug::*;
 pub use schedule::*;
@@ -115,6 +117,9 @@ pub enum Command {
     Plug(PlugArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
+    /// Write manual pages and completions, for packages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// Options of `lifeboat prepare`.

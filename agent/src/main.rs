@@ -75,6 +75,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    if let Command::Generate(args) = &cli.command {
+        // Where packages are built, nobody's configuration matters.
+        return commands::generate::run(args);
+    }
     let context = Context {
         config: config::Config::load(cli.common.config.as_deref())?,
         config_file: cli.common.config.clone(),
@@ -128,6 +132,7 @@ fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
         Command::Audit(args) => commands::audit::run(context, args),
         Command::Plug(args) => commands::plug::run(context, args),
         Command::Config(args) => commands::config::run(context, args),
+        Command::Generate(args) => commands::generate::run(args),
     }
 }
 

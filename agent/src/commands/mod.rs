@@ -8,6 +8,7 @@ pub mod diff;
 pub mod disarm;
 pub mod extract;
 pub mod find;
+pub mod generate;
 pub mod guests;
 pub mod inventory;
 pub mod key;

@@ -10,6 +10,7 @@ mod md1_uefi;
 mod medium_pulled;
 mod other_machine;
 mod other_nic;
+mod package;
 mod pve;
 mod pve_guests;
 mod pve_saved;
@@ -49,6 +50,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(in_place::scenarios(artefacts));
     all.extend(other_machine::scenarios(artefacts));
+    all.extend(package::scenarios());
     all.extend(pve_guests::scenarios(artefacts));
     all.extend(storage::scenarios());
     all
