@@ -1,5 +1,6 @@
 //! The command line: every option, with the help that users read.
 
+mod doctor;
 mod guests;
 
 use std::path::PathBuf;
@@ -14,13 +15,14 @@ use crate::history::Trigger;
 use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
+pub use doctor::*;
 pub use guests::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  failed; for verify: damage was found; for find: nothing was found
+  1  failed; for verify: damage was found; for find: nothing was found; for doctor: something critical was found
   2  wrong usage, or a wrong configuration
   3  done, with warnings: files changed or vanished meanwhile or were unreadable, parts of the
      layout that a restore will not remake, or one of several targets failed
@@ -103,6 +105,8 @@ pub enum Command {
     Key(KeyArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
+    /// Say what is missing or risky for backups and restores of this host, each with the command that mends it
+    Doctor(DoctorArgs),
 }
 
 /// Options of `lifeboat prepare`.

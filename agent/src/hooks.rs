@@ -10,6 +10,9 @@ use layout::system::{Cmd, System};
 /// A hook that does not end in this time is stopped, and has failed.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// When hooks run.
+pub const NAMES: [&str; 2] = ["pre-backup", "post-backup"];
+
 /// Runs `<dir>/<when>` (an executable, or a directory of executables that run in the order of their names).
 /// Stops at the first that fails. No hook at all is fine.
 pub fn run(sys: &dyn System, dir: &Path, when: &str, env: &[(&str, &str)]) -> anyhow::Result<()> {
@@ -32,7 +35,8 @@ pub fn run(sys: &dyn System, dir: &Path, when: &str, env: &[(&str, &str)]) -> an
     Ok(())
 }
 
-fn find(dir: &Path, when: &str) -> anyhow::Result<Vec<PathBuf>> {
+/// The hooks of one moment, in their order.
+pub fn find(dir: &Path, when: &str) -> anyhow::Result<Vec<PathBuf>> {
     let path = dir.join(when);
     // Only what is not there at all is no hook: a link that leads nowhere was meant to run.
     match std::fs::symlink_metadata(&path) {
@@ -59,7 +63,7 @@ fn find(dir: &Path, when: &str) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Hooks run as root: nobody else may be able to change them.
-fn check(hook: &Path) -> anyhow::Result<()> {
+pub fn check(hook: &Path) -> anyhow::Result<()> {
     let meta = std::fs::metadata(hook)
         .with_context(|| format!("cannot look at the hook {}", hook.display()))?;
     let own = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();

@@ -5,6 +5,7 @@ mod commands;
 mod compression;
 mod config;
 mod disks;
+mod doctor;
 mod exclusions;
 mod facts;
 mod filesystem;
@@ -40,6 +41,8 @@ use output::{Outcome, Output};
 /// What every command needs.
 pub struct Context {
     config: config::Config,
+    /// The configuration that an option names.
+    config_file: Option<std::path::PathBuf>,
     out: Output,
     sys: Host,
     /// Of the options, for stores that are to be encrypted.
@@ -68,7 +71,12 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context {
-        config: config::Config::load(cli.common.config.as_deref())?,
+        config: match config::Config::load(cli.common.config.as_deref()) {
+            // What is wrong with it is one of its findings.
+            Err(_) if matches!(cli.command, Command::Doctor(_)) => config::Config::default(),
+            loaded => loaded?,
+        },
+        config_file: cli.common.config.clone(),
         out: Output {
             json: cli.common.json,
             quiet: cli.common.quiet,
@@ -102,6 +110,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Disarm(args) => commands::disarm::run(&context, &args),
         Command::Key(args) => commands::key::run(&context, &args),
         Command::Config(args) => commands::config::run(&context, &args),
+        Command::Doctor(args) => commands::doctor::run(&context, &args),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod config;
 pub mod diff;
 pub mod disarm;
+pub mod doctor;
 pub mod extract;
 pub mod find;
 pub mod guests;
