@@ -1,6 +1,7 @@
 //! The command line: every option, with the help that users read.
 
 mod audit;
+mod doctor;
 mod generate;
 mod guests;
 mod plug;
@@ -19,6 +20,7 @@ use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
 pub use audit::*;
+pub use doctor::*;
 pub use generate::*;
 pub use guests::*;
 pub use plug::*;
@@ -28,7 +30,7 @@ pub use schedule::*;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  failed; for verify: damage was found; for find: nothing was found
+  1  failed; for verify: damage was found; for find: nothing was found; for doctor: something critical was found
   2  wrong usage, or a wrong configuration
   3  done, with warnings: files changed or vanished meanwhile or were unreadable, parts of the
      layout that a restore will not remake, or one of several targets failed
@@ -120,6 +122,8 @@ pub enum Command {
     /// Write manual pages and completions, for packages
     #[command(hide = true)]
     Generate(GenerateArgs),
+    /// Say what is missing or risky for backups and restores of this host, each with the command that mends it
+    Doctor(DoctorArgs),
 }
 
 /// Options of `lifeboat prepare`.

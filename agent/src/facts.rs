@@ -174,7 +174,8 @@ fn drawn_in(states: &str) -> HashSet<(&str, &str)> {
         .collect()
 }
 
-fn network(sys: &dyn System) -> Vec<Interface> {
+/// The network interfaces, except the loopback.
+pub fn network(sys: &dyn System) -> Vec<Interface> {
     let permanent =
         here::permanent_macs(&ask(sys, &Cmd::new("ip").args(["-j", "link"])).unwrap_or_default());
     let root = Path::new("/sys/class/net");

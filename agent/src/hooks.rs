@@ -14,6 +14,9 @@ use serde::Serialize;
 use crate::progress::printable;
 use crate::signals;
 
+/// When hooks run.
+pub const NAMES: [&str; 4] = ["pre-backup", "pre-snapshot", "post-snapshot", "post-backup"];
+
 /// How many of the last lines of a hook the report has.
 const LINES: usize = 50;
 /// How long a line may be in it.
@@ -122,7 +125,8 @@ impl<'h> Hooks<'h> {
     }
 }
 
-fn find(dir: &Path, when: &str) -> anyhow::Result<Vec<PathBuf>> {
+/// The hooks of one moment, in their order.
+pub fn find(dir: &Path, when: &str) -> anyhow::Result<Vec<PathBuf>> {
     let path = dir.join(when);
     // Only what is not there at all is no hook: a link that leads nowhere was meant to run.
     match std::fs::symlink_metadata(&path) {
@@ -149,7 +153,7 @@ fn find(dir: &Path, when: &str) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Hooks run as root: nobody else may be able to change them.
-fn check(hook: &Path) -> anyhow::Result<()> {
+pub fn check(hook: &Path) -> anyhow::Result<()> {
     let meta = std::fs::metadata(hook)
         .with_context(|| format!("cannot look at the hook {}", hook.display()))?;
     let own = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();

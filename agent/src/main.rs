@@ -7,6 +7,7 @@ mod compression;
 mod config;
 mod consistency;
 mod disks;
+mod doctor;
 mod evaluation;
 mod exclusions;
 mod facts;
@@ -80,7 +81,11 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         return commands::generate::run(args);
     }
     let context = Context {
-        config: config::Config::load(cli.common.config.as_deref())?,
+        config: match config::Config::load(cli.common.config.as_deref()) {
+            // What is wrong with it is one of its findings.
+            Err(_) if matches!(cli.command, Command::Doctor(_)) => config::Config::default(),
+            loaded => loaded?,
+        },
         config_file: cli.common.config.clone(),
         out: Output {
             json: cli.common.json,
@@ -132,6 +137,7 @@ fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
         Command::Audit(args) => commands::audit::run(context, args),
         Command::Plug(args) => commands::plug::run(context, args),
         Command::Config(args) => commands::config::run(context, args),
+        Command::Doctor(args) => commands::doctor::run(context, args),
         Command::Generate(args) => commands::generate::run(args),
     }
 }

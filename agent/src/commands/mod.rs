@@ -6,6 +6,7 @@ pub mod backup;
 pub mod config;
 pub mod diff;
 pub mod disarm;
+pub mod doctor;
 pub mod extract;
 pub mod find;
 pub mod generate;
