@@ -21,7 +21,8 @@ pub fn run(context: &Context, args: &ScheduleArgs) -> anyhow::Result<Outcome> {
     }
 }
 
-fn apply(context: &Context) -> anyhow::Result<Outcome> {
+/// Makes the timers what the configuration says.
+pub fn apply(context: &Context) -> anyhow::Result<Outcome> {
     let named = context.config_file.as_deref();
     if named.is_some_and(|file| file != Path::new(DEFAULT_PATH)) {
         return Err(Usage(format!(

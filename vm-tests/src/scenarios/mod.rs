@@ -18,6 +18,7 @@ mod pve_selftest;
 mod rescue;
 mod stick_boots;
 mod storage;
+mod timer;
 mod too_small;
 mod uefi_dirty_same_size;
 mod wizard_serial;
@@ -46,6 +47,7 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         stick_boots::scenario(artefacts),
         zfs_mirror_root::scenario(artefacts),
         pve_selftest::scenario(artefacts),
+        timer::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(in_place::scenarios(artefacts));
