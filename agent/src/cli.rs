@@ -1,7 +1,11 @@
 //! The command line: every option, with the help that users read.
 
+mod audit;
+mod doctor;
 mod generate;
 mod guests;
+mod plug;
+mod schedule;
 
 use std::path::PathBuf;
 
@@ -11,17 +15,22 @@ use layout::plan::{Grow, LeaveOut, Mode};
 use crate::compression::Compression;
 use crate::config::Parity;
 use crate::guests::Which;
+use crate::history::Trigger;
 use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
+pub use audit::*;
+pub use doctor::*;
 pub use generate::*;
 pub use guests::*;
+pub use plug::*;
+pub use schedule::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  failed; for verify: damage was found; for find: nothing was found
+  1  failed; for verify: damage was found; for find: nothing was found; for doctor: something critical was found
   2  wrong usage, or a wrong configuration
   3  done, with warnings: files changed or vanished meanwhile or were unreadable, parts of the
      layout that a restore will not remake, or one of several targets failed
@@ -102,11 +111,19 @@ pub enum Command {
     Disarm(DisarmArgs),
     /// The keys of an encrypted target
     Key(KeyArgs),
+    /// What runs by itself: make the timers what the configuration says, or show them
+    Schedule(ScheduleArgs),
+    /// Who did what: show the log, or prove that nobody changed it
+    Audit(AuditArgs),
+    /// Do what is to be done with a stick that was plugged in: the udev rule starts this
+    Plug(PlugArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
     /// Write manual pages and completions, for packages
     #[command(hide = true)]
     Generate(GenerateArgs),
+    /// Say what is missing or risky for backups and restores of this host, each with the command that mends it
+    Doctor(DoctorArgs),
 }
 
 /// Options of `lifeboat prepare`.
@@ -198,6 +215,9 @@ pub struct BackupArgs {
     /// Read every file, also those that have not changed since the last restore point
     #[arg(long)]
     pub reread: bool,
+    /// Whether the host's file systems are read from snapshots [default: auto, or as configured]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub snapshots: Option<crate::consistency::Mode>,
     /// Read at most so much of the host per second, for example 100M [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub io_limit: Option<Size>,
@@ -217,6 +237,27 @@ pub struct BackupArgs {
     /// Take the kernel of the rescue system from this Debian package, not from this host
     #[arg(long, value_name = "DEB")]
     pub kernel_package: Option<PathBuf>,
+    /// How it was started, and how patient it is.
+    #[command(flatten)]
+    pub start: Start,
+}
+
+/// How a run was started.
+#[derive(Debug, Clone, Args)]
+pub struct Start {
+    /// What started this run; units say it, and the history of runs shows it
+    #[arg(long, value_enum, default_value_t, hide = true)]
+    pub trigger: Trigger,
+    /// Wait so long for another run of this host to end, for example 6h [default: not at all]
+    #[arg(long, value_name = "TIME")]
+    pub wait: Option<Hours>,
+}
+
+impl Start {
+    /// How long to wait for another run.
+    pub fn patience(&self) -> std::time::Duration {
+        self.wait.map(Into::into).unwrap_or_default()
+    }
 }
 
 /// Where to read from.
@@ -317,6 +358,9 @@ pub struct VerifyArgs {
     /// Where to read from.
     #[command(flatten)]
     pub from: From,
+    /// How it was started, and how patient it is.
+    #[command(flatten)]
+    pub start: Start,
 }
 
 /// Options of `lifeboat prune`.

@@ -218,6 +218,11 @@ fn path_of(dir: &Path, store: &str) -> Option<PathBuf> {
     (uuid && !dir.as_os_str().is_empty()).then(|| dir.join(format!("{store}.key")))
 }
 
+/// Whether this host keeps the key of a store.
+pub fn is_kept(dir: &Path, store: &str) -> bool {
+    kept(dir, store).is_ok_and(|key| key.is_some())
+}
+
 /// The key that this host keeps of a store.
 fn kept(dir: &Path, store: &str) -> anyhow::Result<Option<DataKey>> {
     let Some(path) = path_of(dir, store) else {

@@ -1,25 +1,35 @@
 //! `lifeboat`: bare-metal recovery for Proxmox VE and Debian hosts, the part that runs on the healthy host.
 
+mod audit;
 mod cli;
 mod commands;
 mod compression;
 mod config;
+mod consistency;
 mod disks;
+mod doctor;
+mod evaluation;
 mod exclusions;
 mod facts;
 mod filesystem;
 mod fuse;
 mod guests;
+mod history;
 mod hooks;
+mod inhibit;
 mod keys;
 mod listing;
+mod objectives;
 mod output;
 mod paths;
+mod plug;
 mod priority;
 mod progress;
 mod proxmox;
 mod rescue;
 mod retention;
+mod run_lock;
+mod schedule;
 mod seen;
 mod signals;
 mod state;
@@ -37,6 +47,8 @@ use output::{Outcome, Output};
 /// What every command needs.
 pub struct Context {
     config: config::Config,
+    /// The file that was named on the command line.
+    config_file: Option<std::path::PathBuf>,
     out: Output,
     sys: Host,
     /// Of the options, for stores that are to be encrypted.
@@ -52,7 +64,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Whatever a library made of it: the signal is the reason.
             let error = match signals::check() {
-                Err(stop) if !format!("{error:#}").contains("stopped by") => {
+                Err(stop) if !format!("{error:#}").contains(&stop.to_string()) => {
                     error.context(stop.to_string())
                 }
                 _ => error,
@@ -69,7 +81,12 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         return commands::generate::run(args);
     }
     let context = Context {
-        config: config::Config::load(cli.common.config.as_deref())?,
+        config: match config::Config::load(cli.common.config.as_deref()) {
+            // What is wrong with it is one of its findings.
+            Err(_) if matches!(cli.command, Command::Doctor(_)) => config::Config::default(),
+            loaded => loaded?,
+        },
+        config_file: cli.common.config.clone(),
         out: Output {
             json: cli.common.json,
             quiet: cli.common.quiet,
@@ -83,27 +100,45 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         key_files: cli.common.key_file.into_iter().collect(),
         dir: context.config.keys.clone(),
     });
-    match cli.command {
-        Command::Prepare(args) => commands::prepare::run(&context, &args),
-        Command::Backup(args) => commands::backup::run(&context, &args),
-        Command::List(args) => commands::list::run(&context, &args),
-        Command::Show(args) => commands::show::run(&context, &args),
-        Command::Ls(args) => commands::ls::run(&context, &args),
-        Command::Diff(args) => commands::diff::run(&context, &args),
-        Command::Find(args) => commands::find::run(&context, &args),
-        Command::Guests(args) => commands::guests::run(&context, &args),
-        Command::Mount(args) => commands::mount::run(&context, &args),
-        Command::Verify(args) => commands::verify::run(&context, &args),
-        Command::Prune(args) => commands::prune::run(&context, &args),
-        Command::Extract(args) => commands::extract::run(&context, &args),
-        Command::Layout(args) => commands::layout::run(&context, &args),
-        Command::Plan(args) => commands::plan::run(&context, &args),
-        Command::Inventory => commands::inventory::run(&context),
-        Command::Arm(args) => commands::arm::run(&context, &args),
-        Command::Disarm(args) => commands::disarm::run(&context, &args),
-        Command::Key(args) => commands::key::run(&context, &args),
-        Command::Config(args) => commands::config::run(&context, &args),
-        Command::Generate(args) => commands::generate::run(&args),
+    let about = audit::About::of(
+        &cli.command,
+        &context.config,
+        context.config_file.as_deref(),
+    );
+    let noted = audit::begin(&context.config.state, about)?;
+    let result = command(&context, &cli.command);
+    if let Some(noted) = noted {
+        noted.end(&result);
+    }
+    result
+}
+
+fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Prepare(args) => commands::prepare::run(context, args),
+        Command::Backup(args) => commands::backup::run(context, args),
+        Command::List(args) => commands::list::run(context, args),
+        Command::Show(args) => commands::show::run(context, args),
+        Command::Ls(args) => commands::ls::run(context, args),
+        Command::Diff(args) => commands::diff::run(context, args),
+        Command::Find(args) => commands::find::run(context, args),
+        Command::Guests(args) => commands::guests::run(context, args),
+        Command::Mount(args) => commands::mount::run(context, args),
+        Command::Verify(args) => commands::verify::run(context, args),
+        Command::Prune(args) => commands::prune::run(context, args),
+        Command::Extract(args) => commands::extract::run(context, args),
+        Command::Layout(args) => commands::layout::run(context, args),
+        Command::Plan(args) => commands::plan::run(context, args),
+        Command::Inventory => commands::inventory::run(context),
+        Command::Arm(args) => commands::arm::run(context, args),
+        Command::Disarm(args) => commands::disarm::run(context, args),
+        Command::Key(args) => commands::key::run(context, args),
+        Command::Schedule(args) => commands::schedule::run(context, args),
+        Command::Audit(args) => commands::audit::run(context, args),
+        Command::Plug(args) => commands::plug::run(context, args),
+        Command::Config(args) => commands::config::run(context, args),
+        Command::Doctor(args) => commands::doctor::run(context, args),
+        Command::Generate(args) => commands::generate::run(args),
     }
 }
 

@@ -56,13 +56,14 @@ impl Builder {
             .text(Path::new("/proc/sys/kernel/hostname"))
             .unwrap_or_default();
         let mut spec = InitramfsSpec::new(kernel, rescue_binary()?, host);
-        spec.modules = match wish.modules {
-            Modules::Full => ModuleSet::Full,
-            Modules::Storage => ModuleSet::Storage,
-            Modules::Slim => ModuleSet::Slim,
-        };
+        spec.modules = module_set(wish.modules);
         spec.version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(Builder { spec, work })
+    }
+
+    /// Of all that it would be made of.
+    pub fn fingerprint(&self, sys: &dyn System) -> anyhow::Result<String> {
+        Ok(initramfs::fingerprint(sys, &self.spec)?)
     }
 
     /// The kernel's version.
@@ -115,7 +116,7 @@ impl Builder {
             rescue_image::stick::Slot::A => slots.a,
             rescue_image::stick::Slot::B => slots.b,
         };
-        let wanted = initramfs::fingerprint(sys, &self.spec)?;
+        let wanted = self.fingerprint(sys)?;
         if current.is_some_and(|c| c.fingerprint == wanted) {
             return Ok(Update::Current);
         }
@@ -125,6 +126,15 @@ impl Builder {
         } else {
             Update::Current
         })
+    }
+}
+
+/// As `rescue_image` names them.
+pub fn module_set(modules: Modules) -> ModuleSet {
+    match modules {
+        Modules::Full => ModuleSet::Full,
+        Modules::Storage => ModuleSet::Storage,
+        Modules::Slim => ModuleSet::Slim,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Values as people write and read them: sizes, durations, counts.
 
+use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A size in bytes, written like `32G`, `512M` or `1.5 GiB` (powers of 1024).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +100,43 @@ impl FromStr for Hours {
     }
 }
 
+impl Hours {
+    /// The same in seconds.
+    pub fn seconds(self) -> u64 {
+        self.0 * 3600
+    }
+}
+
+impl From<Hours> for std::time::Duration {
+    fn from(hours: Hours) -> Self {
+        std::time::Duration::from_secs(hours.seconds())
+    }
+}
+
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 % 24 {
+            // A day has 24 hours in every objective that people write.
+            0 if self.0 > 24 => write!(f, "{}d", self.0 / 24),
+            _ => write!(f, "{}h", self.0),
+        }
+    }
+}
+
+impl Serialize for Hours {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hours {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// Bytes for people: `1.5 GiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -186,6 +226,10 @@ mod tests {
     fn time_spans() {
         assert_eq!("24h".parse(), Ok(Hours(24)));
         assert_eq!("7d".parse(), Ok(Hours(168)));
+        for (hours, text) in [(1, "1h"), (24, "24h"), (36, "36h"), (168, "7d")] {
+            assert_eq!(Hours(hours).to_string(), text);
+            assert_eq!(text.parse(), Ok(Hours(hours)));
+        }
         for wrong in [
             "",
             "h",

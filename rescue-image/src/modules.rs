@@ -288,6 +288,14 @@ pub(crate) fn select(modules_dir: &Path, set: ModuleSet, more: &[&str]) -> Resul
     Ok(closure(&text, &soft, set, more))
 }
 
+/// The names of all modules there are.
+pub(crate) fn names(modules_dir: &Path) -> Result<BTreeSet<String>> {
+    let dep = modules_dir.join("modules.dep");
+    let text = fs::read_to_string(&dep).map_err(Error::io("read", &dep))?;
+    let paths = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(paths.filter_map(|(path, _)| name_of(path)).collect())
+}
+
 pub(crate) fn closure(dep: &str, soft: &str, set: ModuleSet, more: &[&str]) -> Vec<String> {
     let mut needs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut by_name: BTreeMap<String, &str> = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! `lifeboat prune`
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bundle::prune::{Done, Plan, Policy, Prune, PruneOptions, Whose};
@@ -11,7 +12,7 @@ use crate::guests::awaited::Awaited;
 use crate::output::{Outcome, Refused, Usage, table};
 use crate::progress::Progress;
 use crate::targets::{Access, Opened, chosen, close_all};
-use crate::{Context, facts, signals, values};
+use crate::{Context, audit, facts, inhibit, run_lock, signals, values};
 
 #[derive(Serialize)]
 struct Pruned {
@@ -39,6 +40,15 @@ pub fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome> {
             return Err(Refused(reason).into());
         }
     }
+    let _lock = match args.dry_run {
+        true => None,
+        false => Some(run_lock::take(
+            &context.config.state,
+            "lifeboat prune",
+            Duration::ZERO,
+        )?),
+    };
+    let _on = (!args.dry_run).then(|| inhibit::shutdown("restore points are being removed"));
     let whose = match &args.host {
         Some(host) => Whose::Named(host.clone()),
         None => Whose::This(facts::identity(&context.sys)),
@@ -118,7 +128,11 @@ fn one(
         pruned.plan = Some(prune.plan().clone());
         if !dry_run {
             let done = prune.apply(progress);
-            pruned.done = Some(done.with_context(|| format!("cannot prune {}", path.display()))?);
+            let done = done.with_context(|| format!("cannot prune {}", path.display()))?;
+            done.snapshots
+                .iter()
+                .for_each(|id| audit::removed(*id, path));
+            pruned.done = Some(done);
         }
         Ok(())
     })();

@@ -9,10 +9,12 @@ use bundle::verify::{Damage, Scope, VerifyOptions, VerifyReport, verify, write_r
 use serde::Serialize;
 
 use crate::cli::VerifyArgs;
+use crate::history::{Kind, Recorder, Run, Space, TargetRun, Trigger};
 use crate::output::Outcome;
 use crate::progress::Progress;
-use crate::targets::{Access, Opened, chosen, close_all};
-use crate::{Context, seen, values};
+use crate::targets::{Access, Opened, at_hand, chosen, close_all, not_at_hand};
+use crate::values::Percent;
+use crate::{Context, facts, inhibit, run_lock, schedule, seen, values};
 
 /// How many files a damage is shown with; the report and JSON have them all.
 const FILES: usize = 20;
@@ -36,16 +38,106 @@ struct Verdict {
     was_damaged: Vec<Damage>,
     #[serde(flatten)]
     report: Option<VerifyReport>,
+    #[serde(skip)]
+    at: Option<Place>,
+}
+
+/// What else the history of runs wants to know of a target.
+struct Place {
+    stick: bool,
+    store: String,
+    space: Option<Space>,
+}
+
+impl Place {
+    fn of(target: &Opened, store: &Store) -> Option<Place> {
+        Some(Place {
+            stick: target.stick.is_some(),
+            store: store.id().to_owned(),
+            space: Space::of(&target.dir),
+        })
+    }
+}
+
+impl Verdict {
+    /// For the history of runs.
+    fn record(&self) -> TargetRun {
+        let mut run = TargetRun::new(Path::new(&self.target));
+        run.error = self.error.clone();
+        if let Some(report) = &self.report {
+            run.verified = Some(self.ok);
+            run.verified_bytes = report.bytes;
+            run.whole = report.scope == Scope::Whole;
+            run.damage = damages(report).lines().map(str::to_owned).collect();
+        }
+        run.problems.extend(self.rolled_back.clone());
+        for healed in &self.healed {
+            let line = format!("healed: {}: {}", healed.file, healed.how);
+            run.problems.push(line);
+        }
+        if let Some(at) = &self.at {
+            run.stick = at.stick;
+            run.store = Some(at.store.clone());
+            run.space = at.space;
+        }
+        run
+    }
 }
 
 /// Verifies targets, one after the other.
 pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let paths = chosen(&args.from.from, &context.config, "--from")?;
+    let (paths, away) = match args.from.from.is_empty() {
+        true => at_hand(paths),
+        false => (paths, Vec::new()),
+    };
+    let not_now = schedule::begin(&context.config, &args.start)?;
+    // Reading harms nobody; but one who is at the console should not wait for a timer, nor the other way round.
+    let alone = args.heal || args.start.trigger != Trigger::Command;
+    let _lock = match alone {
+        true => Some(run_lock::take(
+            &context.config.state,
+            "lifeboat verify",
+            args.start.patience(),
+        )?),
+        false => None,
+    };
+    let host = facts::identity(&context.sys);
+    let trigger = args.start.trigger;
+    let mut recorder = Recorder::start(&context.config.state, Kind::Verify, trigger, &host);
+    if let Some(reason) = not_now {
+        eprintln!("warning: {reason}");
+        recorder.run.warnings.push(reason);
+        let result = Ok(Outcome::Warnings);
+        recorder.finish(&result);
+        return result;
+    }
+    for target in &away {
+        let note = not_at_hand(target);
+        if !context.out.quiet {
+            eprintln!("note: {note}");
+        }
+        recorder.run.notes.push(note);
+    }
+    let _on = args
+        .heal
+        .then(|| inhibit::shutdown("a target is being repaired"));
+    let result = all(context, args, &paths, &mut recorder.run);
+    recorder.finish(&result);
+    result
+}
+
+fn all(
+    context: &Context,
+    args: &VerifyArgs,
+    paths: &[PathBuf],
+    run: &mut Run,
+) -> anyhow::Result<Outcome> {
     let progress = Progress::new(context.out.quiet);
     let mut verdicts = Vec::new();
-    for path in &paths {
+    for path in paths {
         let verdict = if args.heal {
-            healing(context, path, &paths, &progress)
+            healing(context, path, paths, &progress)
         } else {
             one(context, args, path, &progress)
         };
@@ -59,9 +151,11 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
             healed: Vec::new(),
             was_damaged: Vec::new(),
             report: None,
+            at: None,
         }));
     }
-    progress.finish();
+    run.warnings = progress.finish();
+    run.targets = verdicts.iter().map(Verdict::record).collect();
     if let [
         Verdict {
             error: Some(error), ..
@@ -92,6 +186,14 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     })
 }
 
+/// How much of a target is read; nothing for all of it.
+fn sample(context: &Context, args: &VerifyArgs) -> Option<Percent> {
+    let scheduled = args.start.trigger == Trigger::Timer && args.snapshot.is_none();
+    // The configuration was looked at when it was read.
+    let configured = context.config.schedule.sample().ok().flatten();
+    args.sample.or(configured.filter(|_| scheduled))
+}
+
 fn one(
     context: &Context,
     args: &VerifyArgs,
@@ -105,7 +207,7 @@ fn one(
             snapshot: args.snapshot.clone(),
             cold: true,
             workers: context.config.max_workers,
-            sample: args.sample.map(|share| share.0),
+            sample: sample(context, args).map(|share| share.0),
             packs: None,
         };
         let report = verify(&store, &options, progress)
@@ -118,10 +220,11 @@ fn one(
             }
         };
         let rolled_back = seen::rolled_back(&context.config.state, path, &store);
-        Ok((report, stored, rolled_back))
+        let at = Place::of(&target, &store);
+        Ok((report, stored, rolled_back, at))
     })();
     let is_stick = target.stick.is_some();
-    let (report, mut stored, rolled_back) = close_all(vec![target], result)?;
+    let (report, mut stored, rolled_back, at) = close_all(vec![target], result)?;
     if is_stick && stored.is_none() {
         stored = store_on_stick(path, &report);
     }
@@ -134,6 +237,7 @@ fn one(
         healed: Vec::new(),
         was_damaged: Vec::new(),
         report: Some(report),
+        at,
     })
 }
 
@@ -177,11 +281,12 @@ fn healing(
         }
         let stored = write_report(&reader, &report.after)?;
         let rolled_back = seen::rolled_back(&context.config.state, path, &reader);
-        Ok((report, stored, rolled_back))
+        let at = Place::of(&target, &reader);
+        Ok((report, stored, rolled_back, at))
     });
     drop(sources);
     opened.push(target);
-    let (report, stored, rolled_back) = close_all(opened, result)?;
+    let (report, stored, rolled_back, at) = close_all(opened, result)?;
     Ok(Verdict {
         target: path.display().to_string(),
         ok: report.after.ok() && rolled_back.is_none(),
@@ -191,6 +296,7 @@ fn healing(
         healed: report.healed,
         was_damaged: report.before.damaged,
         report: Some(report.after),
+        at,
     })
 }
 

@@ -23,5 +23,5 @@ pub mod settings;
 pub mod take;
 pub mod volumes;
 
-pub use choice::Which;
-pub use settings::Settings;
+pub use choice::{Which, choose};
+pub use settings::{Mode, OnSticks, Settings, Source};

@@ -6,6 +6,7 @@ mod etc;
 mod tools;
 mod zfs;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
+use crate::modules;
 
 /// Which kernel modules travel along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +150,24 @@ impl RescueInfo {
         json.push(b'\n');
         json
     }
+}
+
+/// The Debian package that holds a program of the rescue system.
+pub fn package_of(program: &str) -> Option<&'static str> {
+    let mut all = tools::TOOLS.iter();
+    all.find(|tool| tool.names.contains(&program))
+        .map(|tool| tool.package)
+}
+
+/// The names of the modules that a rescue system with this kernel carries.
+pub fn carried_modules(kernel: &Kernel, set: ModuleSet) -> Result<BTreeSet<String>> {
+    let paths = modules::select(&kernel.modules_dir, set, &[])?;
+    Ok(paths.iter().filter_map(|p| modules::name_of(p)).collect())
+}
+
+/// The names of all modules of a kernel.
+pub fn all_modules(kernel: &Kernel) -> Result<BTreeSet<String>> {
+    modules::names(&kernel.modules_dir)
 }
 
 /// The compression that is used: the asked one, else the quickest to unpack that the kernel reads.

@@ -1,6 +1,7 @@
 //! `lifeboat backup`
 
 mod dry_run;
+mod frozen;
 mod guests;
 mod report;
 mod room;
@@ -17,12 +18,17 @@ use bundle::verify::{VerifyOptions, verify, write_report};
 
 use crate::cli::BackupArgs;
 use crate::config::Config;
+use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space, Trigger};
+use crate::hooks::Hooks;
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
-use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, priority, proxmox, seen, signals};
+use crate::targets::{Access, Kind, Opened, at_hand, chosen, close_all, not_at_hand};
+use crate::{
+    Context, audit, facts, inhibit, plug, priority, proxmox, run_lock, schedule, seen, signals,
+};
+use frozen::Frozen;
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
@@ -43,6 +49,65 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         return dry_run::run(context, args, roots);
     }
     let targets = chosen(&args.to, &context.config, "--to")?;
+    let (targets, away) = match args.to.is_empty() {
+        true => at_hand(targets),
+        false => (targets, Vec::new()),
+    };
+    let kind = match (args.only_guests, roots.is_empty()) {
+        (true, _) => RunKind::Guests,
+        (false, true) => RunKind::Backup,
+        (false, false) => RunKind::Directories,
+    };
+    let host = facts::identity(&context.sys);
+    let trigger = args.start.trigger;
+    let record = || Recorder::start(&context.config.state, kind, trigger, &host);
+    let locked = schedule::begin(&context.config, &args.start).and_then(|reason| {
+        let patience = args.start.patience();
+        Ok(match reason {
+            Some(reason) => Err(reason),
+            None => Ok(run_lock::take(
+                &context.config.state,
+                "lifeboat backup",
+                patience,
+            )?),
+        })
+    });
+    let _lock = match locked {
+        Ok(Ok(lock)) => lock,
+        Ok(Err(reason)) => return not_started(record(), reason),
+        // Somebody at a terminal reads it there.
+        Err(error) if trigger == Trigger::Command => return Err(error),
+        Err(error) => {
+            let result = Err(error);
+            record().finish(&result);
+            return result;
+        }
+    };
+    let mut recorder = record();
+    let _on = inhibit::shutdown("a backup is being written");
+    let result = save(context, args, roots, &targets, &away, &mut recorder.run);
+    recorder.finish(&result);
+    result
+}
+
+/// A run that a timer started at the wrong time: nothing is wrong with the host or its targets, but there is no backup.
+fn not_started(mut recorder: Recorder, reason: String) -> anyhow::Result<Outcome> {
+    eprintln!("warning: {reason}");
+    recorder.run.warnings.push(reason);
+    let result = Ok(Outcome::Warnings);
+    recorder.finish(&result);
+    result
+}
+
+/// The backup, while no other one runs.
+fn save(
+    context: &Context,
+    args: &BackupArgs,
+    roots: &[PathBuf],
+    targets: &[PathBuf],
+    away: &[PathBuf],
+    run: &mut Run,
+) -> anyhow::Result<Outcome> {
     // Before any thread or hook is started: they inherit it.
     let equal = priority::lower(
         args.nice.unwrap_or(context.config.nice),
@@ -52,22 +117,19 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         eprintln!("warning: {problem}");
     }
     let progress = Progress::new(context.out.quiet);
-    let hook_dir = &context.config.hooks;
-    let result = hooks::run(&context.sys, hook_dir, "pre-backup", &[])
+    let timeout = context.config.consistency.hook_timeout.duration();
+    let hooks = Hooks::new(&context.sys, &context.config.hooks, timeout);
+    let result = hooks
+        .run("pre-backup", &[])
         .context("nothing was backed up")
         .and_then(|()| signals::check())
-        .and_then(|()| make(context, args, roots, &targets, &progress));
+        .and_then(|()| make(context, args, roots, targets, run, &hooks, &progress));
     let mut warnings = progress.finish();
     let status = match &result {
         Ok(report) => report.status(),
         Err(_) => "failed",
     };
-    let after = hooks::run(
-        &context.sys,
-        hook_dir,
-        "post-backup",
-        &[("LIFEBOAT_STATUS", status)],
-    );
+    let after = hooks.run_all("post-backup", &[("LIFEBOAT_STATUS", status)]);
     let mut report = match (result, after) {
         (Ok(report), Ok(())) => report,
         (Ok(mut report), Err(e)) => {
@@ -78,12 +140,16 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         (Err(e), Ok(())) => return Err(e),
         (Err(e), Err(hook)) => {
             eprintln!("warning: {hook:#}");
+            run.warnings.push(format!("{hook:#}"));
             return Err(e);
         }
     };
+    report.hooks = hooks.runs();
     // The restore point is none the worse.
     report.notes.extend(equal);
+    report.notes.extend(away.iter().map(|t| not_at_hand(t)));
     report.warnings.extend(warnings);
+    report.record(run);
     context.out.summary(&report, || report.text())?;
     if context.out.quiet && !context.out.json && report.outcome() != Outcome::Fine {
         eprint!("{}", report.text());
@@ -105,9 +171,12 @@ fn make(
     args: &BackupArgs,
     roots: &[PathBuf],
     targets: &[PathBuf],
+    run: &mut Run,
+    hooks: &Hooks<'_>,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let start = Instant::now();
+    let mut phases = Phases::start();
     progress.say("looking at the host");
     let host = facts::identity(&context.sys);
     let node = match roots {
@@ -129,7 +198,10 @@ fn make(
     };
     let tried = !wanted.is_empty() && not_tried.is_none();
     if let Some(node) = node.as_ref().filter(|_| tried) {
+        phases.next("look");
         saved = guests::save(context, args, node, &wanted, &host, &parts, progress);
+        run.guests = saved.iter().map(GuestReport::record).collect();
+        phases.next("guests");
         if let Some(work) = &mut work {
             // Meanwhile the host went on.
             match Work::find(context, args, roots, targets) {
@@ -143,22 +215,27 @@ fn make(
         }
     }
     let result = match &mut work {
-        Some(work) => save_host(context, args, work, &host, &mut parts, progress),
+        Some(work) => save_host(context, args, work, &host, &mut parts, hooks, progress),
         None => {
             let compression = args.compression.unwrap_or(context.config.compression);
             Ok(Report::empty(GUESTS, &host, compression))
         }
     };
+    phases.next(if work.is_some() { "host" } else { "look" });
     follow_up(context, args, &mut parts, &saved, &host, progress);
+    phases.next("verify");
     // From here on nothing is lost any more, but a stick that cannot be unmounted must not be pulled out.
     let mut reports = Vec::new();
     for mut part in parts {
+        part.look(&host);
         if let Some(Err(error)) = part.opened.take().map(Opened::close) {
             part.report.problems.push(format!("{error:#}"));
             eprintln!("warning: {error:#}");
         }
         reports.push(part.report);
     }
+    phases.next("close");
+    run.targets = reports.iter().map(TargetReport::record).collect();
     if reports.iter().all(|t| t.error.is_some()) {
         let reasons: Vec<String> = reports.iter().filter_map(|t| t.error.clone()).collect();
         say(&saved);
@@ -171,10 +248,40 @@ fn make(
     let mut report = result.inspect_err(|_| say(&saved))?;
     report.notes.extend(not_tried);
     report.stopped = signals::stopped();
+    report.warnings.extend(signals::over().map(str::to_owned));
     report.guests = saved;
     report.targets = reports;
     report.seconds = start.elapsed().as_secs();
+    report.phases = phases.all;
     Ok(report)
+}
+
+/// What took how long.
+struct Phases {
+    since: Instant,
+    all: Vec<Phase>,
+}
+
+impl Phases {
+    fn start() -> Phases {
+        Phases {
+            since: Instant::now(),
+            all: Vec::new(),
+        }
+    }
+
+    /// What was done since the last call has this name.
+    fn next(&mut self, name: &str) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.since = Instant::now();
+        match self.all.iter_mut().find(|p| p.name == name) {
+            Some(phase) => phase.seconds += seconds,
+            None => self.all.push(Phase {
+                name: name.to_owned(),
+                seconds,
+            }),
+        }
+    }
 }
 
 /// What became of the guests, where an error takes the place of the report.
@@ -189,6 +296,7 @@ fn save_host(
     work: &mut Work,
     host: &HostIdentity,
     parts: &mut [Part],
+    hooks: &Hooks<'_>,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let config = &context.config;
@@ -201,15 +309,45 @@ fn save_host(
         true => work.without_keys(&config.keys)?,
         false => None,
     };
-    let mut result = if stores.is_empty() {
-        Err(anyhow::anyhow!("no target can be written to"))
-    } else {
-        fill(context, args, work, stores, parts, progress)
-    };
+    if stores.is_empty() {
+        bail!("no target can be written to");
+    }
+    let settings = &config.consistency;
+    let mode = args.snapshots.unwrap_or(settings.snapshots);
+    let frozen = Frozen::take(&context.sys, hooks, settings, mode, work, progress)?;
+    let result = std::thread::scope(|scope| {
+        // Dropped at the end, whatever that is: so the watch ends.
+        let (_until, over) = std::sync::mpsc::channel();
+        let frozen = &frozen;
+        scope.spawn(move || frozen.watch(&over));
+        fill_all(context, args, work, host, stores, parts, frozen)
+    });
+    let hook_failed = !frozen.finish();
+    let mut report = result?;
+    report.hook_failed |= hook_failed;
+    let removed = frozen.removed.iter();
+    let removed = removed.map(|name| format!("removed {name}, which an earlier run has left"));
+    report.notes.extend(removed);
+    report.notes.extend(note);
+    Ok(report)
+}
+
+/// Fills the stores, and once more those of targets that had no room, if some can be made.
+fn fill_all(
+    context: &Context,
+    args: &BackupArgs,
+    work: &Work,
+    host: &HostIdentity,
+    stores: Vec<Store>,
+    parts: &mut [Part],
+    frozen: &Frozen<'_>,
+) -> anyhow::Result<Report> {
+    let (config, progress) = (&context.config, frozen.progress());
+    let mut result = fill(context, args, work, stores, parts, frozen);
     // One that ran full gets a second run of its own, if there is something to remove.
     let stores = room::after(config, host, parts, progress);
     if !stores.is_empty() {
-        let second = fill(context, args, work, stores, parts, progress);
+        let second = fill(context, args, work, stores, parts, frozen);
         let (kept, lost) = match (result, second) {
             (Ok(report), Err(error)) | (Err(error), Ok(report)) => (Ok(report), Some(error)),
             (Ok(report), Ok(_)) => (Ok(report), None),
@@ -224,9 +362,7 @@ fn save_host(
         }
         room::say_why_full(config, host, parts, progress);
     }
-    let mut report = result?;
-    report.notes.extend(note);
-    Ok(report)
+    result
 }
 
 impl Part {
@@ -236,11 +372,23 @@ impl Part {
         let opened = Opened::open(target, Access::Write)
             .map_err(|error| report.fail(format!("{error:#}")))
             .ok();
+        report.stick = opened.as_ref().is_some_and(|o| o.stick.is_some());
         Part {
             opened,
             report,
             full: false,
         }
+    }
+
+    /// Notes what it holds and how much room it has, for people and programs that look after targets.
+    fn look(&mut self, host: &HostIdentity) {
+        let Some(opened) = &self.opened else { return };
+        self.report.space = Space::of(&opened.dir);
+        let snapshots = opened.reader().and_then(|store| Ok(store.snapshots()?));
+        self.report.restore_points = snapshots.ok().map(|all| {
+            let own = all.iter().filter(|s| s.host.machine_id == host.machine_id);
+            own.filter(|s| s.kind == "host").count() as u64
+        });
     }
 
     /// Its store, opened for writing, unless it is hopeless.
@@ -280,10 +428,11 @@ fn fill(
     work: &Work,
     stores: Vec<Store>,
     parts: &mut [Part],
-    progress: &Progress,
+    frozen: &Frozen<'_>,
 ) -> anyhow::Result<Report> {
-    let facts = facts::collect(&context.sys);
+    let mut facts = facts::collect(&context.sys);
     let mut options = options(&context.config, args)?;
+    options.began = frozen.began;
     if !args.reread {
         options.since = Some(facts.machine_id.clone());
     }
@@ -297,8 +446,9 @@ fn fill(
         known.of_all(&node.guests)
     });
     let guests = guests.unwrap_or_default();
-    let mut backup = Backup::start(stores, options, progress)?;
-    let (trees, images) = match read(work, &mut backup) {
+    let events = frozen.events();
+    let mut backup = Backup::start(stores, options, &events)?;
+    let (trees, images) = match read(work, &mut backup, frozen) {
         Ok(read) => read,
         Err(error) => {
             // That no target is left says nothing; each of them knows better.
@@ -311,12 +461,16 @@ fn fill(
         }
     };
     signals::check().map_err(why_stopped)?;
+    if work.layout.is_some() {
+        facts.consistency = frozen.states();
+    }
     let host = HostIdentity {
         machine_id: facts.machine_id.clone(),
         hostname: facts.hostname.clone(),
     };
     let compression = args.compression.unwrap_or(context.config.compression);
     let mut report = Report::new(work, &host, &trees, &images, &backup.stats(), compression);
+    report.consistency.clone_from(&facts.consistency);
     let levels = backup.levels();
     let time = backup.time().to_owned();
     let draft = SnapshotDraft {
@@ -346,6 +500,10 @@ fn fill(
         match result.snapshot {
             Ok(id) => {
                 part.report.snapshot = Some(id);
+                audit::made(id, &part.report.target);
+                if let Some(opened) = &part.opened {
+                    plug::known::used(context, opened, part.report.store.as_deref());
+                }
                 let store = part.report.store.as_deref().unwrap_or_default();
                 if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
                     // Only the notice of a rollback hangs on it.
@@ -362,14 +520,12 @@ fn fill(
 }
 
 /// Reads the host.
-fn read(work: &Work, backup: &mut Backup<'_>) -> anyhow::Result<(Vec<Tree>, Vec<Image>)> {
-    let mut trees = Vec::new();
-    for source in &work.trees {
-        let tree = backup
-            .tree(source)
-            .with_context(|| format!("cannot save {}", source.mount_point.display()))?;
-        trees.push(tree);
-    }
+fn read(
+    work: &Work,
+    backup: &mut Backup<'_>,
+    frozen: &Frozen<'_>,
+) -> anyhow::Result<(Vec<Tree>, Vec<Image>)> {
+    let trees = frozen.read_all(&work.trees, &mut |source| backup.tree(source))?;
     let mut images = Vec::new();
     for source in &work.images {
         let image = backup

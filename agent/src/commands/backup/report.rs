@@ -9,6 +9,9 @@ use serde::Serialize;
 use super::guests::{GuestReport, Status};
 use super::work::Work;
 use crate::compression::{self, Compression};
+use crate::consistency::TreeState;
+use crate::history::{Phase, Run, Space, TargetRun};
+use crate::hooks::HookRun;
 use crate::output::{Outcome, table};
 use crate::rescue::Update;
 use crate::retention::Pruned;
@@ -46,9 +49,15 @@ pub struct Report {
     /// What else to know; nothing is wrong.
     pub notes: Vec<String>,
     pub targets: Vec<TargetReport>,
+    /// From what the files of each tree were read.
+    pub consistency: Vec<TreeState>,
+    /// The hooks that ran, with the end of what they printed.
+    pub hooks: Vec<HookRun>,
     pub hook_failed: bool,
     /// A signal came after the restore point was made: what should follow was left out.
     pub stopped: bool,
+    /// What took how long.
+    pub phases: Vec<Phase>,
 }
 
 /// A tree, or a partition.
@@ -63,6 +72,8 @@ pub struct TreeReport {
 #[derive(Debug, Serialize)]
 pub struct TargetReport {
     pub target: PathBuf,
+    /// Whether it is a stick, or an image of one.
+    pub stick: bool,
     /// The store's id.
     pub store: Option<String>,
     pub encrypted: bool,
@@ -89,12 +100,17 @@ pub struct TargetReport {
     pub pruned: Option<Pruned>,
     /// What went wrong after the restore point was made.
     pub problems: Vec<String>,
+    /// How many restore points of this host it holds at the end.
+    pub restore_points: Option<u64>,
+    /// How much room it has at the end.
+    pub space: Option<Space>,
 }
 
 impl TargetReport {
     pub fn new(target: &Path) -> TargetReport {
         TargetReport {
             target: target.into(),
+            stick: false,
             store: None,
             encrypted: false,
             snapshot: None,
@@ -110,6 +126,27 @@ impl TargetReport {
             rescue: None,
             pruned: None,
             problems: Vec::new(),
+            restore_points: None,
+            space: None,
+        }
+    }
+
+    /// For the history of runs.
+    pub fn record(&self) -> TargetRun {
+        TargetRun {
+            target: self.target.clone(),
+            stick: self.stick,
+            store: self.store.clone(),
+            snapshot: self.snapshot,
+            error: self.error.clone(),
+            bytes_written: self.bytes_written,
+            verified: self.verified,
+            verified_bytes: self.verified_bytes,
+            whole: false,
+            damage: self.damage.lines().map(str::to_owned).collect(),
+            problems: self.problems.clone(),
+            restore_points: self.restore_points,
+            space: self.space,
         }
     }
 
@@ -258,8 +295,11 @@ impl Report {
             warnings: Vec::new(),
             notes: Vec::new(),
             targets: Vec::new(),
+            consistency: Vec::new(),
+            hooks: Vec::new(),
             hook_failed: false,
             stopped: false,
+            phases: Vec::new(),
         }
     }
 
@@ -287,6 +327,24 @@ impl Report {
         } else {
             Outcome::Warnings
         }
+    }
+
+    /// Adds to the history of runs what is known at the end only.
+    pub fn record(&self, run: &mut Run) {
+        run.files = self.files;
+        run.bytes = self.bytes;
+        run.bytes_read = self.bytes_read;
+        run.phases = self.phases.clone();
+        let layout = self.layout_warnings.iter();
+        let layout = layout.map(|w| format!("a restore will not remake this: {w}"));
+        run.warnings = self.warnings.iter().cloned().chain(layout).collect();
+        let problems = crate::commands::show::problems(&self.summary);
+        run.warnings.extend(problems.lines().map(str::to_owned));
+        let not_saved = self
+            .not_saved
+            .iter()
+            .map(|line| format!("not saved: {line}"));
+        run.notes = self.notes.iter().cloned().chain(not_saved).collect();
     }
 
     /// For the hook after a backup.
@@ -341,14 +399,21 @@ impl Report {
             .trees
             .iter()
             .map(|t| {
+                let mut states = self.consistency.iter();
+                let state = states.find(|state| state.mount_point == Path::new(&t.name));
                 vec![
                     format!("  {}", t.name),
                     values::count(t.files),
                     values::bytes(t.bytes),
+                    state.map(TreeState::text).unwrap_or_default(),
                 ]
             })
             .collect();
-        out.push_str(&table(&["  tree", ">files", ">size"], &rows));
+        let mut heads = vec!["  tree", ">files", ">size"];
+        if !self.consistency.is_empty() {
+            heads.push("read from");
+        }
+        out.push_str(&table(&heads, &rows));
         for line in &self.not_saved {
             out.push_str(&format!("Not saved: {line}\n"));
         }
@@ -366,6 +431,15 @@ impl Report {
             out.push_str("Guests:\n");
         }
         self.guests.iter().for_each(|g| out.push_str(&g.text()));
+        for run in &self.hooks {
+            if let Some(last) = run.output.last() {
+                out.push_str(&format!(
+                    "hook {} ({}): {last}\n",
+                    run.hook.display(),
+                    run.when
+                ));
+            }
+        }
         for note in &self.notes {
             out.push_str(&format!("note: {note}\n"));
         }

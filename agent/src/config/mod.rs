@@ -1,5 +1,6 @@
-//! The configuration file, and the example of it. One table ([`SETTINGS`]) feeds the example; a test keeps it, the
-//! structure and `docs/lifeboat.toml` the same.
+//! The configuration file, and the example of it.
+
+mod example;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,11 +13,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
 use crate::compression::Compression;
+use crate::consistency;
 use crate::guests;
+use crate::objectives::Objectives;
 use crate::output::Usage;
+use crate::plug;
 use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
+use crate::schedule;
 use crate::values::Percent;
+
+pub use example::example;
 
 /// Where the configuration is looked for; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/lifeboat/lifeboat.toml";
@@ -53,7 +60,7 @@ pub struct Config {
     pub update_rescue: bool,
     /// Which kernel modules the rescue system carries.
     pub rescue_modules: Modules,
-    /// Directory with `pre-backup` and `post-backup`.
+    /// Directory with `pre-backup`, `pre-snapshot`, `post-snapshot` and `post-backup`.
     pub hooks: PathBuf,
     /// Where the host keeps the keys of encrypted targets.
     pub keys: PathBuf,
@@ -63,6 +70,14 @@ pub struct Config {
     pub retention: Retention,
     /// The guests of a Proxmox VE node.
     pub guests: guests::Settings,
+    /// What backups are held against.
+    pub objectives: Objectives,
+    /// Snapshots, hooks.
+    pub consistency: consistency::Settings,
+    /// What runs by itself.
+    pub schedule: schedule::Settings,
+    /// What a stick that is plugged in gets.
+    pub plug: plug::Settings,
 }
 
 impl Default for Config {
@@ -88,6 +103,10 @@ impl Default for Config {
             state: PathBuf::from("/var/lib/lifeboat"),
             retention: Retention::default(),
             guests: guests::Settings::default(),
+            objectives: Objectives::default(),
+            consistency: consistency::Settings::default(),
+            schedule: schedule::Settings::default(),
+            plug: plug::Settings::default(),
         }
     }
 }
@@ -209,6 +228,8 @@ impl Config {
             }
         }
         config.io_limit()?;
+        let sample = config.schedule.sample();
+        sample.map_err(|e| format!("schedule: verify-sample: {e}"))?;
         for target in &config.targets {
             if !target.is_absolute() {
                 return Err(format!(
@@ -221,216 +242,8 @@ impl Config {
     }
 }
 
-/// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
-const SETTINGS: &[(&str, &str, Option<&str>)] = &[
-    (
-        "targets",
-        "Where restore points go when --to is not given: sticks (use the stable names in /dev/disk/by-id),\n\
-         image files, directories on other drives. `lifeboat prepare` makes a target.",
-        Some(
-            r#"["/dev/disk/by-id/usb-Example_Stick_0123456789-0:0", "/mnt/backup-drive/lifeboat"]"#,
-        ),
-    ),
-    (
-        "roots",
-        "Save these directories, each as a tree of its own, instead of the whole host. The restore point\n\
-         then has no layout: files can be extracted from it, a machine cannot be restored.",
-        None,
-    ),
-    (
-        "exclude",
-        "What to leave out besides the default exclusions. A pattern with a slash is a path of the host, one\n\
-         without is a name at any depth. * and ? stay within a name, ** crosses directories. A directory that\n\
-         matches is left out with all below it; to keep it as an empty one, end with /*.",
-        Some(r#"["/srv/scratch/*", "*.iso"]"#),
-    ),
-    (
-        "include",
-        "Default exclusions to switch off, written as `lifeboat config exclusions` shows them.",
-        Some(r#"["/var/tmp/*"]"#),
-    ),
-    (
-        "default-exclusions",
-        "Whether the default exclusions apply at all.",
-        None,
-    ),
-    (
-        "compression",
-        "zstd:1 (fast) to zstd:19 (small), xz:0 to xz:9 (very slow), none, or auto: zstd with a level from 1 to 9 that\n\
-         is raised while targets are the slowest, and lowered while the processor is. The report says which were used.\n\
-         What a target holds already is found and not written again, whatever it was compressed with.",
-        None,
-    ),
-    (
-        "max-workers",
-        "How many threads may compress, check or extract at once; 0 means one per processor.",
-        None,
-    ),
-    (
-        "io-limit",
-        "How much of the host a backup reads per second at most, so that guests keep their share of the disks.\n\
-         Empty: as fast as it goes.",
-        Some("\"100M\""),
-    ),
-    (
-        "nice",
-        "Priority of a backup for the processor, 0 (as any program) to 19 (only what others leave). Hooks inherit it.\n\
-         A command that was started with a higher value keeps that.",
-        None,
-    ),
-    (
-        "ionice",
-        "Priority of a backup for disks: best-effort:0 (first) to best-effort:7 (after others), idle (only while\n\
-         nobody else wants the disk: on a busy host, a backup may never end), or none (as it was started).\n\
-         Only some I/O schedulers heed it: bfq, and mq-deadline for idle. Where they do not, io-limit helps.",
-        None,
-    ),
-    (
-        "verify",
-        "Read what a backup has written again, past the page cache, right after it was written.",
-        None,
-    ),
-    (
-        "parity",
-        "How much parity to make beside every file of a target: 1% to 50%, or none. `lifeboat verify --heal`\n\
-         repairs damage up to that size from it, without another target. Each target records what it has;\n\
-         keep leaves it as it is. Files that have none get it at the next backup.",
-        Some("\"5%\""),
-    ),
-    (
-        "update-rescue",
-        "Give sticks a new rescue system when the kernel or the tools of this host have changed.",
-        None,
-    ),
-    (
-        "rescue-modules",
-        "Kernel modules of the rescue system: full (any machine), storage (without network cards), or\n\
-         slim (virtual machines only).",
-        None,
-    ),
-    (
-        "hooks",
-        "The executables pre-backup and post-backup in this directory are run before and after each backup\n\
-         (or every executable in directories of these names, in order). If pre-backup fails, nothing is\n\
-         backed up. post-backup runs whatever happened; LIFEBOAT_STATUS tells it (ok, warnings, failed).",
-        None,
-    ),
-    (
-        "keys",
-        "Where this host keeps the keys of encrypted targets, for root only, so that backups do not ask. Left out\n\
-         of a backup that goes to any target that is not encrypted.",
-        None,
-    ),
-    (
-        "state",
-        "Where this host remembers the last restore point that it wrote to each target: a target to which an\n\
-         older state was put back is noticed.",
-        None,
-    ),
-];
-
-/// The same of the tables, which a TOML file has at its end: table and setting.
-const TABLES: &[(&str, &str, &str)] = &[
-    (
-        "retention",
-        "automatic",
-        "Which restore points of this host a backup removes by itself: when-full (those that the policy does\n\
-         not keep, and only when a target has no room for a new one), always (the same after every backup),\n\
-         or never. `lifeboat prune --dry-run` shows which they are, and why the others stay.",
-    ),
-    (
-        "retention",
-        "keep-last",
-        "The policy: how many restore points stay on each target. keep-last: the newest ones. The others: the\n\
-         newest one of each of the last N hours, days, weeks (from Monday), months and years, in UTC, that\n\
-         have one. One rule is enough for it to stay. Besides, these are never removed: the newest one, the\n\
-         newest one that was verified, and those of other hosts.",
-    ),
-    ("retention", "keep-hourly", ""),
-    ("retention", "keep-daily", ""),
-    ("retention", "keep-weekly", ""),
-    ("retention", "keep-monthly", ""),
-    ("retention", "keep-yearly", ""),
-    (
-        "guests",
-        "source",
-        "Where dumps of the guests of a Proxmox VE node come from: vzdump (each backup makes new ones), latest-dump\n\
-         (the newest one that a storage of the node holds, as a backup job of Proxmox VE made it), or none.",
-    ),
-    (
-        "guests",
-        "which",
-        "Which guests: numbers (\"100\"), \"tag:NAME\" for all with a tag, or \"all\".",
-    ),
-    ("guests", "exclude", "Which of them not."),
-    (
-        "guests",
-        "mode",
-        "How vzdump comes to a consistent state: snapshot (the guest goes on), suspend, or stop.",
-    ),
-    (
-        "guests",
-        "on-sticks",
-        "Guests go to targets that are no sticks. when-room: to sticks, too, as long as these have room for them and\n\
-         for the host; or never.",
-    ),
-    (
-        "guests",
-        "keep-last",
-        "The policy for dumps, of each guest on its own, as in [retention].",
-    ),
-    ("guests", "keep-hourly", ""),
-    ("guests", "keep-daily", ""),
-    ("guests", "keep-weekly", ""),
-    ("guests", "keep-monthly", ""),
-    ("guests", "keep-yearly", ""),
-];
-
-/// The example configuration: every setting, commented out, with its default or an example.
-pub fn example() -> anyhow::Result<String> {
-    let defaults = toml::Table::try_from(Config::default())
-        .context("cannot write out the default configuration")?;
-    let mut out = String::from(
-        "# Lifeboat's configuration: /etc/lifeboat/lifeboat.toml. Every setting is optional.\n\
-         # This example is written by `lifeboat config example`.\n",
-    );
-    for (name, text, example) in SETTINGS {
-        let default = defaults
-            .get(*name)
-            .with_context(|| format!("no setting is called {name}"))?;
-        out.push('\n');
-        for line in text.lines() {
-            out.push_str(&format!("# {line}\n"));
-        }
-        out.push_str(&format!("# Default: {default}\n"));
-        out.push_str(&match example {
-            Some(example) => format!("#{name} = {example}\n"),
-            None => format!("#{name} = {default}\n"),
-        });
-    }
-    let mut table = "";
-    for (of, name, text) in TABLES {
-        let default = defaults
-            .get(*of)
-            .and_then(|t| t.get(*name))
-            .with_context(|| format!("no setting is called {of}.{name}"))?;
-        if table != *of {
-            table = of;
-            out.push_str(&format!("\n#[{of}]\n"));
-        }
-        if !text.is_empty() {
-            out.push('\n');
-        }
-        for line in text.lines() {
-            out.push_str(&format!("# {line}\n"));
-        }
-        out.push_str(&format!("# Default: {default}\n#{name} = {default}\n"));
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
-#[path = "../../tests/fuzz/mutate.rs"]
+#[path = "../../../tests/fuzz/mutate.rs"]
 mod mutate;
 
 #[cfg(test)]
@@ -533,54 +346,5 @@ mod tests {
         for wrong in ["5", "0%", "51%", "-1%", "5.5%", ""] {
             assert!(wrong.parse::<Parity>().unwrap_err().contains("1% to 50%"));
         }
-    }
-
-    /// Every setting is in the example, and the example, with its comment signs removed, is a valid configuration.
-    #[test]
-    fn example_is_complete_and_valid() {
-        let example = example().unwrap();
-        let names: Vec<_> = toml::Table::try_from(Config::default())
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect();
-        let mut count = 0;
-        for name in &names {
-            let defaults = toml::Table::try_from(Config::default()).unwrap();
-            let Some(table) = defaults[name].as_table() else {
-                count += 1;
-                assert!(
-                    SETTINGS.iter().any(|s| s.0 == *name),
-                    "{name} is missing in the example"
-                );
-                continue;
-            };
-            count += 1 + table.len();
-            for setting in table.keys() {
-                assert!(
-                    TABLES.iter().any(|(t, s, _)| t == name && s == setting),
-                    "{name}.{setting} is missing in the example"
-                );
-            }
-        }
-        let active: String = example
-            .lines()
-            .filter_map(|l| l.strip_prefix('#'))
-            .filter(|l| !l.starts_with(' '))
-            .map(|l| format!("{l}\n"))
-            .collect();
-        assert_eq!(active.lines().count(), count);
-        Config::parse(&active).unwrap();
-    }
-
-    #[test]
-    fn documented_example_is_the_generated_one() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lifeboat.toml");
-        let documented = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(
-            documented,
-            example().unwrap(),
-            "docs/lifeboat.toml differs from the code: run `lifeboat config example > docs/lifeboat.toml`"
-        );
     }
 }
