@@ -232,6 +232,24 @@ pub fn examples(page: &str) -> &'static [(&'static str, &'static str)] {
             "lifeboat key add --on /dev/sdX --recovery",
             "Adds a recovery key, which is shown once.",
         )],
+        "lifeboat-schedule" => &[
+            (
+                "lifeboat schedule apply",
+                "Makes the timers what the table [schedule] of the configuration says.",
+            ),
+            ("lifeboat schedule show", "When what runs next."),
+        ],
+        "lifeboat-audit" => &[
+            (
+                "lifeboat audit show --since 7d",
+                "Who did what in the last week.",
+            ),
+            ("lifeboat audit verify", "Proves that no entry was changed."),
+        ],
+        "lifeboat-doctor" => &[(
+            "lifeboat doctor",
+            "What is missing or risky, each with the command that mends it.",
+        )],
         "lifeboat-config" => &[(
             "lifeboat config example >/etc/lifeboat/lifeboat.toml",
             "A configuration to begin with, in which everything is commented out.",
@@ -254,6 +272,7 @@ pub fn related(page: &str) -> &'static [&'static str] {
         "lifeboat-inventory" => &["lifeboat-plan"],
         "lifeboat-arm" => &["lifeboat-disarm", "lifeboat-plan"],
         "lifeboat-disarm" => &["lifeboat-arm"],
+        "lifeboat-schedule" | "lifeboat-plug" => &["lifeboat-backup", "lifeboat-verify"],
         _ => &[],
     }
 }
