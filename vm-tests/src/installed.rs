@@ -47,7 +47,6 @@ pub fn install(host: &mut Running, config: &str) -> Result<()> {
             cat >/etc/lifeboat/lifeboat.toml <<'EOF'\n{config}\nEOF
             systemctl daemon-reload
             udevadm control --reload
-            systemd-analyze verify /usr/lib/systemd/system/lifeboat-plug@.service
             lifeboat --version"
         ),
         Duration::from_secs(120),

@@ -24,7 +24,6 @@ pub fn scenario(_artefacts: &Path) -> Scenario {
 fn run(log: &Artefacts) -> Result<()> {
     let bench = Bench::new(log)?;
     let stick = bench.stick("STICK-A")?;
-    let before = disk::content_hash(&stick.image)?;
     let mut plugged = bench.host("update-rescue = false")?;
     let said = plugged.plug(&stick, 60)?;
     ensure_says(&said, "does not know")?;
@@ -36,8 +35,7 @@ fn run(log: &Artefacts) -> Result<()> {
     plugged.adopt(&stick)?;
     plugged.host.pull(&stick)?;
     ensure!(
-        disk::content_hash(&stick.image)? != before
-            || bench.restore_points(&stick.image)?.is_empty(),
+        bench.restore_points(&stick.image)?.is_empty(),
         "there is a restore point already"
     );
 
