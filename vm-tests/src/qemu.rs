@@ -15,8 +15,10 @@ use crate::process::{self, Cmd};
 use crate::qmp::Qmp;
 use crate::serial::Serial;
 
+mod hotplug;
 mod nic;
 
+pub use hotplug::Stick;
 pub use nic::Nic;
 
 /// What starts the boot loader.

@@ -124,7 +124,13 @@ pub fn made(context: &Context, target: &Target, medium: &str, store: &str) {
             Err(error) => tracing::warn!("{error:#}"),
         }
     }
-    said(known.remember(&context.config.state));
+    let noted = known.remember(&context.config.state);
+    match noted {
+        Err(error) if matches!(target, Target::Device(_)) => tracing::warn!("{error:#}"),
+        // Whoever makes an image need not be root.
+        Err(error) => tracing::info!("{error:#}"),
+        Ok(()) => {}
+    }
 }
 
 /// Notes a stick that holds a new restore point of this host now.
@@ -142,13 +148,9 @@ pub fn used(context: &Context, opened: &Opened, store: Option<&str>) {
             &medium.model,
         )
     });
-    said(learnt);
-}
-
-/// Only what happens at the next plugging in hangs on it.
-fn said(noted: anyhow::Result<()>) {
-    if let Err(error) = noted {
-        tracing::warn!("{error:#}");
+    if let Err(error) = learnt {
+        // Only what happens at the next plugging in hangs on it.
+        tracing::info!("{error:#}");
     }
 }
 

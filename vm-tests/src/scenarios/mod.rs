@@ -4,6 +4,9 @@ mod bios_bigger_blank;
 mod btrfs_root;
 mod flipped_byte;
 mod golden_boots;
+mod hot_plug;
+mod hot_plug_pulled;
+mod hot_plug_strangers;
 mod in_place;
 mod luks_root;
 mod md1_uefi;
@@ -11,6 +14,7 @@ mod medium_pulled;
 mod other_machine;
 mod other_nic;
 mod package;
+mod plugged;
 mod pve;
 mod pve_guests;
 mod pve_saved;
@@ -48,6 +52,9 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         zfs_mirror_root::scenario(artefacts),
         pve_selftest::scenario(artefacts),
         timer::scenario(artefacts),
+        hot_plug::scenario(artefacts),
+        hot_plug_strangers::scenario(artefacts),
+        hot_plug_pulled::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(in_place::scenarios(artefacts));
