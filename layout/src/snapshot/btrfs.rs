@@ -8,7 +8,40 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{PREFIX, detached};
-use crate::system::{Cmd, System};
+
+// linux/btrfs.h. By the kernel's own calls: `btrfs subvolume delete` looks for the path as others see it, and a detached
+// mount has none.
+const READ_ONLY: u64 = 1 << 1;
+
+#[repr(C)]
+struct VolArgs {
+    fd: i64,
+    name: [u8; 4088],
+}
+
+#[repr(C)]
+struct VolArgsV2 {
+    fd: i64,
+    transid: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; 4040],
+}
+
+nix::ioctl_write_ptr!(snap_destroy, 0x94, 15, VolArgs);
+nix::ioctl_write_ptr!(snap_create_v2, 0x94, 23, VolArgsV2);
+
+/// A name with its zero at the end.
+fn named<const N: usize>(name: &str) -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    match bytes.get_mut(..name.len()) {
+        Some(place) if name.len() < N && !name.contains(['\0', '/']) => {
+            place.copy_from_slice(name.as_bytes());
+            Ok(bytes)
+        }
+        _ => Err(format!("{name} is no name of a snapshot")),
+    }
+}
 
 /// The directory at the top of a filesystem that this program alone makes its snapshots in.
 pub const PLACE: &str = ".lifeboat-snapshots";
@@ -41,21 +74,11 @@ impl Tops {
     }
 }
 
-/// The directory, as other processes see it, too.
 fn place(top: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!(
-        "/proc/{}/fd/{}/{PLACE}",
-        std::process::id(),
-        top.as_raw_fd()
-    ))
+    PathBuf::from(format!("/proc/self/fd/{}/{PLACE}", top.as_raw_fd()))
 }
 
-pub(super) fn make(
-    sys: &dyn System,
-    top: &OwnedFd,
-    subvolume: &Path,
-    name: &str,
-) -> Result<(), String> {
+pub(super) fn make(top: &OwnedFd, subvolume: &Path, name: &str) -> Result<(), String> {
     let place = place(top);
     match std::fs::DirBuilder::new().mode(0o700).create(&place) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -64,11 +87,19 @@ pub(super) fn make(
         _ => {}
     }
     check(&place)?;
-    let command = Cmd::new("btrfs")
-        .args(["subvolume", "snapshot", "-r"])
-        .path(subvolume)
-        .path(&place.join(name));
-    sys.run(&command).map(|_| ()).map_err(|e| e.to_string())
+    let source = File::open(subvolume).map_err(|e| format!("{}: {e}", subvolume.display()))?;
+    let directory = File::open(&place).map_err(|e| format!("{PLACE}: {e}"))?;
+    let args = VolArgsV2 {
+        fd: source.as_raw_fd().into(),
+        transid: 0,
+        flags: READ_ONLY,
+        unused: [0; 4],
+        name: named(name)?,
+    };
+    // SAFETY: the descriptors are open, and the structure is as the kernel expects it.
+    unsafe { snap_create_v2(directory.as_raw_fd(), &args) }
+        .map(|_| ())
+        .map_err(|e| format!("a snapshot of {}: {e}", subvolume.display()))
 }
 
 /// Root's own directory, and no link to another place.
@@ -86,25 +117,28 @@ pub(super) fn open(top: &OwnedFd, name: &str) -> std::io::Result<OwnedFd> {
     Ok(File::open(place(top).join(name))?.into())
 }
 
-pub(super) fn remove(sys: &dyn System, top: &OwnedFd, name: &str) -> Result<(), String> {
-    remove_in(sys, &place(top), name)
+pub(super) fn remove(top: &OwnedFd, name: &str) -> Result<(), String> {
+    remove_in(&place(top), name)
 }
 
-fn remove_in(sys: &dyn System, place: &Path, name: &str) -> Result<(), String> {
-    let command = Cmd::new("btrfs")
-        .args(["subvolume", "delete"])
-        .path(&place.join(name));
-    super::lvm::patiently(sys, &command)?;
+fn remove_in(place: &Path, name: &str) -> Result<(), String> {
+    let directory = File::open(place).map_err(|e| format!("{PLACE}: {e}"))?;
+    let args = VolArgs {
+        fd: 0,
+        name: named(name)?,
+    };
+    // SAFETY: the descriptor is open, and the structure is as the kernel expects it.
+    unsafe { snap_destroy(directory.as_raw_fd(), &args) }.map_err(|e| e.to_string())?;
     // Others may be in it still; then the last one takes it along.
     let _ = std::fs::remove_dir(place);
     Ok(())
 }
 
-pub(super) fn leftovers(sys: &dyn System, top: &OwnedFd) -> Vec<Result<String, String>> {
-    leftovers_in(sys, &place(top))
+pub(super) fn leftovers(top: &OwnedFd) -> Vec<Result<String, String>> {
+    leftovers_in(&place(top))
 }
 
-fn leftovers_in(sys: &dyn System, place: &Path) -> Vec<Result<String, String>> {
+fn leftovers_in(place: &Path) -> Vec<Result<String, String>> {
     if check(place).is_err() {
         return Vec::new();
     }
@@ -124,7 +158,7 @@ fn leftovers_in(sys: &dyn System, place: &Path) -> Vec<Result<String, String>> {
     });
     let ours: Vec<String> = ours.collect();
     let removed = |name: String| {
-        remove_in(sys, place, &name)
+        remove_in(place, &name)
             .map(|()| format!("{PLACE}/{name}"))
             .map_err(|e| format!("the snapshot {PLACE}/{name} cannot be removed: {e}"))
     };
@@ -134,7 +168,6 @@ fn leftovers_in(sys: &dyn System, place: &Path) -> Vec<Result<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::Recorded;
 
     #[test]
     fn known_by_place_and_name() {
@@ -150,13 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn structures_are_as_the_kernel_has_them() {
+        assert_eq!((size_of::<VolArgs>(), size_of::<VolArgsV2>()), (4096, 4096));
+        assert_eq!(named::<8>("name").unwrap(), *b"name\0\0\0\0");
+        for wrong in ["12345678", "a/b", "a\0b"] {
+            assert!(named::<8>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn what_is_no_subvolume_stays() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join(PLACE);
         std::fs::create_dir_all(place.join("lifeboat-snap-0a1b2c3d-1")).unwrap();
-        let sys = Recorded::new();
-        assert!(leftovers_in(&sys, &place).is_empty());
-        assert!(leftovers_in(&sys, &dir.path().join("none")).is_empty());
+        assert!(leftovers_in(&place).is_empty());
+        assert!(leftovers_in(&dir.path().join("none")).is_empty());
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&place, &link).unwrap();
         assert!(check(&link).is_err());

@@ -325,7 +325,7 @@ fn make<'s>(sys: &'s dyn System, choices: Vec<Choice>, id: &str) -> Vec<View<'s>
                     }
                     Way::Zfs { dataset } => pools.became_of(dataset),
                     Way::Btrfs { uuid, device } => tops.of(uuid, device).and_then(|top| {
-                        btrfs::make(sys, &top, &mount_point, &snapshot.name)?;
+                        btrfs::make(&top, &mount_point, &snapshot.name)?;
                         snapshot.top = Some(top);
                         Ok(())
                     }),
@@ -388,7 +388,7 @@ impl Snapshot<'_> {
             Way::Lvm { .. } | Way::Thin { .. } => lvm::remove(self.sys, &self.title()),
             Way::Zfs { .. } => zfs::remove(self.sys, &self.title()),
             Way::Btrfs { .. } => match &self.top {
-                Some(top) => btrfs::remove(self.sys, top, &self.name),
+                Some(top) => btrfs::remove(top, &self.name),
                 None => Ok(()),
             },
         };
@@ -448,7 +448,7 @@ pub fn remove_leftovers(sys: &dyn System, layout: &Layout) -> Vec<Result<String,
         let device = fs.on.iter().find_map(|on| layout.nodes.get(on)?.device());
         if let Some(device) = device.filter(|_| layout.mounts.iter().any(mounted)) {
             match tops.of(&fs.uuid, device) {
-                Ok(top) => done.extend(btrfs::leftovers(sys, &top)),
+                Ok(top) => done.extend(btrfs::leftovers(&top)),
                 Err(error) => done.push(Err(format!(
                     "cannot look for snapshots that are left on {}: {error}",
                     device.display()
