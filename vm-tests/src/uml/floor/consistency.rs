@@ -52,11 +52,11 @@ pub fn first() -> Result<()> {
     a_full_snapshot_is_not_relied_on()?;
     after_a_kill()?;
     // In the middle of the next one.
-    let backup = start_backup()?;
+    let running = start_backup()?;
     println!("floor: the power is cut while there are {:?}", ours()?);
     nix::unistd::sync();
     power_off();
-    drop(backup);
+    drop(running);
     bail!("the machine went on")
 }
 
@@ -491,7 +491,7 @@ fn start_backup() -> Result<JoinHandle<()>> {
 }
 
 fn after_a_kill() -> Result<()> {
-    let backup = start_backup()?;
+    let running = start_backup()?;
     // Meanwhile the host is what it was, and another backup does without snapshots.
     let layout = lifeboat(&["layout", "--json"], &[])?;
     ensure!(!layout.contains("lifeboat-snap"), "{layout}");
@@ -505,7 +505,7 @@ fn after_a_kill() -> Result<()> {
             kill(Pid::from_raw(pid), Signal::SIGKILL)?;
         }
     }
-    backup
+    running
         .join()
         .map_err(|_| anyhow::anyhow!("the backup's thread panicked"))?;
     let left = ours()?;
