@@ -37,9 +37,10 @@ pub fn all(sys: &dyn System, settings: &Settings) -> Vec<Timer> {
 
 fn one(sys: &dyn System, settings: &Settings, job: Job) -> Timer {
     let command = Cmd::new("systemctl")
-        .args(["show", "--timestamp=unix"])
-        .args(["-p", "ActiveState,NextElapseUSecRealtime,LastTriggerUSec"])
+        .args(["show", "-p"])
+        .args(["ActiveState,NextElapseUSecRealtime,LastTriggerUSec"])
         .arg(job.timer())
+        .env("TZ", "UTC")
         .timeout(Duration::from_secs(30));
     let text = match sys.run(&command) {
         Ok(output) => output.text(),
@@ -60,10 +61,13 @@ fn one(sys: &dyn System, settings: &Settings, job: Job) -> Timer {
     }
 }
 
-/// `@1764201600`; nothing for a time that never comes.
+/// `Wed 2026-12-02 02:00:00 UTC`; nothing for a time that never comes.
 fn timestamp(text: &str) -> Option<Timestamp> {
-    let seconds = text.strip_prefix('@')?.parse().ok()?;
-    (seconds > 0).then(|| Timestamp::from_second(seconds).ok())?
+    let words: Vec<&str> = text.split(' ').collect();
+    let [_, date, time, "UTC"] = words[..] else {
+        return None;
+    };
+    format!("{date}T{time}Z").parse().ok()
 }
 
 #[cfg(test)]
@@ -72,11 +76,9 @@ mod tests {
 
     #[test]
     fn times_of_systemd() {
-        assert_eq!(
-            timestamp("@1764201600").unwrap().to_string(),
-            "2025-11-27T00:00:00Z"
-        );
-        for none in ["", "n/a", "@0", "@x", "infinity"] {
+        let time = timestamp("Wed 2026-12-02 02:00:00 UTC").unwrap();
+        assert_eq!(time.to_string(), "2026-12-02T02:00:00Z");
+        for none in ["", "n/a", "infinity", "Wed 2026-12-02 02:00:00 CET"] {
             assert_eq!(timestamp(none), None, "{none}");
         }
     }

@@ -68,6 +68,10 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     let mut host = machine.clone().clock("2026-12-01T12:00:00").start(log)?;
     host.channel.ready(4 * MINUTE)?;
     host.channel.run(INSTALL, 2 * MINUTE)?;
+    let said = host
+        .channel
+        .run("systemctl show lifeboat-backup.timer", MINUTE)?;
+    fs::write(log.path("timer"), said)?;
     let shown = host.channel.run("lifeboat schedule show --json", MINUTE)?;
     let shown: Value = serde_json::from_slice(&shown)?;
     ensure!(
