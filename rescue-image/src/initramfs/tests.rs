@@ -132,3 +132,51 @@ fn the_compression_is_one_that_the_kernel_reads() {
     spec.kernel.config = None;
     assert_eq!(compression(&spec), Compression::Xz);
 }
+
+/// What `debian/control` says under `field`, as names of packages.
+fn packages_of(control: &str, field: &str) -> Vec<String> {
+    let lines = control.lines().filter(|l| !l.starts_with('#'));
+    let rest = lines.skip_while(|l| !l.starts_with(&format!("{field}:")));
+    let of_field = rest
+        .enumerate()
+        .take_while(|(i, l)| *i == 0 || l.starts_with(' '))
+        .map(|(_, l)| l.trim_start_matches(&format!("{field}:")));
+    of_field
+        .flat_map(|l| l.split([',', '|']))
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// The package depends on what no rescue system can be without, and names all else that it may hold.
+#[test]
+fn the_package_names_the_tools_of_the_rescue_system() {
+    // Essential in Debian.
+    let always = [
+        "bash",
+        "coreutils",
+        "diffutils",
+        "findutils",
+        "grep",
+        "gzip",
+        "mawk",
+        "sed",
+        "tar",
+        "util-linux",
+    ];
+    let control = include_str!("../../../debian/control");
+    let depends = packages_of(control, "Depends");
+    assert!(depends.contains(&"lvm2".to_owned()), "{depends:?}");
+    let mut named = depends.clone();
+    named.extend(packages_of(control, "Recommends"));
+    named.extend(packages_of(control, "Suggests"));
+    for tool in tools::TOOLS {
+        let list = if tool.required { &depends } else { &named };
+        assert!(
+            always.contains(&tool.package) || list.iter().any(|p| p == tool.package),
+            "debian/control does not name {}, which has {:?}",
+            tool.package,
+            tool.names
+        );
+    }
+}
