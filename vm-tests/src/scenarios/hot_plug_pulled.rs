@@ -120,7 +120,7 @@ fn judge(bench: &Bench<'_>, stick: &Stick, whole: usize, log: &Artefacts) -> Res
 }
 
 fn boots(stick: &Stick, log: &Artefacts) -> Result<()> {
-    let mut machine = rescue::machine(Firmware::Bios, &stick.image).start(log)?;
+    let machine = rescue::machine(Firmware::Bios, &stick.image).start(log)?;
     let ready = rescue::wait_event(&machine.serial, &["ready"], Duration::from_secs(240))
         .context("the stick does not boot any more")?;
     ensure!(ready.number("bundles")? == 1, "no bundle: {}", ready.fields);

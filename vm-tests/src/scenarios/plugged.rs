@@ -86,7 +86,7 @@ impl<'a> Bench<'a> {
             .memory(2048)
             .share(&share)
             .start(self.log)?;
-        host.channel.ready(Duration::from_secs(240))?;
+        host.channel.ready(Duration::from_secs(600))?;
         // What is there before this is there when the machine starts.
         host.channel
             .run("systemctl is-system-running --wait || true", 4 * MINUTE)?;
