@@ -2,6 +2,7 @@
 
 mod doctor;
 mod guests;
+mod setup;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ use crate::values::{Hours, Percent, Size};
 
 pub use doctor::*;
 pub use guests::*;
+pub use setup::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -107,6 +109,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Say what is missing or risky for backups and restores of this host, each with the command that mends it
     Doctor(DoctorArgs),
+    /// Set everything up in a few questions: targets, configuration, timers, the first backup
+    Setup(SetupArgs),
 }
 
 /// Options of `lifeboat prepare`.

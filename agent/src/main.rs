@@ -25,6 +25,7 @@ mod rescue;
 mod retention;
 mod run_lock;
 mod seen;
+mod setup;
 mod signals;
 mod state;
 mod targets;
@@ -41,7 +42,7 @@ use output::{Outcome, Output};
 /// What every command needs.
 pub struct Context {
     config: config::Config,
-    /// The configuration that an option names.
+    /// The file that was named on the command line.
     config_file: Option<std::path::PathBuf>,
     out: Output,
     sys: Host,
@@ -69,13 +70,37 @@ fn main() -> ExitCode {
     }
 }
 
+impl Context {
+    /// The same with other settings.
+    fn with(&self, config: config::Config, out: Output) -> Context {
+        Context {
+            config,
+            config_file: self.config_file.clone(),
+            out,
+            sys: Host,
+            passphrase_file: self.passphrase_file.clone(),
+            key_file: self.key_file.clone(),
+        }
+    }
+}
+
+/// The settings that a command goes by.
+fn settings(cli: &Cli) -> anyhow::Result<config::Config> {
+    let named = cli.common.config.as_deref();
+    match (config::Config::load(named), &cli.command) {
+        // What is wrong with them is one of its findings.
+        (Err(_), Command::Doctor(_)) => Ok(config::Config::default()),
+        // It writes the file.
+        (Err(_), Command::Setup(_)) if named.is_some_and(|file| !file.exists()) => {
+            Ok(config::Config::default())
+        }
+        (loaded, _) => loaded,
+    }
+}
+
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context {
-        config: match config::Config::load(cli.common.config.as_deref()) {
-            // What is wrong with it is one of its findings.
-            Err(_) if matches!(cli.command, Command::Doctor(_)) => config::Config::default(),
-            loaded => loaded?,
-        },
+        config: settings(&cli)?,
         config_file: cli.common.config.clone(),
         out: Output {
             json: cli.common.json,
@@ -90,27 +115,32 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         key_files: cli.common.key_file.into_iter().collect(),
         dir: context.config.keys.clone(),
     });
-    match cli.command {
-        Command::Prepare(args) => commands::prepare::run(&context, &args),
-        Command::Backup(args) => commands::backup::run(&context, &args),
-        Command::List(args) => commands::list::run(&context, &args),
-        Command::Show(args) => commands::show::run(&context, &args),
-        Command::Ls(args) => commands::ls::run(&context, &args),
-        Command::Diff(args) => commands::diff::run(&context, &args),
-        Command::Find(args) => commands::find::run(&context, &args),
-        Command::Guests(args) => commands::guests::run(&context, &args),
-        Command::Mount(args) => commands::mount::run(&context, &args),
-        Command::Verify(args) => commands::verify::run(&context, &args),
-        Command::Prune(args) => commands::prune::run(&context, &args),
-        Command::Extract(args) => commands::extract::run(&context, &args),
-        Command::Layout(args) => commands::layout::run(&context, &args),
-        Command::Plan(args) => commands::plan::run(&context, &args),
-        Command::Inventory => commands::inventory::run(&context),
-        Command::Arm(args) => commands::arm::run(&context, &args),
-        Command::Disarm(args) => commands::disarm::run(&context, &args),
-        Command::Key(args) => commands::key::run(&context, &args),
-        Command::Config(args) => commands::config::run(&context, &args),
-        Command::Doctor(args) => commands::doctor::run(&context, &args),
+    command(&context, &cli.command)
+}
+
+fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Prepare(args) => commands::prepare::run(context, args),
+        Command::Backup(args) => commands::backup::run(context, args),
+        Command::List(args) => commands::list::run(context, args),
+        Command::Show(args) => commands::show::run(context, args),
+        Command::Ls(args) => commands::ls::run(context, args),
+        Command::Diff(args) => commands::diff::run(context, args),
+        Command::Find(args) => commands::find::run(context, args),
+        Command::Guests(args) => commands::guests::run(context, args),
+        Command::Mount(args) => commands::mount::run(context, args),
+        Command::Verify(args) => commands::verify::run(context, args),
+        Command::Prune(args) => commands::prune::run(context, args),
+        Command::Extract(args) => commands::extract::run(context, args),
+        Command::Layout(args) => commands::layout::run(context, args),
+        Command::Plan(args) => commands::plan::run(context, args),
+        Command::Inventory => commands::inventory::run(context),
+        Command::Arm(args) => commands::arm::run(context, args),
+        Command::Disarm(args) => commands::disarm::run(context, args),
+        Command::Key(args) => commands::key::run(context, args),
+        Command::Config(args) => commands::config::run(context, args),
+        Command::Doctor(args) => commands::doctor::run(context, args),
+        Command::Setup(args) => commands::setup::run(context, args),
     }
 }
 

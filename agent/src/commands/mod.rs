@@ -18,5 +18,6 @@ pub mod mount;
 pub mod plan;
 pub mod prepare;
 pub mod prune;
+pub mod setup;
 pub mod show;
 pub mod verify;
