@@ -1,7 +1,11 @@
 //! The command line: every option, with the help that users read.
 
+mod audit;
 mod doctor;
+mod generate;
 mod guests;
+mod plug;
+mod schedule;
 mod setup;
 
 use std::path::PathBuf;
@@ -16,8 +20,12 @@ use crate::history::Trigger;
 use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
+pub use audit::*;
 pub use doctor::*;
+pub use generate::*;
 pub use guests::*;
+pub use plug::*;
+pub use schedule::*;
 pub use setup::*;
 
 /// Printed below the help: what the exit status says.
@@ -105,8 +113,17 @@ pub enum Command {
     Disarm(DisarmArgs),
     /// The keys of an encrypted target
     Key(KeyArgs),
+    /// What runs by itself: make the timers what the configuration says, or show them
+    Schedule(ScheduleArgs),
+    /// Who did what: show the log, or prove that nobody changed it
+    Audit(AuditArgs),
+    /// Do what is to be done with a stick that was plugged in: the udev rule starts this
+    Plug(PlugArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
+    /// Write manual pages and completions, for packages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
     /// Say what is missing or risky for backups and restores of this host, each with the command that mends it
     Doctor(DoctorArgs),
     /// Set everything up in a few questions: targets, configuration, timers, the first backup
@@ -202,6 +219,9 @@ pub struct BackupArgs {
     /// Read every file, also those that have not changed since the last restore point
     #[arg(long)]
     pub reread: bool,
+    /// Whether the host's file systems are read from snapshots [default: auto, or as configured]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub snapshots: Option<crate::consistency::Mode>,
     /// Read at most so much of the host per second, for example 100M [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub io_limit: Option<Size>,

@@ -9,6 +9,7 @@ use layout::system::{Cmd, System};
 use rescue_image::rescue::network::here;
 use serde::Serialize;
 
+use crate::consistency::TreeState;
 use crate::proxmox;
 
 /// Facts about the host. What could not be found out is left empty: no fact is worth a failed backup.
@@ -34,6 +35,9 @@ pub struct Facts {
     pub program: Option<PathBuf>,
     /// Proxmox VE, if this is such a host.
     pub proxmox: Option<proxmox::Node>,
+    /// How the files of each tree were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub consistency: Vec<TreeState>,
 }
 
 /// An installed package.
@@ -93,6 +97,7 @@ pub fn collect(sys: &dyn System) -> Facts {
         packages,
         manual_packages,
         network: network(sys),
+        consistency: Vec::new(),
     }
 }
 

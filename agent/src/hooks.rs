@@ -1,38 +1,128 @@
-//! Executables of the admin that run before and after a backup, for example to bring a database to rest.
+//! Executables of the admin that run before and after a backup, and before and after its snapshots are made, for example to
+//! bring a database to rest.
 
+use std::collections::VecDeque;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use layout::system::{Cmd, System};
+use serde::Serialize;
 
-/// A hook that does not end in this time is stopped, and has failed.
-const LIMIT: Duration = Duration::from_secs(3600);
+use crate::progress::printable;
+use crate::signals;
 
 /// When hooks run.
-pub const NAMES: [&str; 2] = ["pre-backup", "post-backup"];
+pub const NAMES: [&str; 4] = ["pre-backup", "pre-snapshot", "post-snapshot", "post-backup"];
 
-/// Runs `<dir>/<when>` (an executable, or a directory of executables that run in the order of their names).
-/// Stops at the first that fails. No hook at all is fine.
-pub fn run(sys: &dyn System, dir: &Path, when: &str, env: &[(&str, &str)]) -> anyhow::Result<()> {
-    for hook in find(dir, when)? {
-        check(&hook)?;
+/// How many of the last lines of a hook the report has.
+const LINES: usize = 50;
+/// How long a line may be in it.
+const LINE: usize = 400;
+
+/// What a hook did, for the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HookRun {
+    /// `pre-backup`, `pre-snapshot`, `post-snapshot`, `post-backup`.
+    pub when: String,
+    pub hook: PathBuf,
+    pub seconds: u64,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The last lines that it printed.
+    pub output: Vec<String>,
+}
+
+/// The hooks of a backup.
+pub struct Hooks<'h> {
+    sys: &'h dyn System,
+    dir: &'h Path,
+    /// One that does not end in this time is stopped with all that it started, and has failed.
+    timeout: Duration,
+    runs: Mutex<Vec<HookRun>>,
+}
+
+impl<'h> Hooks<'h> {
+    pub fn new(sys: &'h dyn System, dir: &'h Path, timeout: Duration) -> Hooks<'h> {
+        Hooks {
+            sys,
+            dir,
+            timeout,
+            runs: Mutex::default(),
+        }
+    }
+
+    /// Runs `<dir>/<when>` (an executable, or a directory of executables that run in the order of their names).
+    /// Stops at the first that fails. No hook at all is fine.
+    pub fn run(&self, when: &str, env: &[(&str, &str)]) -> anyhow::Result<()> {
+        find(self.dir, when)?
+            .iter()
+            .try_for_each(|hook| self.run_one(hook, when, env))
+    }
+
+    /// As [`Hooks::run`], but goes on after one that fails: the others undo something, too.
+    pub fn run_all(&self, when: &str, env: &[(&str, &str)]) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        for hook in find(self.dir, when)? {
+            let one = self.run_one(&hook, when, env);
+            result = match (result, one) {
+                (Ok(()), one) => one,
+                (Err(first), Ok(())) => Err(first),
+                (Err(first), Err(second)) => Err(anyhow::anyhow!("{first:#}; {second:#}")),
+            };
+        }
+        result
+    }
+
+    fn run_one(&self, hook: &Path, when: &str, env: &[(&str, &str)]) -> anyhow::Result<()> {
+        check(hook)?;
         tracing::info!("running the hook {}", hook.display());
         let mut command = Cmd::new(hook.to_string_lossy())
-            .timeout(LIMIT)
+            .timeout(self.timeout)
+            .group()
             .env("LIFEBOAT_HOOK", when);
+        if when.starts_with("pre-") {
+            // The others undo what these did, and run to their end.
+            command = command.stop(signals::stopped);
+        }
         for (name, value) in env {
             command = command.env(name, value);
         }
-        let output = sys
-            .run(&command)
-            .with_context(|| format!("the {when} hook {} failed", hook.display()))?;
-        for line in output.text().lines() {
+        let lines: Mutex<VecDeque<String>> = Mutex::default();
+        let note = |line: &str| {
+            let line = printable(line.as_bytes());
             tracing::info!("{}: {line}", hook.display());
-        }
+            let mut lines = lines.lock().unwrap_or_else(|e| e.into_inner());
+            if lines.len() == LINES {
+                lines.pop_front();
+            }
+            lines.push_back(line.chars().take(LINE).collect());
+        };
+        let start = Instant::now();
+        let result = self
+            .sys
+            .run_fed(&command, &mut |_| Ok(()), &note)
+            .with_context(|| format!("the {when} hook {} failed", hook.display()));
+        let run = HookRun {
+            when: when.to_owned(),
+            hook: hook.to_owned(),
+            seconds: start.elapsed().as_secs(),
+            error: result.as_ref().err().map(|e| format!("{e:#}")),
+            output: lines.into_inner().unwrap_or_else(|e| e.into_inner()).into(),
+        };
+        self.runs
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .push(run);
+        result.map(|_| ())
     }
-    Ok(())
+
+    /// What was run so far.
+    pub fn runs(&self) -> Vec<HookRun> {
+        self.runs.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
 }
 
 /// The hooks of one moment, in their order.
@@ -92,9 +182,42 @@ mod tests {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
+    fn hooks(dir: &Path) -> Hooks<'_> {
+        Hooks::new(&Host, dir, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn one_that_hangs_is_stopped_and_what_it_said_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo waiting for the database; sleep 100 & wait";
+        hook(&dir.path().join("pre-snapshot"), script, 0o755);
+        let hooks = Hooks::new(&Host, dir.path(), Duration::from_millis(300));
+        let text = format!("{:#}", hooks.run("pre-snapshot", &[]).unwrap_err());
+        assert!(text.contains("did not end within"), "{text}");
+        assert_eq!(hooks.runs()[0].output, ["waiting for the database"]);
+    }
+
+    #[test]
+    fn the_report_has_the_end_of_what_a_hook_prints() {
+        let dir = tempfile::tempdir().unwrap();
+        hook(
+            &dir.path().join("pre-backup"),
+            "seq 1 1000; head -c 5000 /dev/zero | tr '\\0' x",
+            0o755,
+        );
+        let hooks = hooks(dir.path());
+        hooks.run("pre-backup", &[]).unwrap();
+        let output = &hooks.runs()[0].output;
+        assert_eq!(output.len(), LINES);
+        assert!(output.iter().all(|line| line.len() <= LINE));
+        assert!(output.contains(&"1000".to_owned()));
+    }
+
     #[test]
     fn none_is_fine() {
-        run(&Host, Path::new("/nonexistent"), "pre-backup", &[]).unwrap();
+        hooks(Path::new("/nonexistent"))
+            .run("pre-backup", &[])
+            .unwrap();
     }
 
     /// A hook that brings a database to rest must not be left out in silence.
@@ -102,7 +225,8 @@ mod tests {
     fn a_link_that_leads_nowhere_is_no_absent_hook() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/nonexistent", dir.path().join("pre-backup")).unwrap();
-        let text = run(&Host, dir.path(), "pre-backup", &[])
+        let text = hooks(dir.path())
+            .run("pre-backup", &[])
             .unwrap_err()
             .to_string();
         assert!(text.contains("pre-backup"), "{text}");
@@ -125,13 +249,10 @@ mod tests {
         hook(&hooks.join("30-fails"), "echo broken >&2; exit 7", 0o755);
         hook(&hooks.join("40-not-reached"), &note(4), 0o755);
         hook(&hooks.join("README"), &note(5), 0o644);
-        let e = run(
-            &Host,
-            dir.path(),
-            "pre-backup",
-            &[("LIFEBOAT_STATUS", "ok")],
-        )
-        .unwrap_err();
+        let ran = super::Hooks::new(&Host, dir.path(), Duration::from_secs(60));
+        let e = ran
+            .run("pre-backup", &[("LIFEBOAT_STATUS", "ok")])
+            .unwrap_err();
         let text = format!("{e:#}");
         assert!(
             text.contains("30-fails") && text.contains("broken"),
@@ -141,13 +262,28 @@ mod tests {
             std::fs::read_to_string(log).unwrap(),
             "1 pre-backup ok\n2 pre-backup ok\n"
         );
+        let runs = ran.runs();
+        assert_eq!(runs.len(), 3);
+        assert_eq!(
+            (runs[0].error.as_deref(), runs[2].output[0].as_str()),
+            (None, "broken")
+        );
+        // What undoes something goes on, and says all that failed.
+        std::fs::rename(&hooks, dir.path().join("post-snapshot")).unwrap();
+        let e = super::tests::hooks(dir.path())
+            .run_all("post-snapshot", &[])
+            .unwrap_err();
+        assert!(format!("{e:#}").contains("30-fails"), "{e:#}");
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(log.ends_with("4 post-snapshot\n"), "{log}");
     }
 
     #[test]
     fn hooks_that_others_could_change_do_not_run() {
         let dir = tempfile::tempdir().unwrap();
         hook(&dir.path().join("post-backup"), "exit 0", 0o777);
-        let text = run(&Host, dir.path(), "post-backup", &[])
+        let text = hooks(dir.path())
+            .run("post-backup", &[])
             .unwrap_err()
             .to_string();
         assert!(text.contains("could be changed"), "{text}");

@@ -1,11 +1,14 @@
 //! `lifeboat`: bare-metal recovery for Proxmox VE and Debian hosts, the part that runs on the healthy host.
 
+mod audit;
 mod cli;
 mod commands;
 mod compression;
 mod config;
+mod consistency;
 mod disks;
 mod doctor;
+mod evaluation;
 mod exclusions;
 mod facts;
 mod filesystem;
@@ -13,17 +16,20 @@ mod fuse;
 mod guests;
 mod history;
 mod hooks;
+mod inhibit;
 mod keys;
 mod listing;
 mod objectives;
 mod output;
 mod paths;
+mod plug;
 mod priority;
 mod progress;
 mod proxmox;
 mod rescue;
 mod retention;
 mod run_lock;
+mod schedule;
 mod seen;
 mod setup;
 mod signals;
@@ -59,7 +65,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Whatever a library made of it: the signal is the reason.
             let error = match signals::check() {
-                Err(stop) if !format!("{error:#}").contains("stopped by") => {
+                Err(stop) if !format!("{error:#}").contains(&stop.to_string()) => {
                     error.context(stop.to_string())
                 }
                 _ => error,
@@ -99,6 +105,10 @@ fn settings(cli: &Cli) -> anyhow::Result<config::Config> {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    if let Command::Generate(args) = &cli.command {
+        // Where packages are built, nobody's configuration matters.
+        return commands::generate::run(args);
+    }
     let context = Context {
         config: settings(&cli)?,
         config_file: cli.common.config.clone(),
@@ -115,7 +125,17 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         key_files: cli.common.key_file.into_iter().collect(),
         dir: context.config.keys.clone(),
     });
-    command(&context, &cli.command)
+    let about = audit::About::of(
+        &cli.command,
+        &context.config,
+        context.config_file.as_deref(),
+    );
+    let noted = audit::begin(&context.config.state, about)?;
+    let result = command(&context, &cli.command);
+    if let Some(noted) = noted {
+        noted.end(&result);
+    }
+    result
 }
 
 fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
@@ -138,8 +158,12 @@ fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
         Command::Arm(args) => commands::arm::run(context, args),
         Command::Disarm(args) => commands::disarm::run(context, args),
         Command::Key(args) => commands::key::run(context, args),
+        Command::Schedule(args) => commands::schedule::run(context, args),
+        Command::Audit(args) => commands::audit::run(context, args),
+        Command::Plug(args) => commands::plug::run(context, args),
         Command::Config(args) => commands::config::run(context, args),
         Command::Doctor(args) => commands::doctor::run(context, args),
+        Command::Generate(args) => commands::generate::run(args),
         Command::Setup(args) => commands::setup::run(context, args),
     }
 }

@@ -20,11 +20,16 @@ pub enum Outcome {
 impl Outcome {
     /// The exit status of this outcome.
     pub fn code(self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.number())
+    }
+
+    /// The same as a number.
+    pub fn number(self) -> u8 {
+        match self {
             Outcome::Fine => 0,
             Outcome::Failed => 1,
             Outcome::Warnings => 3,
-        })
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use bundle::document::HostIdentity;
 use bundle::prune::{Done, Plan, Policy, Prune, PruneOptions, Whose};
 use serde::{Deserialize, Serialize};
 
+use crate::audit;
 use crate::cli::Keep;
 use crate::config::Config;
 use crate::guests::awaited::Awaited;
@@ -159,7 +160,10 @@ pub fn automatic(
             opened.named.display()
         );
     }
-    Ok(prune.apply(progress)?.into())
+    let done = prune.apply(progress)?;
+    let gone = done.snapshots.iter();
+    gone.for_each(|id| audit::removed(*id, &opened.named));
+    Ok(done.into())
 }
 
 /// What a prune by the policy would free on a full target, and what else can be done.

@@ -29,6 +29,11 @@ pub fn remember(state: &Path, store: &str, snapshot: Id, time: &str) -> anyhow::
         .with_context(|| format!("cannot note the restore point in {}", path.display()))
 }
 
+/// Whether this host has ever written a restore point to a store.
+pub fn wrote(state: &Path, store: &str) -> bool {
+    path_of(state, store).is_some_and(|path| path.exists())
+}
+
 /// Says how the store lags behind what this host wrote to it; nothing when it does not, or when nothing is known.
 pub fn rolled_back(state: &Path, named: &Path, store: &Store) -> Option<String> {
     let json = fs::read(path_of(state, store.id())?).ok()?;

@@ -40,7 +40,7 @@ impl Kind {
             let parent = path.parent().map(Path::to_path_buf).filter(|_| inside);
             Ok(Kind::Directory(parent.unwrap_or(path)))
         } else if kind.is_block_device() {
-            Ok(Kind::Device(path))
+            Ok(Kind::Device(whole_disk(&path).unwrap_or(path)))
         } else if kind.is_file() {
             Ok(Kind::Image(path))
         } else {
@@ -50,6 +50,17 @@ impl Kind {
             )
         }
     }
+}
+
+/// The disk that a partition is on: `/dev/lifeboat/<GUID>`, which names a stick for good, is its data partition.
+fn whole_disk(partition: &Path) -> Option<PathBuf> {
+    let sysfs = Path::new("/sys/class/block").join(partition.file_name()?);
+    if !sysfs.join("partition").exists() {
+        return None;
+    }
+    let disk = sysfs.canonicalize().ok()?;
+    let node = Path::new("/dev").join(disk.parent()?.file_name()?);
+    node.exists().then_some(node)
 }
 
 /// What a target is opened for.
@@ -211,6 +222,32 @@ pub fn chosen(given: &[PathBuf], config: &Config, option: &str) -> anyhow::Resul
         }
     }
     Ok(seen.into_iter().cloned().collect())
+}
+
+/// Splits off the sticks that are not plugged in: that one lies in a drawer is how it should be, and no failure of what
+/// runs without it. A drive or a directory that is not there stays, to be tried and to fail; so do all where nothing is at
+/// hand.
+pub fn at_hand(targets: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (away, here): (Vec<_>, Vec<_>) = targets.into_iter().partition(|t| is_away(t));
+    match here.is_empty() {
+        true => (away, here),
+        false => (here, away),
+    }
+}
+
+/// Names that udev gives to disks that are built in.
+const BUILT_IN: [&str; 6] = ["ata-", "nvme-", "scsi-", "virtio-", "wwn-", "md-"];
+
+fn is_away(target: &Path) -> bool {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let missing =
+        std::fs::metadata(target).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    missing && target.starts_with("/dev") && !BUILT_IN.iter().any(|begin| name.starts_with(begin))
+}
+
+/// What is said of a stick that is not plugged in.
+pub fn not_at_hand(target: &Path) -> String {
+    format!("{}: not plugged in, left out", target.display())
 }
 
 /// Stores that are read as one.
@@ -388,6 +425,19 @@ mod tests {
         );
         assert!(Kind::of(&root.join("missing")).is_err());
         assert!(Kind::of(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn a_stick_in_a_drawer_is_no_failure_a_missing_drive_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().to_path_buf();
+        let stick = PathBuf::from("/dev/disk/by-id/usb-No_Such_Stick-0:0");
+        let disk = PathBuf::from("/dev/disk/by-id/ata-No_Such_Disk");
+        let gone = dir.path().join("not-mounted");
+        let all = vec![here.clone(), stick.clone(), disk.clone(), gone.clone()];
+        assert_eq!(at_hand(all), (vec![here, disk, gone], vec![stick.clone()]));
+        // Where there is nothing else, nothing is saved: that is one.
+        assert_eq!(at_hand(vec![stick.clone()]), (vec![stick], vec![]));
     }
 
     #[test]

@@ -32,6 +32,11 @@ fn stick_image_as_target() {
                 .chain(kernel.iter().map(String::as_str)),
         )
         .expect(0);
+    // This host knows it, once it is on a disk and plugged in.
+    let sticks: Vec<_> = std::fs::read_dir(bench.path("state/sticks"))
+        .unwrap()
+        .collect();
+    assert_eq!(sticks.len(), 1);
     bench
         .run([
             "backup",

@@ -14,6 +14,7 @@ pub mod model;
 pub mod plan;
 pub mod record;
 pub mod render;
+pub mod snapshot;
 pub mod system;
 pub mod units;
 

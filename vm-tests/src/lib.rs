@@ -8,6 +8,7 @@ pub mod artefacts;
 pub mod channel;
 pub mod disk;
 pub mod golden;
+pub mod installed;
 pub mod process;
 pub mod product;
 pub mod qemu;

@@ -15,8 +15,10 @@ use crate::process::{self, Cmd};
 use crate::qmp::Qmp;
 use crate::serial::Serial;
 
+mod hotplug;
 mod nic;
 
+pub use hotplug::Stick;
 pub use nic::Nic;
 
 /// What starts the boot loader.
@@ -118,6 +120,7 @@ pub struct Machine {
     share: Option<PathBuf>,
     direct: Option<Direct>,
     nics: Vec<Nic>,
+    clock: Option<String>,
 }
 
 /// What the guest did to one disk, by QEMU's count (`query-blockstats`).
@@ -143,7 +146,15 @@ impl Machine {
             share: None,
             direct: None,
             nics: Vec::new(),
+            clock: None,
         }
+    }
+
+    /// Sets its clock, in UTC: `2026-12-01T12:00:00`; without this it shows the time of the machine at hand.
+    #[must_use]
+    pub fn clock(mut self, time: &str) -> Self {
+        self.clock = Some(time.to_owned());
+        self
     }
 
     /// Changes the name.
@@ -325,6 +336,9 @@ impl Machine {
                 .arg("-initrd")
                 .arg(&direct.initrd)
                 .args(["-append", &direct.append]);
+        }
+        if let Some(time) = &self.clock {
+            cmd = cmd.args(["-rtc", &format!("base={time}")]);
         }
         for (index, nic) in self.nics.iter().enumerate() {
             cmd = cmd.args(nic.options(index));

@@ -18,7 +18,7 @@ use crate::output::{Outcome, Refused, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Wish};
 use crate::targets::{Access, Opened, close_all};
-use crate::{Context, signals, values};
+use crate::{Context, inhibit, plug, signals, values};
 
 /// Below this a stick has no room for a host.
 pub const SMALLEST: u64 = 3 << 30;
@@ -378,6 +378,7 @@ fn make(
     let builder = Builder::new(&context.sys, wish)?;
     let (rescue, mut notes) = builder.build(&context.sys, &progress)?;
     signals::check()?;
+    let _on = inhibit::shutdown("a stick is being made");
     let kernel = rescue.info.kernel.clone();
     let mut options = PrepareOptions::new(rescue);
     if let Some(size) = args.esp_size {
@@ -406,6 +407,7 @@ fn make(
     });
     let (store, encrypted, recovery_key, key_notes) = close_all(vec![opened], result)?;
     notes.extend(key_notes);
+    plug::known::made(context, target, &report.medium, &store);
     progress.finish();
     notes.extend(report.notes);
     let done = Prepared {

@@ -12,7 +12,7 @@ use crate::guests::awaited::Awaited;
 use crate::output::{Outcome, Refused, Usage, table};
 use crate::progress::Progress;
 use crate::targets::{Access, Opened, chosen, close_all};
-use crate::{Context, facts, run_lock, signals, values};
+use crate::{Context, audit, facts, inhibit, run_lock, signals, values};
 
 #[derive(Serialize)]
 struct Pruned {
@@ -48,6 +48,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome> {
             Duration::ZERO,
         )?),
     };
+    let _on = (!args.dry_run).then(|| inhibit::shutdown("restore points are being removed"));
     let whose = match &args.host {
         Some(host) => Whose::Named(host.clone()),
         None => Whose::This(facts::identity(&context.sys)),
@@ -127,7 +128,11 @@ fn one(
         pruned.plan = Some(prune.plan().clone());
         if !dry_run {
             let done = prune.apply(progress);
-            pruned.done = Some(done.with_context(|| format!("cannot prune {}", path.display()))?);
+            let done = done.with_context(|| format!("cannot prune {}", path.display()))?;
+            done.snapshots
+                .iter()
+                .for_each(|id| audit::removed(*id, path));
+            pruned.done = Some(done);
         }
         Ok(())
     })();

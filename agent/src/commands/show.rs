@@ -14,7 +14,7 @@ use crate::cli::ShowArgs;
 use crate::output::{Outcome, table};
 use crate::proxmox::Guest;
 use crate::targets::{Sources, chosen, reading};
-use crate::{paths, values};
+use crate::{consistency, paths, values};
 
 /// How many problems are named; JSON has them all.
 const PROBLEMS: usize = 20;
@@ -78,22 +78,27 @@ fn text(id: &bundle::Id, s: &Snapshot) -> String {
     if let Some(packages) = s.facts.get("packages").and_then(|v| v.as_array()) {
         line("packages", values::count(packages.len() as u64));
     }
+    let states = consistency::of_facts(&s.facts);
     let rows: Vec<Vec<String>> = s
         .trees
         .iter()
         .map(|t| {
+            let mut states = states.iter();
+            let state = states.find(|state| state.mount_point == Path::new(&t.mount_point));
             vec![
                 t.mount_point.clone(),
                 values::count(t.entries),
                 values::count(t.files),
                 values::bytes(t.bytes),
+                state.map(|s| printed(&s.text())).unwrap_or_default(),
             ]
         })
         .collect();
-    out.push_str(&format!(
-        "\n{}",
-        table(&["tree", ">entries", ">files", ">size"], &rows)
-    ));
+    let mut heads = vec!["tree", ">entries", ">files", ">size"];
+    if !states.is_empty() {
+        heads.push("read from");
+    }
+    out.push_str(&format!("\n{}", table(&heads, &rows)));
     if !s.images.is_empty() {
         let rows: Vec<Vec<String>> = s
             .images

@@ -12,8 +12,9 @@ use crate::cli::VerifyArgs;
 use crate::history::{Kind, Recorder, Run, Space, TargetRun, Trigger};
 use crate::output::Outcome;
 use crate::progress::Progress;
-use crate::targets::{Access, Opened, chosen, close_all};
-use crate::{Context, facts, run_lock, seen, values};
+use crate::targets::{Access, Opened, at_hand, chosen, close_all, not_at_hand};
+use crate::values::Percent;
+use crate::{Context, facts, inhibit, run_lock, schedule, seen, values};
 
 /// How many files a damage is shown with; the report and JSON have them all.
 const FILES: usize = 20;
@@ -86,6 +87,11 @@ impl Verdict {
 /// Verifies targets, one after the other.
 pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let paths = chosen(&args.from.from, &context.config, "--from")?;
+    let (paths, away) = match args.from.from.is_empty() {
+        true => at_hand(paths),
+        false => (paths, Vec::new()),
+    };
+    let not_now = schedule::begin(&context.config, &args.start)?;
     // Reading harms nobody; but one who is at the console should not wait for a timer, nor the other way round.
     let alone = args.heal || args.start.trigger != Trigger::Command;
     let _lock = match alone {
@@ -99,6 +105,23 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let host = facts::identity(&context.sys);
     let trigger = args.start.trigger;
     let mut recorder = Recorder::start(&context.config.state, Kind::Verify, trigger, &host);
+    if let Some(reason) = not_now {
+        eprintln!("warning: {reason}");
+        recorder.run.warnings.push(reason);
+        let result = Ok(Outcome::Warnings);
+        recorder.finish(&result);
+        return result;
+    }
+    for target in &away {
+        let note = not_at_hand(target);
+        if !context.out.quiet {
+            eprintln!("note: {note}");
+        }
+        recorder.run.notes.push(note);
+    }
+    let _on = args
+        .heal
+        .then(|| inhibit::shutdown("a target is being repaired"));
     let result = all(context, args, &paths, &mut recorder.run);
     recorder.finish(&result);
     result
@@ -163,6 +186,14 @@ fn all(
     })
 }
 
+/// How much of a target is read; nothing for all of it.
+fn sample(context: &Context, args: &VerifyArgs) -> Option<Percent> {
+    let scheduled = args.start.trigger == Trigger::Timer && args.snapshot.is_none();
+    // The configuration was looked at when it was read.
+    let configured = context.config.schedule.sample().ok().flatten();
+    args.sample.or(configured.filter(|_| scheduled))
+}
+
 fn one(
     context: &Context,
     args: &VerifyArgs,
@@ -176,7 +207,7 @@ fn one(
             snapshot: args.snapshot.clone(),
             cold: true,
             workers: context.config.max_workers,
-            sample: args.sample.map(|share| share.0),
+            sample: sample(context, args).map(|share| share.0),
             packs: None,
         };
         let report = verify(&store, &options, progress)

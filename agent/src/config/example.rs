@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 
 use super::Config;
-use crate::objectives;
+use crate::{objectives, plug, schedule};
 
 /// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
 pub const SETTINGS: &[(&str, &str, Option<&str>)] = &[
@@ -96,8 +96,9 @@ pub const SETTINGS: &[(&str, &str, Option<&str>)] = &[
     (
         "hooks",
         "The executables pre-backup and post-backup in this directory are run before and after each backup\n\
-         (or every executable in directories of these names, in order). If pre-backup fails, nothing is\n\
-         backed up. post-backup runs whatever happened; LIFEBOAT_STATUS tells it (ok, warnings, failed).",
+         (or every executable in directories of these names, in order), and pre-snapshot and post-snapshot before and\n\
+         after the moment that the host's files are of (docs/consistency.md). If one of the pre- ones fails, nothing is\n\
+         backed up. The post- ones run whatever happened; LIFEBOAT_STATUS tells post-backup (ok, warnings, failed).",
         None,
     ),
     (
@@ -122,6 +123,9 @@ pub const TABLES: &[(&str, Explained)] = &[
     ("retention", RETENTION),
     ("guests", GUESTS),
     ("objectives", objectives::SETTINGS),
+    ("consistency", CONSISTENCY),
+    ("schedule", schedule::SETTINGS),
+    ("plug", plug::settings::SETTINGS),
 ];
 
 const RETENTION: Explained = &[
@@ -174,6 +178,27 @@ const GUESTS: Explained = &[
     ("keep-weekly", ""),
     ("keep-monthly", ""),
     ("keep-yearly", ""),
+];
+
+const CONSISTENCY: Explained = &[
+    (
+        "snapshots",
+        "Whether the host's file systems are read from short-lived snapshots of LVM, ZFS or btrfs: auto (where that is\n\
+         possible), never, or always (a backup of the host fails where it is not, but for boot file systems).",
+    ),
+    (
+        "reserve",
+        "What a classic LVM snapshot gets of the size of its volume, for what is overwritten during the backup: at most\n\
+         three quarters of what the volume group has free. One that runs full is of no use, and its files are read live.",
+    ),
+    (
+        "pool-limit",
+        "A thin pool that is fuller than this, data or metadata, gets no snapshots, and loses those of a running backup.",
+    ),
+    (
+        "hook-timeout",
+        "How long each hook may take, as 30s, 10m or 2h; after that it is stopped with all that it started.",
+    ),
 ];
 
 /// The example configuration: every setting, commented out, with its default or an example.

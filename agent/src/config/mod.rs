@@ -13,11 +13,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::Modules;
 use crate::compression::Compression;
+use crate::consistency;
 use crate::guests;
 use crate::objectives::Objectives;
 use crate::output::Usage;
+use crate::plug;
 use crate::priority::{IoNice, Nice};
 use crate::retention::Retention;
+use crate::schedule;
 use crate::values::Percent;
 
 pub use example::example;
@@ -57,7 +60,7 @@ pub struct Config {
     pub update_rescue: bool,
     /// Which kernel modules the rescue system carries.
     pub rescue_modules: Modules,
-    /// Directory with `pre-backup` and `post-backup`.
+    /// Directory with `pre-backup`, `pre-snapshot`, `post-snapshot` and `post-backup`.
     pub hooks: PathBuf,
     /// Where the host keeps the keys of encrypted targets.
     pub keys: PathBuf,
@@ -69,6 +72,12 @@ pub struct Config {
     pub guests: guests::Settings,
     /// What backups are held against.
     pub objectives: Objectives,
+    /// Snapshots, hooks.
+    pub consistency: consistency::Settings,
+    /// What runs by itself.
+    pub schedule: schedule::Settings,
+    /// What a stick that is plugged in gets.
+    pub plug: plug::Settings,
 }
 
 impl Default for Config {
@@ -95,6 +104,9 @@ impl Default for Config {
             retention: Retention::default(),
             guests: guests::Settings::default(),
             objectives: Objectives::default(),
+            consistency: consistency::Settings::default(),
+            schedule: schedule::Settings::default(),
+            plug: plug::Settings::default(),
         }
     }
 }
@@ -217,6 +229,8 @@ impl Config {
             }
         }
         config.io_limit()?;
+        let sample = config.schedule.sample();
+        sample.map_err(|e| format!("schedule: verify-sample: {e}"))?;
         for target in &config.targets {
             if !target.is_absolute() {
                 return Err(format!(

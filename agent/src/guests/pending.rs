@@ -5,7 +5,7 @@ mod finish;
 mod forget;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,13 @@ pub struct Worker<'w> {
     /// Of the running system.
     root: PathBuf,
     _only_one: Flock<File>,
+}
+
+/// Whether guests of the list in a directory are being restored now.
+pub fn at_work(dir: &Path) -> bool {
+    let lock =
+        File::open(dir.join("lock")).map(|file| Flock::lock(file, FlockArg::LockSharedNonblock));
+    matches!(lock, Ok(Err((_, nix::Error::EWOULDBLOCK))))
 }
 
 impl<'w> Worker<'w> {

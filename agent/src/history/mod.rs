@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use process::Process;
-pub use record::Recorder;
+pub use record::{Recorder, user};
 
 /// Version of the documents. A reader passes over those of another version.
 pub const FORMAT: u32 = 1;
@@ -214,6 +214,9 @@ pub struct GuestRun {
     pub bytes: u64,
     /// How long its dump took.
     pub seconds: u64,
+    /// When its dump was made, where that was before the run.
+    #[serde(default)]
+    pub dumped: Option<Timestamp>,
     /// What it was warned of.
     #[serde(default)]
     pub warnings: Vec<String>,

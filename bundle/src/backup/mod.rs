@@ -73,6 +73,9 @@ pub struct BackupOptions {
     pub since: Option<String>,
     /// Bytes per second that are read of files and block devices at most.
     pub io_limit: Option<u64>,
+    /// Which moment the state is of that is read, in milliseconds since 1970: of snapshots that were made before; none: of
+    /// now. A file that changed after it is read again by the next backup, even if its times cannot tell.
+    pub began: Option<i64>,
     /// The writer of the first target takes one of these for each blob, until no more can come.
     #[cfg(test)]
     pub(crate) permits: Option<crossbeam_channel::Receiver<()>>,
@@ -89,6 +92,7 @@ impl Default for BackupOptions {
             pack_size: 128 << 20,
             since: None,
             io_limit: None,
+            began: None,
             #[cfg(test)]
             permits: None,
         }
@@ -211,7 +215,7 @@ impl<'e> Backup<'e> {
             workers: options.workers.clamp(1, 64),
             ..options
         };
-        let time = time::rfc3339(time::now());
+        let time = time::rfc3339(options.began.unwrap_or_else(time::now));
         warn_of_future(&targets, &time, events)?;
         let previous = match &options.since {
             Some(machine) => previous::find(&targets, machine, &time)?,

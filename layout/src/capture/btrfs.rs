@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::mount::Mounted;
 use super::{Capture, CaptureError};
 use crate::model::{Btrfs, Mount, Node, NodeId, Subvolume};
+use crate::snapshot;
 use crate::system::{BlockDevice, Cmd};
 use crate::units::Bytes;
 
@@ -299,16 +300,21 @@ impl Capture<'_> {
             .filter_map(parse_subvolume)
             .map(|(id, ..)| id)
             .collect();
-        for (id, snapshot, path) in ask(&["list", "-a", "-q"])?
+        for (id, is_snapshot, path) in ask(&["list", "-a", "-q"])?
             .lines()
             .filter_map(parse_subvolume)
         {
+            let path = from_top(path, within);
+            // What a backup makes for its own time is not the host's.
+            if snapshot::btrfs::is_ours(&path) {
+                continue;
+            }
             fs.subvolumes.insert(
-                from_top(path, within),
+                path,
                 Subvolume {
                     id,
                     read_only: read_only.contains(&id),
-                    snapshot,
+                    snapshot: is_snapshot,
                 },
             );
         }

@@ -71,7 +71,7 @@ const LV_FIELDS: &str = "vg_name,vg_uuid,lv_name,lv_uuid,lv_size,lv_attr,segtype
 const NEWER: [(&str, &str); 2] = [("vg", "vg_autoactivation"), ("lv", "lv_autoactivation")];
 
 /// Guests' volumes may hold LVM of their own: what is inside logical volumes is never looked at.
-const NEVER_INSIDE: &str = "devices/scan_lvs=0";
+pub(crate) const NEVER_INSIDE: &str = "devices/scan_lvs=0";
 
 /// Asks LVM. Empty when it is not installed.
 pub(crate) fn report(sys: &dyn System) -> Result<Report, CaptureError> {

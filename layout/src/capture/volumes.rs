@@ -10,7 +10,9 @@ use super::{Capture, CaptureError};
 use crate::model::{
     GroupSettings, Node, NodeId, PhysicalVolume, ThinVolume, Unsupported, VolumeGroup,
 };
+use crate::snapshot;
 use crate::system::BlockDevice;
+use crate::units::Bytes;
 
 impl Capture<'_> {
     /// Adds a physical volume that was probed on a device.
@@ -99,6 +101,14 @@ impl Capture<'_> {
                 ));
             }
             self.group_warnings(&name, &vg);
+            // What a backup's own snapshots take for their time.
+            let own = |lv: &&Row| {
+                lv.text("vg_uuid") == vg.text("vg_uuid")
+                    && lv.text("pool_lv").is_empty()
+                    && snapshot::lvm::is_ours(lv)
+            };
+            let own = self.lvm.lvs.iter().filter(own);
+            let taken: u64 = own.map(|lv| lv.bytes("lv_size").0).sum();
             self.layout.nodes.insert(
                 NodeId::vg(&name),
                 Node::VolumeGroup(VolumeGroup {
@@ -106,7 +116,7 @@ impl Capture<'_> {
                     name: name.clone(),
                     uuid: vg.text("vg_uuid").to_owned(),
                     extent_size: vg.bytes("vg_extent_size"),
-                    free: vg.bytes("vg_free"),
+                    free: Bytes(vg.bytes("vg_free").0.saturating_add(taken)),
                     tags: vg.tags("vg_tags"),
                     settings: GroupSettings {
                         allocation: policy(&vg, "vg_allocation_policy", "normal"),
@@ -169,8 +179,11 @@ impl Capture<'_> {
         let mut thin = Vec::new();
         for row in &rows {
             let name = row.text("lv_name").to_owned();
-            // In brackets: parts of other volumes.
-            if name.starts_with('[') || !seen.insert(row.text("lv_uuid").to_owned()) {
+            // In brackets: parts of other volumes. What a backup makes for its own time is not the host's.
+            if name.starts_with('[')
+                || !seen.insert(row.text("lv_uuid").to_owned())
+                || snapshot::lvm::is_ours(row)
+            {
                 continue;
             }
             if row.text("lv_attr").starts_with(['s', 'S']) {

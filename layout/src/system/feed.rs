@@ -5,10 +5,15 @@ use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::host::{code, judge, prepare, wait};
+use nix::sys::signal::Signal;
+
+use super::host::{code, judge, prepare, tail, wait};
 use super::pipe::{In, lines};
-use super::stream::{GRACE, ask_to_end};
+use super::stream::{GRACE, ask_to_end, signal_group};
 use super::{Cmd, Output, SystemError};
+
+/// How long a group whose time is over may take to clean up.
+const GROUP_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(
     command: &Cmd,
@@ -30,6 +35,7 @@ pub(super) fn run(
         .map_err(start_error)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let over = AtomicBool::new(false);
+    let mut timed_out = false;
     let (fed, status, stdout, stderr) = std::thread::scope(|scope| {
         let stdout = scope.spawn(|| lines(stdout, line, &over));
         let stderr = scope.spawn(|| lines(stderr, line, &over));
@@ -43,13 +49,17 @@ pub(super) fn run(
                 let cut_off = |e: &std::io::Error| e.kind() != ErrorKind::BrokenPipe;
                 if fed.as_ref().is_err_and(cut_off) {
                     asked = true;
-                    ask_to_end(&child);
+                    ask_to_end(&child, command.group);
                 }
                 fed
             }),
             None => Ok(()),
         };
-        let status = end(&mut child, command, asked);
+        let status = end(&mut child, command, asked, start);
+        if command.group && matches!(status, Ok(End::TimedOut)) {
+            timed_out = true;
+        }
+        let status = status.map(End::status);
         over.store(true, Ordering::Release);
         (
             fed,
@@ -59,6 +69,13 @@ pub(super) fn run(
         )
     });
     let status = status.map_err(start_error)?;
+    if timed_out {
+        return Err(SystemError::TimedOut {
+            command: command.display(),
+            seconds: command.timeout.as_secs(),
+            stderr: tail(&stderr),
+        });
+    }
     // One that does not read to the end is judged by what it says itself.
     if let Err(error) = fed {
         if error.kind() != ErrorKind::BrokenPipe {
@@ -79,18 +96,48 @@ pub(super) fn run(
     )
 }
 
-/// Waits for a command to end; for good, unless it is to stop, or was `asked` to.
-fn end(child: &mut Child, command: &Cmd, asked: bool) -> std::io::Result<Option<ExitStatus>> {
+/// How a command came to its end.
+enum End {
+    Itself(ExitStatus),
+    /// It did not end when it was asked to.
+    Killed,
+    TimedOut,
+}
+
+impl End {
+    fn status(self) -> Option<ExitStatus> {
+        match self {
+            End::Itself(status) => Some(status),
+            End::Killed | End::TimedOut => None,
+        }
+    }
+}
+
+/// Waits for a command to end; for good, unless it is to stop, or was `asked` to, or is a group whose time is over.
+fn end(child: &mut Child, command: &Cmd, asked: bool, start: Instant) -> std::io::Result<End> {
+    let grace = |child: &mut Child, grace: Duration| -> std::io::Result<End> {
+        let ended = wait(child, grace)?.map_or(End::Killed, End::Itself);
+        if command.group {
+            // Whoever of it did not heed the request.
+            signal_group(child, Signal::SIGKILL);
+        }
+        Ok(ended)
+    };
     if asked {
-        return wait(child, GRACE);
+        return grace(child, GRACE);
     }
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+            return Ok(End::Itself(status));
         }
         if command.to_stop() {
-            ask_to_end(child);
-            return wait(child, GRACE);
+            ask_to_end(child, command.group);
+            return grace(child, GRACE);
+        }
+        if command.group && start.elapsed() > command.timeout {
+            ask_to_end(child, true);
+            grace(child, GROUP_GRACE)?;
+            return Ok(End::TimedOut);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -180,6 +227,49 @@ mod tests {
         let output = Host.run_fed(&left, &mut feed, &|_| ()).unwrap();
         assert_eq!(output.text(), "done\n");
         assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_group_ends_as_a_whole_when_its_time_is_over() {
+        let start = Instant::now();
+        let mut nothing = |_: &mut dyn Write| Ok(());
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        // The child does not heed what its parent does.
+        let script = format!(
+            "echo begun; (trap '' TERM; exec sleep 60) & echo $! > {}; wait",
+            pid.display()
+        );
+        let lines = Mutex::new(Vec::new());
+        let note = |line: &str| lines.lock().unwrap().push(line.to_owned());
+        let command = shell(&script).group().timeout(Duration::from_millis(500));
+        let error = Host.run_fed(&command, &mut nothing, &note).unwrap_err();
+        assert!(matches!(error, SystemError::TimedOut { .. }), "{error}");
+        assert_eq!(*lines.lock().unwrap(), ["begun"]);
+        assert!(start.elapsed() < Duration::from_secs(30));
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let alive = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            // Nobody may be there who waits for orphans.
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        for _ in 0..100 {
+            if !alive() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("what it started is still there");
+    }
+
+    #[test]
+    fn a_group_that_ends_in_time_leaves_what_it_started() {
+        let mut nothing = |_: &mut dyn Write| Ok(());
+        let command = shell("sleep 20 >/dev/null 2>&1 & echo $!").group();
+        let output = Host.run_fed(&command, &mut nothing, &|_| ()).unwrap();
+        let pid = output.text().trim().parse().unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> SystemError + '_ {
     }
 }
 
-fn tail(stderr: &[u8]) -> String {
+pub(super) fn tail(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let text = text.trim();
     let mut start = text.len().saturating_sub(STDERR_TAIL);
@@ -112,6 +112,9 @@ pub(super) fn prepare(command: &Cmd, program: &str, args: &[String]) -> std::pro
         })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if command.group {
+        process.process_group(0);
+    }
     if let Some(root) = &command.chroot {
         let root = root.clone();
         process.env(

@@ -1,11 +1,13 @@
 //! The one door to the machine: processes, sysfs, udev, devices. Recorded answers can replace it in tests.
 
 mod feed;
+mod hold;
 mod host;
 mod pipe;
 mod recorded;
 mod stream;
 
+pub use hold::Held;
 pub use host::Host;
 pub use recorded::{BLOCK, Image, Recorded};
 
@@ -33,6 +35,8 @@ pub struct Cmd {
     pub accepted: Vec<i32>,
     /// Of commands that a stream goes to or comes from: whether to stop, instead of the time limit.
     pub stop: Option<Stop>,
+    /// It is the first of a process group of its own, all of which ends at the time limit or when it is to stop.
+    pub group: bool,
 }
 
 /// Tells whether to stop.
@@ -58,6 +62,7 @@ impl Cmd {
             timeout: Duration::from_secs(600),
             accepted: Vec::new(),
             stop: None,
+            group: false,
         }
     }
     /// Adds an argument.
@@ -111,6 +116,13 @@ impl Cmd {
     #[must_use]
     pub fn stop(mut self, stop: fn() -> bool) -> Cmd {
         self.stop = Some(Stop(stop));
+        self
+    }
+    /// It gets a process group of its own: with [`System::run_fed`], its time limit counts, and all that it has started and
+    /// that did not leave the group ends with it.
+    #[must_use]
+    pub fn group(mut self) -> Cmd {
+        self.group = true;
         self
     }
     fn to_stop(&self) -> bool {
@@ -259,7 +271,7 @@ pub trait System: Send + Sync {
     }
     /// Runs a command that reads a stream: `feed` writes it, and its failure cuts the stream off. Each line that the command
     /// prints goes to `line` at once; the last of them are in the result. That the command ends before the stream is no
-    /// failure of `feed`: its exit status tells. There is no time limit.
+    /// failure of `feed`: its exit status tells. There is no time limit but for a [group](Cmd::group).
     ///
     /// This one collects the stream first: enough for recordings.
     fn run_fed(

@@ -5,7 +5,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::host::{code, judge, prepare, wait};
@@ -57,7 +57,7 @@ fn run_with(
         let status = if content {
             wait(&mut child, LAST)
         } else {
-            ask_to_end(&child);
+            ask_to_end(&child, command.group);
             wait(&mut child, grace)
         };
         over.store(true, Ordering::Release);
@@ -75,11 +75,22 @@ fn run_with(
     )
 }
 
-/// Asks a command to end, so that it can clean up.
-pub(super) fn ask_to_end(child: &Child) {
+/// Asks a command to end, or all of its group, so that it can clean up.
+pub(super) fn ask_to_end(child: &Child, group: bool) {
+    if group {
+        return signal_group(child, Signal::SIGTERM);
+    }
     if let Ok(pid) = i32::try_from(child.id()) {
         // It may have ended by itself.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+}
+
+/// Sends a signal to the process group that the command is the first of.
+pub(super) fn signal_group(child: &Child, signal: Signal) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // All of it may have ended by itself.
+        let _ = killpg(Pid::from_raw(pid), signal);
     }
 }
 

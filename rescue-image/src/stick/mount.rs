@@ -113,19 +113,28 @@ impl MountedStick {
         if !self.mounted {
             return Ok(());
         }
-        if !self.read_only {
-            let root = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
-            nix::unistd::syncfs(&root)
-                .map_err(|e| Error::io("write everything to", &self.path)(e.into()))?;
-        }
+        // A medium that was pulled out, or that fails, takes nothing more; the mount has to go nevertheless.
+        let synced = match self.read_only {
+            true => Ok(()),
+            false => self.sync(),
+        };
         unmount_within(&self.dir, patience).map_err(Error::io("unmount", &self.dir))?;
         self.mounted = false;
         fs::remove_dir(&self.dir).map_err(Error::io("remove", &self.dir))?;
+        synced?;
         if self.image && !self.read_only {
             let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
             file.sync_all().map_err(Error::io("sync", &self.path))?;
         }
         Ok(())
+    }
+}
+
+impl MountedStick {
+    fn sync(&self) -> Result<()> {
+        let root = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
+        nix::unistd::syncfs(&root)
+            .map_err(|e| Error::io("write everything to", &self.path)(e.into()))
     }
 }
 

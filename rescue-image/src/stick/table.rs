@@ -226,6 +226,11 @@ mod tests {
             "ENV{{ID_FS_LABEL}}==\"{}\"",
             super::super::DATA_LABEL
         )));
+        // The rescue system has this rule, too: nothing may start there.
+        assert!(!rule.contains("SYSTEMD_WANTS"));
+        let host = include_str!("../../../udev-rules/71-lifeboat-plug.rules");
+        assert!(host.contains("ENV{LIFEBOAT_MEDIUM}==") && rule.contains("ENV{LIFEBOAT_MEDIUM}="));
+        assert!(host.contains("lifeboat-plug@%k.service"));
     }
 
     #[test]

@@ -4,12 +4,17 @@ mod bios_bigger_blank;
 mod btrfs_root;
 mod flipped_byte;
 mod golden_boots;
+mod hot_plug;
+mod hot_plug_pulled;
+mod hot_plug_strangers;
 mod in_place;
 mod luks_root;
 mod md1_uefi;
 mod medium_pulled;
 mod other_machine;
 mod other_nic;
+mod package;
+mod plugged;
 mod pve;
 mod pve_guests;
 mod pve_saved;
@@ -17,6 +22,7 @@ mod pve_selftest;
 mod rescue;
 mod stick_boots;
 mod storage;
+mod timer;
 mod too_small;
 mod uefi_dirty_same_size;
 mod wizard_serial;
@@ -45,10 +51,15 @@ pub fn all(artefacts: &Path) -> Vec<Scenario> {
         stick_boots::scenario(artefacts),
         zfs_mirror_root::scenario(artefacts),
         pve_selftest::scenario(artefacts),
+        timer::scenario(artefacts),
+        hot_plug::scenario(artefacts),
+        hot_plug_strangers::scenario(artefacts),
+        hot_plug_pulled::scenario(artefacts),
     ];
     all.extend(golden_boots::scenarios(artefacts));
     all.extend(in_place::scenarios(artefacts));
     all.extend(other_machine::scenarios(artefacts));
+    all.extend(package::scenarios());
     all.extend(pve_guests::scenarios(artefacts));
     all.extend(storage::scenarios());
     all

@@ -288,17 +288,20 @@ fn alone(starts: &[Start], host: &mut Running, log: &Artefacts) -> Result<()> {
 }
 
 /// What a restored node has of its own: its database and its containers' directories are written at every start.
-/// vzdump made `/mnt/vzsnap0` after the facts were taken.
-const OWN: [&str; 4] = [
+/// vzdump made `/mnt/vzsnap0` after the facts were taken. ifupdown2's start-networking links `/etc/network/run` at whichever
+/// boot finds the root file system writable by then.
+const OWN: [&str; 5] = [
     "/var/lib/pve-cluster",
     "/var/lib/lxc",
     "/var/lib/lifeboat",
     "/mnt/vzsnap0",
+    "/etc/network/run",
 ];
 
 /// Mount points show the time of what is mounted there; in the others something was made and removed again.
-const OTHER_TIME: [&str; 7] = [
+const OTHER_TIME: [&str; 8] = [
     "/mnt",
+    "/etc/network",
     "/etc/systemd/system/multi-user.target.wants",
     "/mnt/backup",
     "/etc/pve",

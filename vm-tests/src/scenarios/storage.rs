@@ -38,6 +38,7 @@ pub fn scenarios() -> Vec<Scenario> {
             })
         })
         .collect();
+    all.push(consistency());
     all.extend(zfs.into_iter().map(|file| with_zfs(file)));
     for file in &files {
         let Ok((case, _)) = Case::load(file) else {
@@ -61,6 +62,20 @@ pub fn scenarios() -> Vec<Scenario> {
         }
     }
     all
+}
+
+/// A host that is saved while it is written to.
+fn consistency() -> Scenario {
+    let about = "User Mode Linux: a host is saved while a program writes to it: LVM, thin and btrfs snapshots are of one moment, \
+                 and are gone after it, after SIGKILL and after a power cut";
+    Scenario::new("consistency", about, needs, |log| {
+        let dir = profile_dir();
+        let floor = Floor {
+            program: dir.join("uml-floor"),
+        };
+        crate::uml::consistency::run(&dir.join("lifeboat"), &floor, log)
+    })
+    .floor()
 }
 
 /// A layout with a pool: the tree that it needs takes a quarter of an hour to build.

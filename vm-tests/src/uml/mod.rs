@@ -6,5 +6,6 @@
 //! With `"cuts": true` restores of the file are also cut and made to fail at many places.
 
 pub mod case;
+pub mod consistency;
 pub mod machine;
 pub mod power;

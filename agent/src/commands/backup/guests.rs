@@ -24,13 +24,13 @@ use crate::guests::file::{self, Dump};
 use crate::guests::known::Known;
 use crate::guests::settings::{OnSticks, Source};
 use crate::guests::take::Taken;
-use crate::history::{GuestRun, RunResult};
+use crate::history::{GuestRun, RunResult, Trigger};
 use crate::output::Usage;
 use crate::progress::Progress;
 use crate::proxmox::{Guest, Node};
 use crate::retention::Automatic;
 use crate::targets::Opened;
-use crate::{Context, seen, signals, values};
+use crate::{Context, audit, seen, signals, values};
 
 /// What became of a guest.
 #[derive(Debug, Serialize)]
@@ -44,6 +44,9 @@ pub struct GuestReport {
     /// Sizes of its disks or files.
     pub bytes: u64,
     pub seconds: u64,
+    /// When its dump was made, where that was before this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dumped: Option<String>,
     /// What vzdump warned of.
     pub warnings: Vec<String>,
     pub targets: Vec<TargetReport>,
@@ -71,6 +74,7 @@ impl GuestReport {
             error: None,
             bytes: 0,
             seconds: 0,
+            dumped: None,
             warnings: Vec::new(),
             targets: Vec::new(),
         }
@@ -98,6 +102,7 @@ impl GuestReport {
             error: self.error.clone(),
             bytes: self.bytes,
             seconds: self.seconds,
+            dumped: self.dumped.as_ref().and_then(|time| time.parse().ok()),
             warnings: self.warnings.clone(),
             targets: self.targets.iter().map(TargetReport::record).collect(),
         }
@@ -145,7 +150,9 @@ pub fn wanted<'n>(
         return Ok(Vec::new());
     };
     let settings = &config.guests;
-    if args.no_guests || settings.source == Source::None && !asked {
+    // They have a timer of their own.
+    let apart = args.start.trigger == Trigger::Timer && !config.schedule.guests.is_off();
+    if args.no_guests || apart && !asked || settings.source == Source::None && !asked {
         return Ok(Vec::new());
     }
     let (which, exclude) = match args.guests.as_slice() {
@@ -280,6 +287,7 @@ impl Run<'_> {
             anyhow::bail!("no target of this run takes it ({})", refused.join("; "));
         }
         if let Some(dump) = &dump {
+            report.dumped = dump.time();
             let before = places.len();
             places.retain(|place| !self.holds(place, dump));
             if places.is_empty() && before > 0 {
@@ -434,6 +442,7 @@ impl Run<'_> {
             let place = places.iter_mut().find(|p| p.opened.dir == result.dir);
             let Some(place) = place else { continue };
             place.report.snapshot = Some(id);
+            audit::made(id, &place.report.target);
             place.report.bytes_written = result.bytes_written;
             place.report.new_blobs = result.new_blobs;
             place.report.known_blobs = result.known_blobs;

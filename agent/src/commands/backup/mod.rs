@@ -1,6 +1,7 @@
 //! `lifeboat backup`
 
 mod dry_run;
+mod frozen;
 mod guests;
 mod report;
 mod room;
@@ -17,13 +18,17 @@ use bundle::verify::{VerifyOptions, verify, write_report};
 
 use crate::cli::BackupArgs;
 use crate::config::Config;
-use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space};
+use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space, Trigger};
+use crate::hooks::Hooks;
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
-use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, priority, proxmox, run_lock, seen, signals};
+use crate::targets::{Access, Kind, Opened, at_hand, chosen, close_all, not_at_hand};
+use crate::{
+    Context, audit, facts, inhibit, plug, priority, proxmox, run_lock, schedule, seen, signals,
+};
+use frozen::Frozen;
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
@@ -44,11 +49,10 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
         return dry_run::run(context, args, roots);
     }
     let targets = chosen(&args.to, &context.config, "--to")?;
-    let _lock = run_lock::take(
-        &context.config.state,
-        "lifeboat backup",
-        args.start.patience(),
-    )?;
+    let (targets, away) = match args.to.is_empty() {
+        true => at_hand(targets),
+        false => (targets, Vec::new()),
+    };
     let kind = match (args.only_guests, roots.is_empty()) {
         (true, _) => RunKind::Guests,
         (false, true) => RunKind::Backup,
@@ -56,18 +60,52 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
     };
     let host = facts::identity(&context.sys);
     let trigger = args.start.trigger;
-    let mut recorder = Recorder::start(&context.config.state, kind, trigger, &host);
-    let result = locked(context, args, roots, &targets, &mut recorder.run);
+    let record = || Recorder::start(&context.config.state, kind, trigger, &host);
+    let locked = schedule::begin(&context.config, &args.start).and_then(|reason| {
+        let patience = args.start.patience();
+        Ok(match reason {
+            Some(reason) => Err(reason),
+            None => Ok(run_lock::take(
+                &context.config.state,
+                "lifeboat backup",
+                patience,
+            )?),
+        })
+    });
+    let _lock = match locked {
+        Ok(Ok(lock)) => lock,
+        Ok(Err(reason)) => return not_started(record(), reason),
+        // Somebody at a terminal reads it there.
+        Err(error) if trigger == Trigger::Command => return Err(error),
+        Err(error) => {
+            let result = Err(error);
+            record().finish(&result);
+            return result;
+        }
+    };
+    let mut recorder = record();
+    let _on = inhibit::shutdown("a backup is being written");
+    let result = save(context, args, roots, &targets, &away, &mut recorder.run);
+    recorder.finish(&result);
+    result
+}
+
+/// A run that a timer started at the wrong time: nothing is wrong with the host or its targets, but there is no backup.
+fn not_started(mut recorder: Recorder, reason: String) -> anyhow::Result<Outcome> {
+    eprintln!("warning: {reason}");
+    recorder.run.warnings.push(reason);
+    let result = Ok(Outcome::Warnings);
     recorder.finish(&result);
     result
 }
 
 /// The backup, while no other one runs.
-fn locked(
+fn save(
     context: &Context,
     args: &BackupArgs,
     roots: &[PathBuf],
     targets: &[PathBuf],
+    away: &[PathBuf],
     run: &mut Run,
 ) -> anyhow::Result<Outcome> {
     // Before any thread or hook is started: they inherit it.
@@ -79,22 +117,19 @@ fn locked(
         eprintln!("warning: {problem}");
     }
     let progress = Progress::new(context.out.quiet);
-    let hook_dir = &context.config.hooks;
-    let result = hooks::run(&context.sys, hook_dir, "pre-backup", &[])
+    let timeout = context.config.consistency.hook_timeout.duration();
+    let hooks = Hooks::new(&context.sys, &context.config.hooks, timeout);
+    let result = hooks
+        .run("pre-backup", &[])
         .context("nothing was backed up")
         .and_then(|()| signals::check())
-        .and_then(|()| make(context, args, roots, targets, run, &progress));
+        .and_then(|()| make(context, args, roots, targets, run, &hooks, &progress));
     let mut warnings = progress.finish();
     let status = match &result {
         Ok(report) => report.status(),
         Err(_) => "failed",
     };
-    let after = hooks::run(
-        &context.sys,
-        hook_dir,
-        "post-backup",
-        &[("LIFEBOAT_STATUS", status)],
-    );
+    let after = hooks.run_all("post-backup", &[("LIFEBOAT_STATUS", status)]);
     let mut report = match (result, after) {
         (Ok(report), Ok(())) => report,
         (Ok(mut report), Err(e)) => {
@@ -109,8 +144,10 @@ fn locked(
             return Err(e);
         }
     };
+    report.hooks = hooks.runs();
     // The restore point is none the worse.
     report.notes.extend(equal);
+    report.notes.extend(away.iter().map(|t| not_at_hand(t)));
     report.warnings.extend(warnings);
     report.record(run);
     context.out.summary(&report, || report.text())?;
@@ -135,6 +172,7 @@ fn make(
     roots: &[PathBuf],
     targets: &[PathBuf],
     run: &mut Run,
+    hooks: &Hooks<'_>,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let start = Instant::now();
@@ -177,7 +215,7 @@ fn make(
         }
     }
     let result = match &mut work {
-        Some(work) => save_host(context, args, work, &host, &mut parts, progress),
+        Some(work) => save_host(context, args, work, &host, &mut parts, hooks, progress),
         None => {
             let compression = args.compression.unwrap_or(context.config.compression);
             Ok(Report::empty(GUESTS, &host, compression))
@@ -210,6 +248,7 @@ fn make(
     let mut report = result.inspect_err(|_| say(&saved))?;
     report.notes.extend(not_tried);
     report.stopped = signals::stopped();
+    report.warnings.extend(signals::over().map(str::to_owned));
     report.guests = saved;
     report.targets = reports;
     report.seconds = start.elapsed().as_secs();
@@ -257,6 +296,7 @@ fn save_host(
     work: &mut Work,
     host: &HostIdentity,
     parts: &mut [Part],
+    hooks: &Hooks<'_>,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let config = &context.config;
@@ -269,15 +309,45 @@ fn save_host(
         true => work.without_keys(&config.keys)?,
         false => None,
     };
-    let mut result = if stores.is_empty() {
-        Err(anyhow::anyhow!("no target can be written to"))
-    } else {
-        fill(context, args, work, stores, parts, progress)
-    };
+    if stores.is_empty() {
+        bail!("no target can be written to");
+    }
+    let settings = &config.consistency;
+    let mode = args.snapshots.unwrap_or(settings.snapshots);
+    let frozen = Frozen::take(&context.sys, hooks, settings, mode, work, progress)?;
+    let result = std::thread::scope(|scope| {
+        // Dropped at the end, whatever that is: so the watch ends.
+        let (_until, over) = std::sync::mpsc::channel();
+        let frozen = &frozen;
+        scope.spawn(move || frozen.watch(&over));
+        fill_all(context, args, work, host, stores, parts, frozen)
+    });
+    let hook_failed = !frozen.finish();
+    let mut report = result?;
+    report.hook_failed |= hook_failed;
+    let removed = frozen.removed.iter();
+    let removed = removed.map(|name| format!("removed {name}, which an earlier run has left"));
+    report.notes.extend(removed);
+    report.notes.extend(note);
+    Ok(report)
+}
+
+/// Fills the stores, and once more those of targets that had no room, if some can be made.
+fn fill_all(
+    context: &Context,
+    args: &BackupArgs,
+    work: &Work,
+    host: &HostIdentity,
+    stores: Vec<Store>,
+    parts: &mut [Part],
+    frozen: &Frozen<'_>,
+) -> anyhow::Result<Report> {
+    let (config, progress) = (&context.config, frozen.progress());
+    let mut result = fill(context, args, work, stores, parts, frozen);
     // One that ran full gets a second run of its own, if there is something to remove.
     let stores = room::after(config, host, parts, progress);
     if !stores.is_empty() {
-        let second = fill(context, args, work, stores, parts, progress);
+        let second = fill(context, args, work, stores, parts, frozen);
         let (kept, lost) = match (result, second) {
             (Ok(report), Err(error)) | (Err(error), Ok(report)) => (Ok(report), Some(error)),
             (Ok(report), Ok(_)) => (Ok(report), None),
@@ -292,9 +362,7 @@ fn save_host(
         }
         room::say_why_full(config, host, parts, progress);
     }
-    let mut report = result?;
-    report.notes.extend(note);
-    Ok(report)
+    result
 }
 
 impl Part {
@@ -360,10 +428,11 @@ fn fill(
     work: &Work,
     stores: Vec<Store>,
     parts: &mut [Part],
-    progress: &Progress,
+    frozen: &Frozen<'_>,
 ) -> anyhow::Result<Report> {
-    let facts = facts::collect(&context.sys);
+    let mut facts = facts::collect(&context.sys);
     let mut options = options(&context.config, args)?;
+    options.began = frozen.began;
     if !args.reread {
         options.since = Some(facts.machine_id.clone());
     }
@@ -377,8 +446,9 @@ fn fill(
         known.of_all(&node.guests)
     });
     let guests = guests.unwrap_or_default();
-    let mut backup = Backup::start(stores, options, progress)?;
-    let (trees, images) = match read(work, &mut backup) {
+    let events = frozen.events();
+    let mut backup = Backup::start(stores, options, &events)?;
+    let (trees, images) = match read(work, &mut backup, frozen) {
         Ok(read) => read,
         Err(error) => {
             // That no target is left says nothing; each of them knows better.
@@ -391,12 +461,16 @@ fn fill(
         }
     };
     signals::check().map_err(why_stopped)?;
+    if work.layout.is_some() {
+        facts.consistency = frozen.states();
+    }
     let host = HostIdentity {
         machine_id: facts.machine_id.clone(),
         hostname: facts.hostname.clone(),
     };
     let compression = args.compression.unwrap_or(context.config.compression);
     let mut report = Report::new(work, &host, &trees, &images, &backup.stats(), compression);
+    report.consistency.clone_from(&facts.consistency);
     let levels = backup.levels();
     let time = backup.time().to_owned();
     let draft = SnapshotDraft {
@@ -426,6 +500,10 @@ fn fill(
         match result.snapshot {
             Ok(id) => {
                 part.report.snapshot = Some(id);
+                audit::made(id, &part.report.target);
+                if let Some(opened) = &part.opened {
+                    plug::known::used(context, opened, part.report.store.as_deref());
+                }
                 let store = part.report.store.as_deref().unwrap_or_default();
                 if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
                     // Only the notice of a rollback hangs on it.
@@ -442,14 +520,12 @@ fn fill(
 }
 
 /// Reads the host.
-fn read(work: &Work, backup: &mut Backup<'_>) -> anyhow::Result<(Vec<Tree>, Vec<Image>)> {
-    let mut trees = Vec::new();
-    for source in &work.trees {
-        let tree = backup
-            .tree(source)
-            .with_context(|| format!("cannot save {}", source.mount_point.display()))?;
-        trees.push(tree);
-    }
+fn read(
+    work: &Work,
+    backup: &mut Backup<'_>,
+    frozen: &Frozen<'_>,
+) -> anyhow::Result<(Vec<Tree>, Vec<Image>)> {
+    let trees = frozen.read_all(&work.trees, &mut |source| backup.tree(source))?;
     let mut images = Vec::new();
     for source in &work.images {
         let image = backup

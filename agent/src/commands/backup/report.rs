@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::guests::{GuestReport, Status};
 use super::work::Work;
 use crate::compression::{self, Compression};
+use crate::consistency::TreeState;
 use crate::history::{Phase, Run, Space, TargetRun};
+use crate::hooks::HookRun;
 use crate::output::{Outcome, table};
 use crate::rescue::Update;
 use crate::retention::Pruned;
@@ -47,6 +49,10 @@ pub struct Report {
     /// What else to know; nothing is wrong.
     pub notes: Vec<String>,
     pub targets: Vec<TargetReport>,
+    /// From what the files of each tree were read.
+    pub consistency: Vec<TreeState>,
+    /// The hooks that ran, with the end of what they printed.
+    pub hooks: Vec<HookRun>,
     pub hook_failed: bool,
     /// A signal came after the restore point was made: what should follow was left out.
     pub stopped: bool,
@@ -289,6 +295,8 @@ impl Report {
             warnings: Vec::new(),
             notes: Vec::new(),
             targets: Vec::new(),
+            consistency: Vec::new(),
+            hooks: Vec::new(),
             hook_failed: false,
             stopped: false,
             phases: Vec::new(),
@@ -391,14 +399,21 @@ impl Report {
             .trees
             .iter()
             .map(|t| {
+                let mut states = self.consistency.iter();
+                let state = states.find(|state| state.mount_point == Path::new(&t.name));
                 vec![
                     format!("  {}", t.name),
                     values::count(t.files),
                     values::bytes(t.bytes),
+                    state.map(TreeState::text).unwrap_or_default(),
                 ]
             })
             .collect();
-        out.push_str(&table(&["  tree", ">files", ">size"], &rows));
+        let mut heads = vec!["  tree", ">files", ">size"];
+        if !self.consistency.is_empty() {
+            heads.push("read from");
+        }
+        out.push_str(&table(&heads, &rows));
         for line in &self.not_saved {
             out.push_str(&format!("Not saved: {line}\n"));
         }
@@ -416,6 +431,15 @@ impl Report {
             out.push_str("Guests:\n");
         }
         self.guests.iter().for_each(|g| out.push_str(&g.text()));
+        for run in &self.hooks {
+            if let Some(last) = run.output.last() {
+                out.push_str(&format!(
+                    "hook {} ({}): {last}\n",
+                    run.hook.display(),
+                    run.when
+                ));
+            }
+        }
         for note in &self.notes {
             out.push_str(&format!("note: {note}\n"));
         }

@@ -86,6 +86,14 @@ impl Work {
                 reasons.push((pattern, "what ZFS shows of snapshots".to_owned()));
             }
         }
+        for mount in layout.filesystems_to_save() {
+            if mount.subvolume() == Some("") {
+                let path = mount.mount_point.join(layout::snapshot::PLACE);
+                exclude.add_path(&path).map_err(|e| Usage(e.to_string()))?;
+                let why = "snapshots for the time of a backup".to_owned();
+                reasons.push((path.display().to_string(), why));
+            }
+        }
         for path in &node.superfluous {
             exclude.add_path(path).map_err(|e| Usage(e.to_string()))?;
             let why = "its content is in the copy of the database".to_owned();

@@ -15,7 +15,7 @@ use crate::guests::{archive, places, volumes};
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
 use crate::targets::{chosen, reading};
-use crate::{facts, proxmox, values};
+use crate::{facts, inhibit, proxmox, values};
 
 /// How long drives may be late after a boot.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +33,7 @@ struct Restored {
 /// Brings guests back.
 pub fn run(context: &Context, args: &GuestsRestoreArgs) -> anyhow::Result<Outcome> {
     let progress = Progress::new(context.out.quiet);
+    let _on = inhibit::shutdown("guests are being restored");
     let outcome = if args.pending {
         pending(context, args, &progress)
     } else if args.ids.is_empty() {

@@ -81,7 +81,8 @@ fn machine(mounts: &str) -> Recorded {
              ID 259 gen 9 top level 256 parent_uuid - path @/opt/covered\n\
              ID 260 gen 9 top level 256 parent_uuid 1 path @/.snapshots/1\n\
              ID 261 gen 9 top level 256 parent_uuid - path @/images/100/vm-100-disk-0\n\
-             ID 262 gen 9 top level 5 parent_uuid - path <FS_TREE>/@data\n",
+             ID 262 gen 9 top level 5 parent_uuid - path <FS_TREE>/@data\n\
+             ID 263 gen 9 top level 5 parent_uuid 1 path <FS_TREE>/.lifeboat-snapshots/lifeboat-snap-0a1b2c3d-1\n",
         )
         .command(
             "btrfs subvolume list -a -r /",
@@ -142,6 +143,8 @@ fn a_filesystem_over_two_disks_is_one_node_with_every_mount() {
         (Some("raid1"), Some("raid1"))
     );
     assert_eq!(fs.default_subvolume, "@");
+    // Not that of a backup under way.
+    assert_eq!(fs.subvolumes.len(), 7);
     assert!(fs.subvolumes["@/.snapshots/1"].read_only && fs.subvolumes["@/.snapshots/1"].snapshot);
     let places: Vec<_> = layout
         .filesystems_to_save()

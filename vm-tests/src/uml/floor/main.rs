@@ -2,6 +2,7 @@
 
 mod boot;
 mod btrfs;
+mod consistency;
 mod content;
 mod cuts;
 mod dirt;
@@ -28,6 +29,11 @@ use restore::Setup;
 fn run() -> Result<()> {
     machine::start()?;
     watchdog::start();
+    match std::env::var("FLOOR_TASK").as_deref() {
+        Ok("consistency") => return consistency::first(),
+        Ok("consistency-back") => return consistency::second(),
+        _ => {}
+    }
     let setup = Setup::load()?;
     let stride = match std::env::var("FLOOR_STRIDE") {
         Ok(text) => text.parse().context("FLOOR_STRIDE")?,
