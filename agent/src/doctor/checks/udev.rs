@@ -59,9 +59,15 @@ fn run(look: &Look) -> Vec<Finding> {
         .iter()
         .map(|rule| format!("udev-rules/{rule}"))
         .collect();
-    let mend = format!(
-        "install -m 0644 {} /etc/udev/rules.d/ && udevadm control --reload",
-        files.join(" ")
-    );
+    let mend = match look
+        .sys
+        .exists(Path::new("/var/lib/dpkg/info/lifeboat.list"))
+    {
+        true => "apt-get install --reinstall lifeboat".to_owned(),
+        false => format!(
+            "install -m 0644 {} /etc/udev/rules.d/ && udevadm control --reload",
+            files.join(" ")
+        ),
+    };
     vec![RULE.found(what, mend)]
 }
