@@ -6,6 +6,7 @@ mod generate;
 mod guests;
 mod plug;
 mod schedule;
+mod setup;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub use generate::*;
 pub use guests::*;
 pub use plug::*;
 pub use schedule::*;
+pub use setup::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -124,6 +126,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Say what is missing or risky for backups and restores of this host, each with the command that mends it
     Doctor(DoctorArgs),
+    /// Set everything up in a few questions: targets, configuration, timers, the first backup
+    Setup(SetupArgs),
 }
 
 /// Options of `lifeboat prepare`.

@@ -31,6 +31,7 @@ mod retention;
 mod run_lock;
 mod schedule;
 mod seen;
+mod setup;
 mod signals;
 mod state;
 mod targets;
@@ -75,17 +76,41 @@ fn main() -> ExitCode {
     }
 }
 
+impl Context {
+    /// The same with other settings.
+    fn with(&self, config: config::Config, out: Output) -> Context {
+        Context {
+            config,
+            config_file: self.config_file.clone(),
+            out,
+            sys: Host,
+            passphrase_file: self.passphrase_file.clone(),
+            key_file: self.key_file.clone(),
+        }
+    }
+}
+
+/// The settings that a command goes by.
+fn settings(cli: &Cli) -> anyhow::Result<config::Config> {
+    let named = cli.common.config.as_deref();
+    match (config::Config::load(named), &cli.command) {
+        // What is wrong with them is one of its findings.
+        (Err(_), Command::Doctor(_)) => Ok(config::Config::default()),
+        // It writes the file.
+        (Err(_), Command::Setup(_)) if named.is_some_and(|file| !file.exists()) => {
+            Ok(config::Config::default())
+        }
+        (loaded, _) => loaded,
+    }
+}
+
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
     if let Command::Generate(args) = &cli.command {
         // Where packages are built, nobody's configuration matters.
         return commands::generate::run(args);
     }
     let context = Context {
-        config: match config::Config::load(cli.common.config.as_deref()) {
-            // What is wrong with it is one of its findings.
-            Err(_) if matches!(cli.command, Command::Doctor(_)) => config::Config::default(),
-            loaded => loaded?,
-        },
+        config: settings(&cli)?,
         config_file: cli.common.config.clone(),
         out: Output {
             json: cli.common.json,
@@ -139,6 +164,7 @@ fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
         Command::Config(args) => commands::config::run(context, args),
         Command::Doctor(args) => commands::doctor::run(context, args),
         Command::Generate(args) => commands::generate::run(args),
+        Command::Setup(args) => commands::setup::run(context, args),
     }
 }
 

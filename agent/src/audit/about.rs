@@ -124,6 +124,9 @@ impl About {
                 ScheduleCommand::Apply => About::new("schedule apply"),
                 ScheduleCommand::Show => return None,
             },
+            Command::Setup(args) if !args.dry_run => {
+                About::new("setup").paths("answers", &args.answers).grave()
+            }
             _ => return None,
         };
         Some(about.paths("config", config_file))

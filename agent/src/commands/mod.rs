@@ -22,5 +22,6 @@ pub mod plug;
 pub mod prepare;
 pub mod prune;
 pub mod schedule;
+pub mod setup;
 pub mod show;
 pub mod verify;

@@ -21,10 +21,11 @@ use crate::targets::{Access, Opened, close_all};
 use crate::{Context, inhibit, plug, signals, values};
 
 /// Below this a stick has no room for a host.
-const SMALLEST: u64 = 3 << 30;
+pub const SMALLEST: u64 = 3 << 30;
 
+/// What was made.
 #[derive(Debug, Serialize)]
-struct Prepared {
+pub struct Prepared {
     target: PathBuf,
     store: String,
     encrypted: bool,
@@ -55,13 +56,8 @@ enum What {
 
 /// Makes a target.
 pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<Outcome> {
-    let wish = Wish {
-        package: args.kernel_package.as_deref(),
-        version: args.kernel.as_deref(),
-        modules: args.modules.unwrap_or(context.config.rescue_modules),
-    };
     if args.check_kernel {
-        let builder = Builder::new(&context.sys, &wish).map_err(no_kernel)?;
+        let builder = Builder::new(&context.sys, &wish(context, args)).map_err(no_kernel)?;
         let kernel = builder.kernel();
         let facts = serde_json::json!({ "kernel": kernel.version, "image": kernel.image });
         context.out.summary(&facts, || {
@@ -69,10 +65,9 @@ pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<Outcome> {
         })?;
         return Ok(Outcome::Fine);
     }
-    let Some(target) = &args.target else {
-        return Err(Usage("give a TARGET".into()).into());
-    };
-    let what = classify(target, args)?;
+    if let Some(target) = &args.target {
+        classify(target, args)?;
+    }
     // Whoever has to type something does so before anything is erased.
     let keys = if args.encrypt {
         keys::for_new_store(
@@ -82,10 +77,34 @@ pub fn run(context: &Context, args: &PrepareArgs) -> anyhow::Result<Outcome> {
     } else {
         Vec::new()
     };
-    match what {
-        What::Directory => directory(context, args, target, &keys),
-        What::Device => device(context, args, target, &wish, &keys),
-        What::Image(size) => image(context, args, target, size, &wish, &keys),
+    let done = with_keys(context, args, &keys)?;
+    let next = format!("Next: lifeboat backup --to {}\n", done.target.display());
+    say(context, &done, || text(&done) + &next)?;
+    Ok(Outcome::Fine)
+}
+
+fn wish<'a>(context: &Context, args: &'a PrepareArgs) -> Wish<'a> {
+    Wish {
+        package: args.kernel_package.as_deref(),
+        version: args.kernel.as_deref(),
+        modules: args.modules.unwrap_or(context.config.rescue_modules),
+    }
+}
+
+/// Makes a target with these keys; none: it is not encrypted.
+pub fn with_keys(
+    context: &Context,
+    args: &PrepareArgs,
+    keys: &[NewSlot],
+) -> anyhow::Result<Prepared> {
+    let wish = wish(context, args);
+    let Some(target) = &args.target else {
+        return Err(Usage("give a TARGET".into()).into());
+    };
+    match classify(target, args)? {
+        What::Directory => directory(context, args, target, keys),
+        What::Device => device(context, args, target, &wish, keys),
+        What::Image(size) => image(context, args, target, size, &wish, keys),
     }
 }
 
@@ -187,7 +206,7 @@ fn directory(
     args: &PrepareArgs,
     target: &Path,
     keys: &[NewSlot],
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Prepared> {
     std::fs::create_dir_all(target)
         .with_context(|| format!("cannot make the directory {}", target.display()))?;
     let mut store = Store::create(target, &StoreOptions::default())
@@ -203,17 +222,7 @@ fn directory(
         stick: None,
         notes,
     };
-    say(context, &done, || {
-        let mut text = format!(
-            "{} is a target now. It does not boot by itself: the rescue system of any stick reads it.\n",
-            target.display()
-        );
-        for note in &done.notes {
-            text.push_str(&format!("note: {note}\n"));
-        }
-        text + &format!("Next: lifeboat backup --to {}\n", target.display())
-    })?;
-    Ok(Outcome::Fine)
+    Ok(done)
 }
 
 fn device(
@@ -222,7 +231,7 @@ fn device(
     target: &Path,
     wish: &Wish,
     keys: &[NewSlot],
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Prepared> {
     need_root()?;
     // A link like /dev/disk/by-id/... may lead elsewhere in a minute: from here on it is this device.
     let path = target
@@ -256,7 +265,7 @@ fn image(
     size: u64,
     wish: &Wish,
     keys: &[NewSlot],
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Prepared> {
     need_root()?;
     make(
         context,
@@ -278,15 +287,18 @@ fn need_root() -> anyhow::Result<()> {
     bail!("making a stick needs root (its data partition is mounted): run this command as root")
 }
 
+/// What is typed to erase a disk. One without a serial is confirmed by its device name: there is nothing better to tell it
+/// by.
+pub fn confirmation(identity: &Identity) -> String {
+    match identity.serial.is_empty() {
+        true => identity.device.display().to_string(),
+        false => identity.serial.clone(),
+    }
+}
+
 /// Has the serial of the disk typed, or compares it with the one that was given.
-fn confirm(identity: &Identity, given: Option<&str>) -> anyhow::Result<()> {
-    // A disk without a serial is confirmed by its device name: there is nothing better to tell it by.
-    let device = identity.device.display().to_string();
-    let expected = if identity.serial.is_empty() {
-        device.as_str()
-    } else {
-        identity.serial.as_str()
-    };
+pub fn confirm(identity: &Identity, given: Option<&str>) -> anyhow::Result<()> {
+    let expected = confirmation(identity);
     let shown = describe(identity);
     if let Some(given) = given {
         return match given == expected {
@@ -322,7 +334,8 @@ fn confirm(identity: &Identity, given: Option<&str>) -> anyhow::Result<()> {
     signals::check()
 }
 
-fn describe(identity: &Identity) -> String {
+/// A disk, and what is on it now.
+pub fn describe(identity: &Identity) -> String {
     let mut out = format!(
         "  {}  {}  serial {}  {}{}\n",
         identity.device.display(),
@@ -359,7 +372,7 @@ fn make(
     wish: &Wish,
     keys: &[NewSlot],
     confirmed: Option<Identity>,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Prepared> {
     let progress = Progress::new(context.out.quiet);
     // Everything that can fail without the disk comes before the disk is touched.
     let builder = Builder::new(&context.sys, wish)?;
@@ -411,13 +424,25 @@ fn make(
         }),
         notes,
     };
-    say(context, &done, || text(&done))?;
-    Ok(Outcome::Fine)
+    Ok(done)
+}
+
+impl Prepared {
+    /// What was made, in words; with a recovery key, which is in no other place.
+    pub fn text(&self) -> String {
+        let key = self.recovery_key.as_deref().map(recovery_text);
+        text(self) + &key.unwrap_or_default()
+    }
 }
 
 fn text(done: &Prepared) -> String {
     let target = done.target.display();
     let mut out = String::new();
+    if done.stick.is_none() {
+        out.push_str(&format!(
+            "{target} is a target now. It does not boot by itself: the rescue system of any stick reads it.\n"
+        ));
+    }
     if let Some(s) = &done.stick {
         let uefi = match s.uefi {
             UefiBoot::Signed => "UEFI (with Secure Boot, too)",
@@ -435,7 +460,6 @@ fn text(done: &Prepared) -> String {
     for note in &done.notes {
         out.push_str(&format!("note: {note}\n"));
     }
-    out.push_str(&format!("Next: lifeboat backup --to {target}\n"));
     out
 }
 

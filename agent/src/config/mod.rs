@@ -206,7 +206,8 @@ impl Config {
         Ok(Some(size.0))
     }
 
-    fn parse(text: &str) -> Result<Config, String> {
+    /// Reads the text of a configuration; an error says what is wrong, and in which line.
+    pub fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|e| {
             format!("{e}Every setting is optional; `lifeboat config example` shows all of them with their defaults.")
         })?;

@@ -4,8 +4,10 @@
 mod checks;
 mod finding;
 mod look;
-mod place;
+pub mod place;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 pub use finding::{Finding, Kind, Severity, quoted};
 pub use look::Look;

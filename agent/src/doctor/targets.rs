@@ -11,6 +11,9 @@ use crate::history::Space;
 use crate::rescue::{Builder, Wish};
 use crate::targets::{Access, Kind, Opened, close_all};
 
+/// Names that udev gives to disks that are built in.
+const BUILT_IN: [&str; 6] = ["ata-", "nvme-", "scsi-", "virtio-", "wwn-", "md-"];
+
 /// A configured target.
 #[derive(Debug)]
 pub struct Target {
@@ -79,7 +82,8 @@ impl Target {
 
     /// Whether it is a stick, or stands for one, as far as that can be told while it is away.
     pub fn may_be_unplugged(&self) -> bool {
-        self.named.starts_with("/dev")
+        let name = self.named.file_name().unwrap_or_default().to_string_lossy();
+        self.named.starts_with("/dev") && !BUILT_IN.iter().any(|begin| name.starts_with(begin))
     }
 }
 

@@ -2,7 +2,7 @@
 //! metrics and messages are made of these documents, so that they need none of the targets.
 
 mod process;
-mod record;
+pub(crate) mod record;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -125,7 +125,7 @@ pub fn user() -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn host() -> HostIdentity {

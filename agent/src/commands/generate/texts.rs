@@ -250,6 +250,16 @@ pub fn examples(page: &str) -> &'static [(&'static str, &'static str)] {
             "lifeboat doctor",
             "What is missing or risky, each with the command that mends it.",
         )],
+        "lifeboat-setup" => &[
+            (
+                "lifeboat setup",
+                "Asks, shows what it will do, and does it.",
+            ),
+            (
+                "lifeboat setup --answers answers.toml --dry-run",
+                "Shows what these answers would lead to.",
+            ),
+        ],
         "lifeboat-config" => &[(
             "lifeboat config example >/etc/lifeboat/lifeboat.toml",
             "A configuration to begin with, in which everything is commented out.",
@@ -262,6 +272,7 @@ pub fn examples(page: &str) -> &'static [(&'static str, &'static str)] {
 pub fn related(page: &str) -> &'static [&'static str] {
     match page {
         "lifeboat-prepare" => &["lifeboat-backup", "lifeboat-key"],
+        "lifeboat-setup" => &["lifeboat-prepare", "lifeboat-schedule", "lifeboat-doctor"],
         "lifeboat-backup" => &["lifeboat-prepare", "lifeboat-verify", "lifeboat-prune"],
         "lifeboat-list" | "lifeboat-show" => &["lifeboat-ls", "lifeboat-find"],
         "lifeboat-ls" | "lifeboat-find" | "lifeboat-mount" | "lifeboat-diff" => {

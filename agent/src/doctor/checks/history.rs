@@ -49,10 +49,13 @@ pub const CHECK: Check = Check {
 };
 
 fn run(look: &Look) -> Vec<Finding> {
-    let saves = |run: &&Run| matches!(run.kind, RunKind::Backup | RunKind::Directories);
-    let good = |run: &&Run| run.targets.iter().any(|t| t.is_good());
+    // Single directories are all that some hosts save.
+    let saved = |run: &&Run| {
+        let mut targets = run.targets.iter();
+        run.saved_host() || (run.kind == RunKind::Directories && targets.any(|t| t.is_good()))
+    };
     let mut found = Vec::new();
-    let last = look.runs.iter().rev().filter(saves).find(good);
+    let last = look.runs.iter().rev().find(saved);
     match last {
         None => {
             found.push(NEVER.found("there is no restore point of this host", "lifeboat backup"))

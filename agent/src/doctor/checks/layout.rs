@@ -6,7 +6,7 @@ const LEFT_OUT: Kind = Kind {
     id: "layout-not-remade",
     severity: Severity::Warning,
     about: "there is something in the host's storage that a restore will not remake",
-    why: "After a restore it is missing, and has to be made by hand.",
+    why: "After a restore it is missing or different, and has to be put right by hand.",
 };
 const UNREADABLE: Kind = Kind {
     id: "layout-unreadable",

@@ -1,5 +1,6 @@
 //! Mail gets out of this host.
 
+use super::messages;
 use crate::doctor::{Check, Finding, Kind, Look, Severity};
 
 const NO_MAIL: Kind = Kind {
@@ -16,13 +17,12 @@ pub const CHECK: Check = Check {
 };
 
 fn run(look: &Look) -> Vec<Finding> {
-    // Debian's mail transport agents, and those of Proxmox VE, put it there.
-    if look.has("sendmail") || look.sys.exists("/usr/lib/sendmail".as_ref()) {
-        return Vec::new();
-    }
     // Without an address nothing is to be sent.
-    if super::messages::mail_to(look.config).is_some_and(|to| to.is_empty()) {
+    let nobody = messages::mail_to(look.config).is_some_and(|to| to.is_empty());
+    let program = messages::sendmail(look.config);
+    if nobody || look.sys.exists(&program) {
         return Vec::new();
     }
-    vec![NO_MAIL.found("sendmail is missing", "apt-get install postfix")]
+    let what = format!("{} is missing", program.display());
+    vec![NO_MAIL.found(what, "apt-get install postfix")]
 }

@@ -1,5 +1,7 @@
 //! Somebody is told.
 
+use std::path::PathBuf;
+
 use crate::config::Config;
 use crate::doctor::finding::quoted;
 use crate::doctor::{Check, Finding, Kind, Look, Severity};
@@ -27,6 +29,13 @@ fn notify(config: &Config) -> Option<toml::Table> {
 pub fn mail_to(config: &Config) -> Option<String> {
     let table = notify(config)?;
     table.get("mail-to")?.as_str().map(str::to_owned)
+}
+
+/// The program that takes mail.
+pub fn sendmail(config: &Config) -> PathBuf {
+    let table = notify(config).unwrap_or_default();
+    let path = table.get("sendmail").and_then(|path| path.as_str());
+    path.unwrap_or("/usr/sbin/sendmail").into()
 }
 
 fn run(look: &Look) -> Vec<Finding> {

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use layout::plan::{Choices, plan};
+use layout::model::{Node, NodeId};
+use layout::plan::{Choices, DiskChoice, plan};
 use rescue_image::initramfs;
 
 use crate::doctor::{Check, Finding, Kind, Look, Severity};
@@ -40,7 +41,16 @@ fn run(look: &Look) -> Vec<Finding> {
     for disk in &mut inventory.disks {
         (disk.in_use, disk.read_only) = (false, false);
     }
-    let plan = match plan(layout, &inventory, &Choices::default()) {
+    // Each onto itself: two disks without serial numbers are not to be told apart otherwise.
+    let itself = |id: &NodeId| match layout.nodes.get(id) {
+        Some(Node::Disk(disk)) => Some((id.clone(), DiskChoice::Device(disk.device.clone()))),
+        _ => None,
+    };
+    let choices = Choices {
+        disks: layout.system_disks().iter().filter_map(itself).collect(),
+        ..Choices::default()
+    };
+    let plan = match plan(layout, &inventory, &choices) {
         Ok(plan) => plan,
         Err(error) => return vec![NO_PLAN.found(error.to_string(), "lifeboat layout")],
     };
