@@ -1,6 +1,7 @@
 //! The command line: every option, with the help that users read.
 
 mod guests;
+mod report;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
 pub use guests::*;
+pub use report::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -101,6 +103,8 @@ pub enum Command {
     Disarm(DisarmArgs),
     /// The keys of an encrypted target
     Key(KeyArgs),
+    /// Write what happened in a period as a page for people, with evidence, or as JSON
+    Report(ReportArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
 }

@@ -21,6 +21,7 @@ mod paths;
 mod priority;
 mod progress;
 mod proxmox;
+mod report;
 mod rescue;
 mod retention;
 mod run_lock;
@@ -102,6 +103,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Arm(args) => commands::arm::run(&context, &args),
         Command::Disarm(args) => commands::disarm::run(&context, &args),
         Command::Key(args) => commands::key::run(&context, &args),
+        Command::Report(args) => commands::report::run(&context, &args),
         Command::Config(args) => commands::config::run(&context, &args),
     }
 }

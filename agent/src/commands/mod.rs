@@ -17,5 +17,6 @@ pub mod mount;
 pub mod plan;
 pub mod prepare;
 pub mod prune;
+pub mod report;
 pub mod show;
 pub mod verify;
