@@ -79,7 +79,7 @@ pub fn all(facts: &Facts<'_>, grounds: &Grounds<'_>) -> Vec<Advice> {
                     "documents of runs"
                 )
             ),
-            "`lifeboat report -v` names them",
+            "`lifeboat report` names them when it runs",
         );
     }
     let unclear: Vec<&str> = grounds

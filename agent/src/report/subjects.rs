@@ -8,7 +8,7 @@ use super::known::{Place, intervals, key, with_grace};
 use super::model::{Good, Guest, Met, Target};
 use super::trend::{of_targets, percent};
 use crate::evaluation::{GuestState, TargetState, age};
-use crate::history::{GuestRun, RunResult, TargetRun};
+use crate::history::{GuestRun, Kind, RunResult, TargetRun};
 
 /// The targets that are configured, or were used in the period.
 pub fn targets(facts: &Facts<'_>) -> Vec<Target> {
@@ -119,7 +119,8 @@ fn oldest(facts: &Facts<'_>, index: usize, place: &Place, state: &TargetState) -
 /// The guests that were saved lately, or that runs of the period tried to save.
 pub fn guests(facts: &Facts<'_>) -> Vec<Guest> {
     let mut inside: BTreeMap<(u32, bool), Vec<&GuestRun>> = BTreeMap::new();
-    for run in &facts.inside {
+    let saving = facts.inside.iter().filter(|run| run.kind != Kind::Drill);
+    for run in saving {
         for guest in &run.guests {
             let (is_vm, id) = key(guest);
             inside.entry((id, !is_vm)).or_default().push(guest);

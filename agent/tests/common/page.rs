@@ -172,7 +172,7 @@ fn plain(text: &str) -> String {
 
 /// `1.5 GiB`, `2 d 3 h`, `12,345` and `4.2 %` are the number, as exactly as they are written.
 fn check_number(text: &str, number: f64, pointer: &str) {
-    let words: Vec<&str> = text.split(' ').filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> = text.split_whitespace().collect();
     let mut sum = 0.0;
     let mut smallest: f64 = 1.0;
     let mut words = words.into_iter().peekable();

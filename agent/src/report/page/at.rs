@@ -141,7 +141,8 @@ impl<'a> At<'a> {
     fn known(&self, shown: impl Fn(&At<'a>) -> String) -> Markup {
         match self.is_null() {
             true => self.unknown(),
-            false => self.show(shown(self)),
+            // A number and its unit stay together.
+            false => self.show(shown(self).replace(' ', "\u{a0}")),
         }
     }
 
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(json.pointer(at.pointer()), Some(&serde_json::json!(1536)));
         assert_eq!(
             at.bytes().into_string(),
-            r#"<data value="1536" data-json="/a~1b/0/~0">1.5 KiB</data>"#
+            "<data value=\"1536\" data-json=\"/a~1b/0/~0\">1.5\u{a0}KiB</data>"
         );
         let null = whole.get("a/b").items().nth(1).unwrap();
         assert!(null.bytes().into_string().contains("not known"));

@@ -209,18 +209,20 @@ fn verdict(at: &At<'_>, good: &str, bad: &str, none: &str) -> Markup {
 /// A table whose rows become cards where there is no room for columns.
 fn table(caption: &str, headings: &[&str], rows: Vec<Vec<Markup>>) -> Markup {
     html! {
-        table .cards {
-            caption { (caption) }
-            thead { tr { @for heading in headings { th scope="col" { (heading) } } } }
-            tbody {
-                @for row in rows {
-                    tr {
-                        @for (nth, cell) in row.into_iter().enumerate() {
-                            @let heading = headings.get(nth).copied().unwrap_or_default();
-                            @if nth == 0 {
-                                th scope="row" { (cell) }
-                            } @else {
-                                td { span .label aria-hidden="true" { (heading) } div { (cell) } }
+        div .scroll {
+            table .cards {
+                caption { (caption) }
+                thead { tr { @for heading in headings { th scope="col" { (heading) } } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            @for (nth, cell) in row.into_iter().enumerate() {
+                                @let heading = headings.get(nth).copied().unwrap_or_default();
+                                @if nth == 0 {
+                                    th scope="row" { (cell) }
+                                } @else {
+                                    td { span .label aria-hidden="true" { (heading) } div { (cell) } }
+                                }
                             }
                         }
                     }

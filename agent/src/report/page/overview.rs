@@ -79,7 +79,8 @@ fn tiles(at: &At<'_>) -> Markup {
     let verified = summary.get("last_verified");
     let never = |at: &At<'_>| sign_of(at, "bad", "✕", "never");
     html! {
-        section #summary aria-label="In short" {
+        section #summary {
+            h2 .unseen { "In short" }
             (tile("Last good restore point of the host", "", html! {
                 @if good.is_null() { (never(&good)) } @else { (good.get("at").time()) }
             }, html! {
