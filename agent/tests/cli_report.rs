@@ -291,6 +291,33 @@ fn a_host_without_history_gets_a_report_that_says_so() {
 }
 
 #[test]
+fn two_sticks_at_one_place_are_two_targets_and_one_whose_all_is_there_has_an_oldest() {
+    let day = |day| jiff::civil::date(2026, 7, day);
+    let backup = |nth: i8, store: &str, points: u64| {
+        let mut run = runs::run("backup", "plug", runs::local(day(nth), 8, 0), 60);
+        let mut target = runs::good(runs::STICK, &format!("{nth}"), 4096);
+        target["store"] = json!(store);
+        target["restore_points"] = json!(points);
+        run["targets"] = json!([target]);
+        run
+    };
+    let bench = with(&[
+        backup(1, "aaaaaaaaaaaa", 1),
+        backup(2, "bbbbbbbbbbbb", 7),
+        backup(3, "aaaaaaaaaaaa", 2),
+    ]);
+    let data = data(&bench, &["--since", "2026-07-01", "--until", "2026-07-04"]);
+    let all = data["targets"].as_array().unwrap().iter();
+    let stick = |store: &str| all.clone().find(|t| t["store"] == store).unwrap();
+    let (a, b) = (stick("aaaaaaaaaaaa"), stick("bbbbbbbbbbbb"));
+    assert_eq!(a["name"], format!("{} (aaaaaaaa)", runs::STICK));
+    assert_eq!(a["oldest"], "2026-07-01T08:00:00+02:00");
+    assert_eq!(b["oldest"], Value::Null);
+    assert_eq!((&a["attempts"], &b["attempts"]), (&json!(2), &json!(1)));
+    assert_eq!(data["summary"]["last_good"]["target"], a["name"]);
+}
+
+#[test]
 fn documents_that_cannot_be_read_are_counted() {
     let bench = with(&runs::quarter(false));
     std::fs::write(

@@ -128,7 +128,7 @@ fn retention(at: &At<'_>) -> Markup {
             "What the policy does not keep is removed by a backup "
             @match at.get("automatic").text() {
                 "always" => (at.get("automatic").show("after each run")),
-                "never" => (at.get("automatic").show("never (only `lifeboat prune` does)")),
+                "never" => (at.get("automatic").show("never (only lifeboat prune does)")),
                 _ => (at.get("automatic").show("when the target is full")),
             }
             "."
@@ -209,7 +209,7 @@ fn verifications(at: &At<'_>) -> Markup {
         section #verifications {
             h2 { "Verification" }
             p {
-                "What `lifeboat verify` read again, from the media and not from memory. "
+                "What " code { "lifeboat verify" } " read again, from the media and not from memory. "
                 "What was read back right after a backup is shown with its run."
             }
             @if all.is_empty() {
