@@ -172,6 +172,10 @@ fn guests_that_are_gone_miss_nothing() {
     let ids: Vec<_> = guests.iter().map(|g| g["id"].as_u64().unwrap()).collect();
     assert_eq!(ids, [100, 101, 105, 103]);
     assert_eq!(
+        guests[3]["last_good"]["at"].as_str().unwrap()[..10],
+        *"2026-08-02"
+    );
+    assert_eq!(
         (&guests[3]["present"], &guests[3]["verdict"]),
         (&json!(false), &json!("not-applicable"))
     );

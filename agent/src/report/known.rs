@@ -1,7 +1,7 @@
 //! What the evaluation of history does not say, as it is of the past: each restore point that was made, each read of a
 //! target, and how long there was no new restore point. All of it as of the end of the period.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -56,7 +56,7 @@ pub struct Known<'a> {
     /// Of the host, in order of their runs.
     pub host: Vec<Point<'a>>,
     /// Of guests: VM or container, and number.
-    pub guests: HashMap<(bool, u32), Vec<Point<'a>>>,
+    pub guests: BTreeMap<(bool, u32), Vec<Point<'a>>>,
     by_store: HashMap<String, usize>,
     by_path: HashMap<PathBuf, usize>,
 }

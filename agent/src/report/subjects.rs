@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::build::Facts;
 use super::entry;
-use super::known::{Place, intervals, key, with_grace};
+use super::known::{Place, Point, intervals, key, with_grace};
 use super::model::{Good, Guest, Met, Target};
 use super::trend::{of_targets, percent};
 use crate::evaluation::{GuestState, TargetState, age};
@@ -81,12 +81,16 @@ fn target(facts: &Facts<'_>, index: usize, state: &TargetState) -> Target {
 
 fn last_good(facts: &Facts<'_>, index: usize, state: &TargetState) -> Option<Good> {
     let newest = state.newest?;
-    let all = facts.known.guests.values().flatten();
-    let mut all = all.chain(&facts.known.host);
+    let guests = facts.known.guests.values().flatten();
+    let mut all = facts.known.host.iter().chain(guests);
     let point = all.find(|point| point.place == index && point.run.started == newest)?;
-    Some(Good {
-        at: facts.days.say(newest),
-        age_seconds: age(facts.days.as_of, newest),
+    Some(good(facts, point))
+}
+
+fn good(facts: &Facts<'_>, point: &Point<'_>) -> Good {
+    Good {
+        at: facts.days.say(point.made),
+        age_seconds: age(facts.days.as_of, point.made),
         run: point.run.id.clone(),
         snapshot: point
             .target
@@ -94,7 +98,7 @@ fn last_good(facts: &Facts<'_>, index: usize, state: &TargetState) -> Option<Goo
             .map_or(String::new(), |id| id.to_string()),
         target: entry::target_title(point.target, facts),
         verified: point.target.verified == Some(true),
-    })
+    }
 }
 
 /// When the oldest restore point that it holds was made. That is known only where all that ever went to it is known, and
@@ -134,7 +138,10 @@ pub fn guests(facts: &Facts<'_>) -> Vec<Guest> {
     }
     for runs in inside.into_values() {
         let Some(last) = runs.last() else { continue };
-        let good = runs.iter().rev().find(|g| g.result != RunResult::Failed);
+        let good_run = runs.iter().rev().find(|g| g.result != RunResult::Failed);
+        let points = facts.known.guests.get(&key(last));
+        let whole = |point: &&Point<'_>| facts.known.places[point.place].damage().is_empty();
+        let newest = points.and_then(|points| points.iter().rev().find(whole));
         guests.push(Guest {
             id: last.id,
             kind: last.kind,
@@ -142,11 +149,11 @@ pub fn guests(facts: &Facts<'_>) -> Vec<Guest> {
             present: false,
             runs: runs.len() as u64,
             failures: failures(&runs),
-            last_good: None,
+            last_good: newest.map(|point| good(facts, point)),
             longest_seconds: None,
             verdict: Met::NotApplicable,
-            bytes: good.map(|g| g.bytes),
-            seconds: good.map(|g| g.seconds),
+            bytes: good_run.map(|g| g.bytes),
+            seconds: good_run.map(|g| g.seconds),
             last_error: last.error.clone(),
         });
     }

@@ -163,6 +163,7 @@ pub fn minute(time: &str) -> String {
 /// A span of time for people; days where there are two of them.
 pub fn span(seconds: u64) -> String {
     match seconds {
+        172_800.. if seconds % 86_400 < 3600 => format!("{} d", seconds / 86_400),
         172_800.. => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
         0 => "0 s".to_owned(),
         _ => values::duration(Duration::from_secs(seconds)),
@@ -206,6 +207,7 @@ mod tests {
             (59, "59 s"),
             (86_400, "24 h 0 min"),
             (200_000, "2 d 7 h"),
+            (7 * 86_400, "7 d"),
         ] {
             assert_eq!(span(seconds), text);
         }

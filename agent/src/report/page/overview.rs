@@ -40,7 +40,7 @@ fn verdict(at: &At<'_>) -> Markup {
                 ol .advice {
                     @for item in advice.items().take(ADVICE) {
                         li {
-                            p { (badge(&item.get("level"))) " " (item.get("text").words()) }
+                            p { (level(&item.get("level"))) " " (item.get("text").words()) }
                             p .todo { (commands(item.get("todo").text(), &item.get("todo"))) }
                         }
                     }
@@ -50,6 +50,14 @@ fn verdict(at: &At<'_>) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What is only to be known is no praise.
+fn level(at: &At<'_>) -> Markup {
+    match at.text() {
+        "fine" => sign_of(at, "open", "i", "note"),
+        _ => badge(at),
     }
 }
 
@@ -118,7 +126,7 @@ fn tiles(at: &At<'_>) -> Markup {
             (tile("A backup of the host takes", "", html! {
                 (summary.get("backup_seconds_median").span())
             }, html! {
-                "half of them longer; the longest " (summary.get("backup_seconds_longest").span()) "; "
+                "half of them take longer; the longest " (summary.get("backup_seconds_longest").span()) "; "
                 (summary.get("bytes_written").bytes()) " written to all targets"
             }))
         }

@@ -63,11 +63,11 @@ fn chosen(all: &[At<'_>]) -> BTreeSet<usize> {
 fn day(runs: &[&At<'_>], days: &HashMap<&str, At<'_>>, complete: bool) -> Markup {
     let bad = runs.iter().any(|run| !is_fine(run));
     let date = runs.first().map_or("", |run| date(run));
-    let count = |key: &str, class: &str, sign: &str| {
+    let count = |key: &str, word: &str, class: &str, sign: &str| {
         let at = days.get(date)?.get(key);
         let shown = html! {
             " " span class=(format!("badge {class}")) {
-                span aria-hidden="true" { (sign) } " " (at.counted()) " " (key)
+                span aria-hidden="true" { (sign) } " " (at.counted()) " " (word)
             }
         };
         (at.count() > 0).then_some(shown)
@@ -77,7 +77,9 @@ fn day(runs: &[&At<'_>], days: &HashMap<&str, At<'_>>, complete: bool) -> Markup
             summary {
                 @if let Some(day) = days.get(date) { strong { (day.get("date").words()) } }
                 @for shown in [
-                    count("fine", "ok", "✓"), count("warnings", "warn", "!"), count("failed", "bad", "✕"),
+                    count("fine", "fine", "ok", "✓"),
+                    count("warnings", "with warnings", "warn", "!"),
+                    count("failed", "failed", "bad", "✕"),
                 ].into_iter().flatten() { (shown) }
             }
             @for run in runs { (of_run(run)) }

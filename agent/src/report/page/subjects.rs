@@ -91,7 +91,8 @@ fn of_target(t: &At<'_>) -> Markup {
                     }
                 } }
                 div { dt { "Used in the period" } dd {
-                    (t.get("attempts").counted()) " times, " (t.get("failures").counted()) " of them without success; "
+                    (t.get("attempts").counted()) " times, for the host, guests and reads; "
+                    (t.get("failures").counted()) " without success; "
                     (t.get("bytes_written").bytes()) " written"
                 } }
                 div { dt { "Read in the period" } dd {
