@@ -78,6 +78,8 @@ def look(browser, page, name, width, scheme):
             "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
             ".slice(0, 5).map(e => e.tagName + '.' + e.getAttribute('class') + ' ' + e.textContent.slice(0, 40))"
         )
+    if width < 600 and value("[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"):
+        wrong.append("a table scrolls sideways")
     for event in browser.events:
         method, params = event.get("method", ""), event.get("params", {})
         if method == "Network.requestWillBeSent" and params["request"]["url"] != page.resolve().as_uri():
