@@ -7,6 +7,7 @@ mod guests;
 mod plug;
 mod schedule;
 mod setup;
+mod report;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,7 @@ pub use guests::*;
 pub use plug::*;
 pub use schedule::*;
 pub use setup::*;
+pub use report::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -119,6 +121,8 @@ pub enum Command {
     Audit(AuditArgs),
     /// Do what is to be done with a stick that was plugged in: the udev rule starts this
     Plug(PlugArgs),
+    /// Write what happened in a period as a page for people, with evidence, or as JSON
+    Report(ReportArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
     /// Write manual pages and completions, for packages

@@ -26,6 +26,7 @@ mod plug;
 mod priority;
 mod progress;
 mod proxmox;
+mod report;
 mod rescue;
 mod retention;
 mod run_lock;
@@ -161,6 +162,7 @@ fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
         Command::Schedule(args) => commands::schedule::run(context, args),
         Command::Audit(args) => commands::audit::run(context, args),
         Command::Plug(args) => commands::plug::run(context, args),
+        Command::Report(args) => commands::report::run(context, args),
         Command::Config(args) => commands::config::run(context, args),
         Command::Doctor(args) => commands::doctor::run(context, args),
         Command::Generate(args) => commands::generate::run(args),

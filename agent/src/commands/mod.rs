@@ -23,5 +23,6 @@ pub mod prepare;
 pub mod prune;
 pub mod schedule;
 pub mod setup;
+pub mod report;
 pub mod show;
 pub mod verify;

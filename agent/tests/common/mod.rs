@@ -2,6 +2,9 @@
 // Each test file uses some of it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod page;
+pub mod runs;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
