@@ -154,10 +154,12 @@ fn a_directory_whose_drive_is_not_mounted_is_told_from_one_with_another_store() 
         on(&fine, "fine"),
         on(&gone, "gone"),
     ];
-    let config = Config {
+    let mut config = Config {
         targets: targets.iter().map(|t| t.target.clone()).collect(),
         ..Config::default()
     };
+    // Whatever room there is where the tests run.
+    config.notify.low_space = "off".parse().unwrap();
     let status = with(
         &config,
         &[run(0, Kind::Backup, RunResult::Fine, targets)],

@@ -317,7 +317,8 @@ fn wrap(text: &str, indent: &str) -> Vec<String> {
         lines.push(line);
     }
     // A word that is longer than the screen.
-    lines.iter().map(|line| cut(line).to_owned()).collect()
+    let cut = |line: &String| line.chars().take(COLUMNS - 4).collect();
+    lines.iter().map(cut).collect()
 }
 
 #[cfg(test)]
