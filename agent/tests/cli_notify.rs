@@ -112,7 +112,7 @@ struct Host {
 
 impl Host {
     fn new(webhooks: &str, more: &str) -> Host {
-        let bench = Bench::with_store();
+        let bench = Bench::with_store().loud();
         fs::create_dir_all(bench.path("tree")).unwrap();
         fs::write(bench.path("tree/file"), "content").unwrap();
         let mails = bench.path("mails");
@@ -124,7 +124,7 @@ impl Host {
         fs::write(&sendmail, script).unwrap();
         fs::set_permissions(&sendmail, fs::Permissions::from_mode(0o755)).unwrap();
         bench.configure(&format!(
-            "targets = [{:?}]\nroots = [{:?}]\n\n[notify]\nsendmail = {sendmail:?}\nwebhooks = [{webhooks}]\n{more}\n",
+            "targets = [{:?}]\nroots = [{:?}]\n\n[notify]\nsendmail = {sendmail:?}\nwebhooks = [{webhooks}]\n{more}\n[metrics]\nfile = \"\"\n",
             bench.path("store"),
             bench.path("tree"),
         ));

@@ -12,7 +12,7 @@ use common::Bench;
 
 /// A host that saves one directory.
 fn host() -> Bench {
-    let bench = Bench::with_store();
+    let bench = Bench::with_store().loud();
     fs::create_dir_all(bench.path("tree")).unwrap();
     fs::write(bench.path("tree/file"), "content").unwrap();
     bench.configure(&format!(

@@ -111,6 +111,17 @@ fn assemble(
         presence.push(at_hand);
     }
     let mut found = findings(&evaluation, config.notify.low_space());
+    // A stick in a drawer is where it belongs, as long as the host is saved elsewhere.
+    let in_drawer = |f: &Finding| {
+        let mut targets = evaluation.targets.iter().zip(&presence);
+        f.topic == Topic::Target
+            && !evaluation.host.overdue
+            && targets.any(|(target, presence)| {
+                let unplugged = target.stick && *presence == Presence::Absent;
+                unplugged && f.subject == format!("target {}", target.target.display())
+            })
+    };
+    found.retain(|f| !in_drawer(f));
     for (target, presence) in evaluation.targets.iter().zip(&presence) {
         let name = target.target.display();
         let (text, todo) = match presence {

@@ -183,6 +183,29 @@ fn a_directory_whose_drive_is_not_mounted_is_told_from_one_with_another_store() 
 }
 
 #[test]
+fn a_stick_in_a_drawer_is_no_problem_while_the_host_is_saved_elsewhere() {
+    let stick = |target: TargetRun| TargetRun {
+        stick: true,
+        ..target
+    };
+    let runs = [
+        run(0, Kind::Backup, RunResult::Fine, vec![stick(good("a"))]),
+        run(
+            24,
+            Kind::Backup,
+            RunResult::Fine,
+            vec![failed("a"), good("b")],
+        ),
+    ];
+    assert_eq!(status(&runs, 25).findings, []);
+    let overdue = status(&runs, 60).findings;
+    assert!(
+        overdue.iter().any(|f| f.topic == Topic::Target),
+        "{overdue:?}"
+    );
+}
+
+#[test]
 fn guests_that_are_still_to_come_are_said() {
     let list: Pending = serde_json::from_value(serde_json::json!({
         "format": 1,
