@@ -4,10 +4,11 @@ mod audit;
 mod doctor;
 mod generate;
 mod guests;
+mod knowing;
 mod plug;
+mod report;
 mod schedule;
 mod setup;
-mod report;
 
 use std::path::PathBuf;
 
@@ -25,10 +26,11 @@ pub use audit::*;
 pub use doctor::*;
 pub use generate::*;
 pub use guests::*;
+pub use knowing::*;
 pub use plug::*;
+pub use report::*;
 pub use schedule::*;
 pub use setup::*;
-pub use report::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -132,6 +134,14 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Set everything up in a few questions: targets, configuration, timers, the first backup
     Setup(SetupArgs),
+    /// Show on one screen what the backups of this host are worth, and what to do next; for monitoring, too
+    #[command(after_help = STATUS_EXIT)]
+    Status(StatusArgs),
+    /// Messages about backups: try whether they arrive
+    Notify(NotifyArgs),
+    /// Say whether the storage layout has changed since it was saved last
+    #[command(after_help = CHECK_LAYOUT_EXIT)]
+    CheckLayout(CheckLayoutArgs),
 }
 
 /// Options of `lifeboat prepare`.

@@ -1,5 +1,6 @@
 //! `lifeboat`: bare-metal recovery for Proxmox VE and Debian hosts, the part that runs on the healthy host.
 
+mod after;
 mod audit;
 mod cli;
 mod commands;
@@ -18,7 +19,10 @@ mod history;
 mod hooks;
 mod inhibit;
 mod keys;
+mod last_layout;
 mod listing;
+mod metrics;
+mod notify;
 mod objectives;
 mod output;
 mod paths;
@@ -35,6 +39,7 @@ mod seen;
 mod setup;
 mod signals;
 mod state;
+mod status;
 mod targets;
 mod values;
 
@@ -163,6 +168,9 @@ fn command(context: &Context, command: &Command) -> anyhow::Result<Outcome> {
         Command::Audit(args) => commands::audit::run(context, args),
         Command::Plug(args) => commands::plug::run(context, args),
         Command::Report(args) => commands::report::run(context, args),
+        Command::Status(args) => commands::status::run(context, args),
+        Command::Notify(args) => commands::notify::run(context, args),
+        Command::CheckLayout(args) => commands::check_layout::run(context, args),
         Command::Config(args) => commands::config::run(context, args),
         Command::Doctor(args) => commands::doctor::run(context, args),
         Command::Generate(args) => commands::generate::run(args),
@@ -179,8 +187,14 @@ fn start_log(verbose: u8, quiet: bool) {
         (false, _) => "debug",
     };
     // fuser warns when somebody else unmounts, which is an ordinary end.
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG")
+    let mut filter = tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},fuser=error")));
+    // It logs addresses, which may be secrets.
+    for never in ["ureq=off", "ureq_proto=off"] {
+        if let Ok(directive) = never.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

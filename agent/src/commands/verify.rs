@@ -14,7 +14,7 @@ use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::targets::{Access, Opened, at_hand, chosen, close_all, not_at_hand};
 use crate::values::Percent;
-use crate::{Context, facts, inhibit, run_lock, schedule, seen, values};
+use crate::{Context, after, facts, inhibit, run_lock, schedule, seen, values};
 
 /// How many files a damage is shown with; the report and JSON have them all.
 const FILES: usize = 20;
@@ -109,7 +109,7 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
         eprintln!("warning: {reason}");
         recorder.run.warnings.push(reason);
         let result = Ok(Outcome::Warnings);
-        recorder.finish(&result);
+        after::ended(context, &recorder.finish(&result));
         return result;
     }
     for target in &away {
@@ -123,7 +123,7 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
         .heal
         .then(|| inhibit::shutdown("a target is being repaired"));
     let result = all(context, args, &paths, &mut recorder.run);
-    recorder.finish(&result);
+    after::ended(context, &recorder.finish(&result));
     result
 }
 

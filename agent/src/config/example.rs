@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 
 use super::Config;
-use crate::{objectives, plug, schedule};
+use crate::{metrics, notify, objectives, plug, schedule};
 
 /// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
 pub const SETTINGS: &[(&str, &str, Option<&str>)] = &[
@@ -126,6 +126,8 @@ pub const TABLES: &[(&str, Explained)] = &[
     ("consistency", CONSISTENCY),
     ("schedule", schedule::SETTINGS),
     ("plug", plug::settings::SETTINGS),
+    ("notify", notify::SETTINGS),
+    ("metrics", metrics::SETTINGS),
 ];
 
 const RETENTION: Explained = &[

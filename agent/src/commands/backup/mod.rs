@@ -26,12 +26,15 @@ use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, at_hand, chosen, close_all, not_at_hand};
 use crate::{
-    Context, audit, facts, inhibit, plug, priority, proxmox, run_lock, schedule, seen, signals,
+    Context, after, audit, facts, inhibit, last_layout, plug, priority, proxmox, run_lock,
+    schedule, seen, signals,
 };
 use frozen::Frozen;
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
+
+pub use work::without_own_mounts;
 
 /// Makes a restore point on all targets, or shows what it would hold.
 pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
@@ -74,28 +77,32 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
     });
     let _lock = match locked {
         Ok(Ok(lock)) => lock,
-        Ok(Err(reason)) => return not_started(record(), reason),
+        Ok(Err(reason)) => return not_started(context, record(), reason),
         // Somebody at a terminal reads it there.
         Err(error) if trigger == Trigger::Command => return Err(error),
         Err(error) => {
             let result = Err(error);
-            record().finish(&result);
+            after::ended(context, &record().finish(&result));
             return result;
         }
     };
     let mut recorder = record();
     let _on = inhibit::shutdown("a backup is being written");
     let result = save(context, args, roots, &targets, &away, &mut recorder.run);
-    recorder.finish(&result);
+    after::ended(context, &recorder.finish(&result));
     result
 }
 
 /// A run that a timer started at the wrong time: nothing is wrong with the host or its targets, but there is no backup.
-fn not_started(mut recorder: Recorder, reason: String) -> anyhow::Result<Outcome> {
+fn not_started(
+    context: &Context,
+    mut recorder: Recorder,
+    reason: String,
+) -> anyhow::Result<Outcome> {
     eprintln!("warning: {reason}");
     recorder.run.warnings.push(reason);
     let result = Ok(Outcome::Warnings);
-    recorder.finish(&result);
+    after::ended(context, &recorder.finish(&result));
     result
 }
 
@@ -469,6 +476,7 @@ fn fill(
         hostname: facts.hostname.clone(),
     };
     let compression = args.compression.unwrap_or(context.config.compression);
+    let layout = work.layout.as_ref();
     let mut report = Report::new(work, &host, &trees, &images, &backup.stats(), compression);
     report.consistency.clone_from(&facts.consistency);
     let levels = backup.levels();
@@ -507,6 +515,11 @@ fn fill(
                 let store = part.report.store.as_deref().unwrap_or_default();
                 if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
                     // Only the notice of a rollback hangs on it.
+                    tracing::warn!("{error:#}");
+                }
+                let kept = layout
+                    .map(|layout| last_layout::remember(&context.config.state, layout, id, &time));
+                if let Some(Err(error)) = kept {
                     tracing::warn!("{error:#}");
                 }
             }

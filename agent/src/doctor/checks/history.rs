@@ -51,8 +51,8 @@ pub const CHECK: Check = Check {
 fn run(look: &Look) -> Vec<Finding> {
     // Single directories are all that some hosts save.
     let saved = |run: &&Run| {
-        let mut targets = run.targets.iter();
-        run.saved_host() || (run.kind == RunKind::Directories && targets.any(|t| t.is_good()))
+        let saves = matches!(run.kind, RunKind::Backup | RunKind::Directories);
+        saves && run.targets.iter().any(|t| t.is_good())
     };
     let mut found = Vec::new();
     let last = look.runs.iter().rev().find(saved);
