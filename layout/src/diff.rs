@@ -91,7 +91,7 @@ const OF_THE_RUNNING_SYSTEM: [&str; 4] = [
 ];
 
 /// What the boot section of earlier releases does not have.
-const ADDED_LATER: [&str; 3] = ["systemd_boot", "proxmox_esps", "esp_images"];
+pub(crate) const ADDED_LATER: [&str; 3] = ["systemd_boot", "proxmox_esps", "esp_images"];
 
 /// Compares. A restore is good when every difference is accepted.
 pub fn diff(saved: &Layout, now: &Layout, plan: &Plan) -> Vec<Difference> {
@@ -238,7 +238,7 @@ fn renamed(now: &Layout, plan: &Plan) -> Layout {
 }
 
 /// A node as property to text; structures become `outer.inner`.
-fn flatten(node: &impl Serialize) -> BTreeMap<String, String> {
+pub(crate) fn flatten(node: &impl Serialize) -> BTreeMap<String, String> {
     fn walk(into: &mut BTreeMap<String, String>, name: &str, value: &Value) {
         match value {
             Value::Object(map) => {
@@ -275,7 +275,7 @@ fn flatten(node: &impl Serialize) -> BTreeMap<String, String> {
     map
 }
 
-fn compare(
+pub(crate) fn compare(
     found: &mut Vec<Difference>,
     id: &NodeId,
     kind: &str,

@@ -9,6 +9,7 @@
 pub mod apply;
 pub mod capture;
 pub mod diff;
+pub mod drift;
 pub mod inventory;
 pub mod model;
 pub mod plan;
