@@ -1,6 +1,7 @@
 //! The command line: every option, with the help that users read.
 
 mod guests;
+mod knowing;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::priority::{IoNice, Nice};
 use crate::values::{Hours, Percent, Size};
 
 pub use guests::*;
+pub use knowing::*;
 
 /// Printed below the help: what the exit status says.
 const EXIT_STATUS: &str = "\
@@ -103,6 +105,14 @@ pub enum Command {
     Key(KeyArgs),
     /// Show the configuration, or an example with every setting explained
     Config(ConfigArgs),
+    /// Show on one screen what the backups of this host are worth, and what to do next; for monitoring, too
+    #[command(after_help = STATUS_EXIT)]
+    Status(StatusArgs),
+    /// Messages about backups: try whether they arrive
+    Notify(NotifyArgs),
+    /// Say whether the storage layout has changed since it was saved last
+    #[command(after_help = CHECK_LAYOUT_EXIT)]
+    CheckLayout(CheckLayoutArgs),
 }
 
 /// Options of `lifeboat prepare`.

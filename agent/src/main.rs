@@ -1,5 +1,6 @@
 //! `lifeboat`: bare-metal recovery for Proxmox VE and Debian hosts, the part that runs on the healthy host.
 
+mod after;
 mod cli;
 mod commands;
 mod compression;
@@ -14,7 +15,10 @@ mod guests;
 mod history;
 mod hooks;
 mod keys;
+mod last_layout;
 mod listing;
+mod metrics;
+mod notify;
 mod objectives;
 mod output;
 mod paths;
@@ -27,6 +31,7 @@ mod run_lock;
 mod seen;
 mod signals;
 mod state;
+mod status;
 mod targets;
 mod values;
 
@@ -103,6 +108,9 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Disarm(args) => commands::disarm::run(&context, &args),
         Command::Key(args) => commands::key::run(&context, &args),
         Command::Config(args) => commands::config::run(&context, &args),
+        Command::Status(args) => commands::status::run(&context, &args),
+        Command::Notify(args) => commands::notify::run(&context, &args),
+        Command::CheckLayout(args) => commands::check_layout::run(&context, &args),
     }
 }
 
@@ -115,8 +123,14 @@ fn start_log(verbose: u8, quiet: bool) {
         (false, _) => "debug",
     };
     // fuser warns when somebody else unmounts, which is an ordinary end.
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG")
+    let mut filter = tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},fuser=error")));
+    // It logs addresses, which may be secrets.
+    for never in ["ureq=off", "ureq_proto=off"] {
+        if let Ok(directive) = never.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -15,6 +15,8 @@ pub enum Outcome {
     Failed,
     /// Done, with something to look at.
     Warnings,
+    /// A status of the command's own, which its help explains.
+    Own(u8),
 }
 
 impl Outcome {
@@ -24,6 +26,7 @@ impl Outcome {
             Outcome::Fine => 0,
             Outcome::Failed => 1,
             Outcome::Warnings => 3,
+            Outcome::Own(status) => status,
         })
     }
 }

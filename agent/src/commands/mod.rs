@@ -2,6 +2,7 @@
 
 pub mod arm;
 pub mod backup;
+pub mod check_layout;
 pub mod config;
 pub mod diff;
 pub mod disarm;
@@ -14,8 +15,10 @@ pub mod layout;
 pub mod list;
 pub mod ls;
 pub mod mount;
+pub mod notify;
 pub mod plan;
 pub mod prepare;
 pub mod prune;
 pub mod show;
+pub mod status;
 pub mod verify;

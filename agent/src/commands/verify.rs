@@ -13,7 +13,7 @@ use crate::history::{Kind, Recorder, Run, Space, TargetRun, Trigger};
 use crate::output::Outcome;
 use crate::progress::Progress;
 use crate::targets::{Access, Opened, chosen, close_all};
-use crate::{Context, facts, run_lock, seen, values};
+use crate::{Context, after, facts, run_lock, seen, values};
 
 /// How many files a damage is shown with; the report and JSON have them all.
 const FILES: usize = 20;
@@ -100,7 +100,7 @@ pub fn run(context: &Context, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let trigger = args.start.trigger;
     let mut recorder = Recorder::start(&context.config.state, Kind::Verify, trigger, &host);
     let result = all(context, args, &paths, &mut recorder.run);
-    recorder.finish(&result);
+    after::ended(context, &recorder.finish(&result));
     result
 }
 

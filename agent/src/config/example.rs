@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 
 use super::Config;
-use crate::objectives;
+use crate::{metrics, notify, objectives};
 
 /// Name, explanation and example (where it differs from the default) of every setting, in the order of the example.
 pub const SETTINGS: &[(&str, &str, Option<&str>)] = &[
@@ -122,6 +122,8 @@ pub const TABLES: &[(&str, Explained)] = &[
     ("retention", RETENTION),
     ("guests", GUESTS),
     ("objectives", objectives::SETTINGS),
+    ("notify", notify::SETTINGS),
+    ("metrics", metrics::SETTINGS),
 ];
 
 const RETENTION: Explained = &[

@@ -3,6 +3,7 @@
 mod example;
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -14,6 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::cli::Modules;
 use crate::compression::Compression;
 use crate::guests;
+use crate::metrics;
+use crate::notify;
 use crate::objectives::Objectives;
 use crate::output::Usage;
 use crate::priority::{IoNice, Nice};
@@ -69,6 +72,13 @@ pub struct Config {
     pub guests: guests::Settings,
     /// What backups are held against.
     pub objectives: Objectives,
+    /// Who is told of what.
+    pub notify: notify::Settings,
+    /// Numbers for a monitoring system.
+    pub metrics: metrics::Settings,
+    /// Users other than the file's own may read the configuration: no place for secrets.
+    #[serde(skip)]
+    pub exposed: bool,
 }
 
 impl Default for Config {
@@ -95,6 +105,9 @@ impl Default for Config {
             retention: Retention::default(),
             guests: guests::Settings::default(),
             objectives: Objectives::default(),
+            notify: notify::Settings::default(),
+            metrics: metrics::Settings::default(),
+            exposed: false,
         }
     }
 }
@@ -173,13 +186,15 @@ impl Config {
                     .with_context(|| format!("cannot read the configuration {}", path.display()));
             }
         };
-        Self::parse(&text).map_err(|e| {
+        let mut config = Self::parse(&text).map_err(|e| {
             Usage(format!(
                 "the configuration {} is wrong:\n{e}",
                 path.display()
             ))
-            .into()
-        })
+        })?;
+        let mode = std::fs::metadata(path).map_or(0o777, |meta| meta.mode());
+        config.exposed = mode & 0o077 != 0;
+        Ok(config)
     }
 
     /// Bytes per second, where there is a limit.
@@ -196,6 +211,7 @@ impl Config {
 
     fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|e| {
+            let e = hidden(&e.to_string());
             format!("{e}Every setting is optional; `lifeboat config example` shows all of them with their defaults.")
         })?;
         if config.retention.policy() == Policy::NOTHING {
@@ -216,6 +232,7 @@ impl Config {
             }
         }
         config.io_limit()?;
+        config.notify.check()?;
         for target in &config.targets {
             if !target.is_absolute() {
                 return Err(format!(
@@ -226,6 +243,23 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// The parser shows the line that is wrong, which may have a secret in it.
+fn hidden(error: &str) -> String {
+    let secret = |line: &&str| {
+        let (number, text) = line.split_once('|').unwrap_or_default();
+        let quoted = number.trim().parse::<u32>().is_ok();
+        quoted
+            && ["://", "token", "url"]
+                .iter()
+                .any(|word| text.contains(word))
+    };
+    let lines = error.lines().map(|line| match secret(&line) {
+        true => "  | (not shown: it may have a secret in it)\n".to_owned(),
+        false => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 #[cfg(test)]
@@ -273,6 +307,13 @@ mod tests {
             "{e}"
         );
         assert!(e.contains("lifeboat config example"), "{e}");
+    }
+
+    #[test]
+    fn a_line_with_a_secret_is_not_shown() {
+        let text = "verify = true\n[notify]\nwebhooks = [{ kind = 'none', url = 'https://s3cret', token = 't' }]\n";
+        let e = Config::parse(text).unwrap_err();
+        assert!(!e.contains("s3cret") && e.contains("line 3"), "{e}");
     }
 
     #[test]

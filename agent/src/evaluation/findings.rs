@@ -47,6 +47,8 @@ pub enum Topic {
     Clock,
     /// There is nowhere to save to.
     NoTarget,
+    /// Messages could not be sent.
+    Messages,
 }
 
 /// Something that is not as it should be.

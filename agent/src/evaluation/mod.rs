@@ -9,16 +9,16 @@ mod trend;
 use std::path::PathBuf;
 
 use bundle::Id;
-use bundle::document::guest::GuestKind;
+use bundle::document::guest::{GuestKind, title};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::history::{Kind, Run, RunResult, State};
 use crate::objectives::Objectives;
 
-pub use findings::{Finding, Level, Topic, findings, worst};
+pub use findings::{Finding, Level, Topic, findings, span, worst};
 pub use targets::TargetState;
-pub use trend::{days_until, per_day};
+pub use trend::days_until;
 
 /// What a history is looked at with.
 #[derive(Debug, Clone)]
@@ -49,10 +49,7 @@ pub struct Guest {
 impl Guest {
     /// `VM 100 (web)`
     pub fn title(&self) -> String {
-        match &self.name {
-            Some(name) => format!("{} {} ({name})", self.kind, self.id),
-            None => format!("{} {}", self.kind, self.id),
-        }
+        title(self.kind, self.id, self.name.as_deref())
     }
 }
 
@@ -73,6 +70,8 @@ pub struct Evaluation {
     pub running: Vec<RunRef>,
     /// The last run that was over.
     pub last_run: Option<RunRef>,
+    /// The last one of each kind that was over.
+    pub last_runs: Vec<LastRun>,
     /// Runs that are dated later than the moment, where that is no question about the past: the clock was, or is, wrong.
     pub later: usize,
 }
@@ -98,6 +97,20 @@ pub struct RunRef {
     pub pid: i32,
     /// Why it failed, in the words of the first thing that did.
     pub reason: Option<String>,
+}
+
+/// The last run of a kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastRun {
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunRef,
+    /// When the last one began that ended well, or with warnings.
+    pub success: Option<Timestamp>,
+    /// What it read of the host.
+    pub bytes_read: u64,
+    /// What it wrote, to all targets together.
+    pub bytes_written: u64,
 }
 
 impl RunRef {
@@ -217,8 +230,39 @@ pub fn evaluate(runs: &[Run], question: &Question<'_>) -> Evaluation {
             .map(RunRef::of)
             .collect(),
         last_run: runs.iter().rfind(over).map(RunRef::of),
+        last_runs: last_runs(runs, question, &over),
         later: later.len(),
     }
+}
+
+fn last_runs(runs: &[Run], question: &Question<'_>, over: &dyn Fn(&&Run) -> bool) -> Vec<LastRun> {
+    let kinds = [
+        Kind::Backup,
+        Kind::Guests,
+        Kind::Directories,
+        Kind::Verify,
+        Kind::Drill,
+    ];
+    // Directories that somebody saves by hand are no matter of the host.
+    let kinds = kinds
+        .into_iter()
+        .filter(|kind| *kind != Kind::Directories || question.directories);
+    let last = kinds.filter_map(|kind| {
+        let of_kind = || {
+            runs.iter()
+                .filter(|run| run.kind == kind)
+                .filter(|r| over(r))
+        };
+        let run = of_kind().next_back()?;
+        let well = |run: &&Run| matches!(run.result, Some(RunResult::Fine | RunResult::Warnings));
+        Some(LastRun {
+            run: RunRef::of(run),
+            success: of_kind().rfind(well).map(|run| run.started),
+            bytes_read: run.bytes_read,
+            bytes_written: points::written(run).map(|t| t.bytes_written).sum(),
+        })
+    });
+    last.collect()
 }
 
 fn drill(runs: &[Run], question: &Question<'_>) -> Drill {
@@ -246,4 +290,4 @@ pub fn age(now: Timestamp, then: Timestamp) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,13 +6,13 @@ use super::*;
 use crate::history::{FORMAT, GuestRun, Process, Space, TargetRun, Trigger};
 use crate::values::Percent;
 
-fn at(hours: i64) -> Timestamp {
+pub(crate) fn at(hours: i64) -> Timestamp {
     let zero: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
     zero.checked_add(hours.hours()).unwrap()
 }
 
 /// A run that took half an hour.
-fn run(hours: i64, kind: Kind, result: RunResult, targets: Vec<TargetRun>) -> Run {
+pub(crate) fn run(hours: i64, kind: Kind, result: RunResult, targets: Vec<TargetRun>) -> Run {
     Run {
         format: FORMAT,
         id: format!("{hours:04}"),
@@ -41,14 +41,14 @@ fn run(hours: i64, kind: Kind, result: RunResult, targets: Vec<TargetRun>) -> Ru
     }
 }
 
-fn on(store: &str) -> TargetRun {
+pub(crate) fn on(store: &str) -> TargetRun {
     TargetRun {
         store: Some(store.into()),
         ..TargetRun::new(Path::new(&format!("/mnt/{store}")))
     }
 }
 
-fn good(store: &str) -> TargetRun {
+pub(crate) fn good(store: &str) -> TargetRun {
     TargetRun {
         snapshot: Some(bundle::Id::of(store.as_bytes())),
         verified: Some(true),
@@ -56,14 +56,14 @@ fn good(store: &str) -> TargetRun {
     }
 }
 
-fn failed(store: &str) -> TargetRun {
+pub(crate) fn failed(store: &str) -> TargetRun {
     TargetRun {
         error: Some("no room".into()),
         ..on(store)
     }
 }
 
-fn read(store: &str, good: bool) -> TargetRun {
+pub(crate) fn read(store: &str, good: bool) -> TargetRun {
     TargetRun {
         verified: Some(good),
         whole: true,
@@ -72,7 +72,7 @@ fn read(store: &str, good: bool) -> TargetRun {
     }
 }
 
-fn guest(id: u32, result: RunResult, targets: Vec<TargetRun>) -> GuestRun {
+pub(crate) fn guest(id: u32, result: RunResult, targets: Vec<TargetRun>) -> GuestRun {
     GuestRun {
         id,
         kind: GuestKind::Qemu,

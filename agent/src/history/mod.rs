@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use bundle::Id;
 use bundle::document::guest::GuestKind;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use process::Process;
@@ -252,9 +252,11 @@ impl Run {
         end.duration_since(self.started).as_secs_f64().max(0.0)
     }
 
-    /// Whether there is a new restore point of the host.
-    pub fn saved_host(&self) -> bool {
-        self.kind == Kind::Backup && self.targets.iter().any(TargetRun::is_good)
+    /// Whether there is a new restore point of the host, of directories, or of a guest.
+    pub fn saved_something(&self) -> bool {
+        let of_guests = self.guests.iter().flat_map(|guest| &guest.targets);
+        let saves = matches!(self.kind, Kind::Backup | Kind::Guests | Kind::Directories);
+        saves && self.targets.iter().chain(of_guests).any(TargetRun::is_good)
     }
 }
 
@@ -289,9 +291,32 @@ pub fn dir(state: &Path) -> PathBuf {
     state.join("runs")
 }
 
+/// How far back an evaluation of the present looks first.
+const RECENT: SignedDuration = SignedDuration::from_hours(100 * 24);
+
+/// The runs that say how things are at present: those of the last hundred days, and all verifications and drills, as what
+/// they found may still be so. All of them where the recent ones saved nothing.
+pub fn recent(state: &Path) -> anyhow::Result<Vec<Run>> {
+    let first = Timestamp::now().saturating_sub(RECENT)?;
+    let first = first.strftime("%Y%m%dT%H%M%S").to_string();
+    let wanted = |name: &str| {
+        let kind = |kind: Kind| name.contains(&format!("-{}-", kind.word()));
+        name >= first.as_str() || kind(Kind::Verify) || kind(Kind::Drill)
+    };
+    let runs = chosen(state, &wanted)?;
+    match runs.iter().any(Run::saved_something) {
+        true => Ok(runs),
+        false => all(state),
+    }
+}
+
 /// All runs, the oldest first. Documents that cannot be read are passed over: what they would have said is missing, and
 /// that must not keep anybody from reading the others.
 pub fn all(state: &Path) -> anyhow::Result<Vec<Run>> {
+    chosen(state, &|_| true)
+}
+
+fn chosen(state: &Path, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Run>> {
     let dir = dir(state);
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
@@ -305,7 +330,8 @@ pub fn all(state: &Path) -> anyhow::Result<Vec<Run>> {
         let path = entry
             .with_context(|| format!("cannot read the history in {}", dir.display()))?
             .path();
-        if path.extension().is_none_or(|e| e != "json") {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_none_or(|e| e != "json") || !wanted(&name) {
             continue;
         }
         match read(&path) {
@@ -362,6 +388,40 @@ mod tests {
         let runs = all(state.path()).unwrap();
         assert_eq!(runs.len(), 2);
         assert!(runs[0].started < runs[1].started);
+    }
+
+    #[test]
+    fn what_is_recent_is_told_by_the_names_of_documents() {
+        let state = tempfile::tempdir().unwrap();
+        let mut run = record::tests::run();
+        let dir = dir(state.path());
+        fs::create_dir(&dir).unwrap();
+        let mut write = |id: &str, kind: Kind, days: i64, saved: bool| {
+            run.kind = kind;
+            run.started = Timestamp::now() - SignedDuration::from_hours(24 * days);
+            run.targets = match saved {
+                true => vec![TargetRun {
+                    snapshot: Some(Id::of(b"x")),
+                    ..TargetRun::new(Path::new("/x"))
+                }],
+                false => Vec::new(),
+            };
+            run.id = format!("{}-{id}-1", run.started.strftime("%Y%m%dT%H%M%S%.3fZ"));
+            let json = serde_json::to_vec(&run).unwrap();
+            fs::write(dir.join(format!("{}.json", run.id)), json).unwrap();
+        };
+        write("verify", Kind::Verify, 300, false);
+        write("backup", Kind::Backup, 200, true);
+        write("backup", Kind::Backup, 1, false);
+        // Nothing was saved lately.
+        assert_eq!(recent(state.path()).unwrap().len(), 3);
+        write("backup", Kind::Backup, 2, true);
+        let kinds: Vec<Kind> = recent(state.path())
+            .unwrap()
+            .iter()
+            .map(|r| r.kind)
+            .collect();
+        assert_eq!(kinds, [Kind::Verify, Kind::Backup, Kind::Backup]);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Recorder {
         self.run.result = Some(match result {
             Ok(Outcome::Fine) => RunResult::Fine,
             Ok(Outcome::Warnings) => RunResult::Warnings,
-            Ok(Outcome::Failed) | Err(_) => RunResult::Failed,
+            Ok(Outcome::Failed | Outcome::Own(_)) | Err(_) => RunResult::Failed,
         });
         self.run.error = result.as_ref().err().map(|error| format!("{error:#}"));
         self.write();

@@ -20,6 +20,9 @@ pub struct Bench {
 /// The setting with which backups in tests do not step back.
 pub const EQUAL: &str = "nice = 0\n";
 
+/// Nobody on the machine that runs the tests is told of them.
+pub const SILENT: &str = "notify.mail-to = \"\"\nmetrics.file = \"\"\n";
+
 /// What a run of the command said.
 pub struct Run {
     pub code: i32,
@@ -68,7 +71,7 @@ impl Default for Bench {
         let settings = ["hooks", "keys", "state"]
             .map(|name| format!("{name} = {:?}\n", dir.path().join(name)));
         // On a busy machine, tests that step back behind all else take ten times as long.
-        fs::write(config, settings.concat() + EQUAL).unwrap();
+        fs::write(config, settings.concat() + EQUAL + SILENT).unwrap();
         Bench { dir }
     }
 }
@@ -79,6 +82,14 @@ impl Bench {
         let file = self.path("lifeboat.toml");
         let settings = fs::read_to_string(&file).unwrap();
         fs::write(file, format!("{settings}{text}")).unwrap();
+    }
+
+    /// The same with the settings of messages and metrics as they are by default.
+    pub fn loud(self) -> Bench {
+        let file = self.path("lifeboat.toml");
+        let settings = fs::read_to_string(&file).unwrap();
+        fs::write(file, settings.replace(SILENT, "")).unwrap();
+        self
     }
 
     /// A directory with an empty store in `store`.

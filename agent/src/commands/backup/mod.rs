@@ -23,10 +23,14 @@ use crate::progress::Progress;
 use crate::rescue::{Builder, Update, Wish};
 use crate::retention::{self, Automatic};
 use crate::targets::{Access, Kind, Opened, chosen, close_all};
-use crate::{Context, facts, hooks, priority, proxmox, run_lock, seen, signals};
+use crate::{
+    Context, after, facts, hooks, last_layout, priority, proxmox, run_lock, seen, signals,
+};
 use guests::GuestReport;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
+
+pub use work::without_own_mounts;
 
 /// Makes a restore point on all targets, or shows what it would hold.
 pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
@@ -58,7 +62,7 @@ pub fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Outcome> {
     let trigger = args.start.trigger;
     let mut recorder = Recorder::start(&context.config.state, kind, trigger, &host);
     let result = locked(context, args, roots, &targets, &mut recorder.run);
-    recorder.finish(&result);
+    after::ended(context, &recorder.finish(&result));
     result
 }
 
@@ -396,6 +400,7 @@ fn fill(
         hostname: facts.hostname.clone(),
     };
     let compression = args.compression.unwrap_or(context.config.compression);
+    let layout = work.layout.as_ref();
     let mut report = Report::new(work, &host, &trees, &images, &backup.stats(), compression);
     let levels = backup.levels();
     let time = backup.time().to_owned();
@@ -429,6 +434,11 @@ fn fill(
                 let store = part.report.store.as_deref().unwrap_or_default();
                 if let Err(error) = seen::remember(&context.config.state, store, id, &time) {
                     // Only the notice of a rollback hangs on it.
+                    tracing::warn!("{error:#}");
+                }
+                let kept = layout
+                    .map(|layout| last_layout::remember(&context.config.state, layout, id, &time));
+                if let Some(Err(error)) = kept {
                     tracing::warn!("{error:#}");
                 }
             }

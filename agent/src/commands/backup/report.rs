@@ -344,7 +344,7 @@ impl Report {
         match self.outcome() {
             Outcome::Fine => "ok",
             Outcome::Warnings => "warnings",
-            Outcome::Failed => "failed",
+            Outcome::Failed | Outcome::Own(_) => "failed",
         }
     }
 

@@ -134,7 +134,7 @@ impl Work {
 }
 
 /// Sticks that this program has mounted are no part of the host.
-fn without_own_mounts(layout: &mut Layout) {
+pub fn without_own_mounts(layout: &mut Layout) {
     layout.mounts.retain(|m| !m.mount_point.starts_with(FOLDER));
 }
 
