@@ -288,7 +288,15 @@ pub fn take<'s>(sys: &'s dyn System, choices: Vec<Choice>) -> Vec<View<'s>> {
             Err(_) => continue,
         };
         if let Err(error) = opened {
-            let text = format!("its snapshot cannot be read: {error}");
+            // One that ran full at once says so itself.
+            let full = match &view.snapshot {
+                Ok(snapshot) => examine(sys, &[snapshot], &Limits::default()).pop(),
+                Err(_) => None,
+            };
+            let text = match full {
+                Some((_, why)) => why,
+                None => format!("its snapshot cannot be read: {error}"),
+            };
             // The snapshot itself goes with what it is replaced by.
             view.snapshot = Err(Live::because(text));
         }
