@@ -281,6 +281,10 @@ pub fn take<'s>(sys: &'s dyn System, choices: Vec<Choice>) -> Vec<View<'s>> {
             tracing::debug!(mount_point = %choice.mount_point.display(), %error, "not synced before its snapshot");
         }
     }
+    let lvm = |c: &Choice| matches!(c.way, Ok(Way::Lvm { .. } | Way::Thin { .. }));
+    if choices.iter().any(lvm) {
+        lvm::keep_links(sys);
+    }
     let mut views = make(sys, choices, &id);
     for view in &mut views {
         let opened = match &mut view.snapshot {
