@@ -1,7 +1,7 @@
 //! LVM snapshots: classic ones, which have space of their own, and those in thin pools.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Choice, Limits, Live, PREFIX, Snapshot, Way};
@@ -164,6 +164,37 @@ fn share(sizes: &[u64], free: u64, extent: u64, percent: u32) -> Vec<Option<u64>
 
 fn least(size: u64) -> u64 {
     LEAST.min(size)
+}
+
+/// Rules for udev, between those of LVM, which tell the names (56-lvm.rules), and those that make links (60-).
+const RULES: &str = "/run/udev/rules.d/57-lifeboat-snapshots.rules";
+
+/// A snapshot has the UUID and label of its origin, and of two thin volumes with the same, udev may let either have the link in
+/// `/dev/disk/by-uuid`: snapshots get no links.
+const NO_LINKS: &str = "# Snapshots that exist while a backup is made.\n\
+    SUBSYSTEM==\"block\", ENV{DM_LV_NAME}==\"lifeboat-snap-*\", ENV{DM_UDEV_DISABLE_DISK_RULES_FLAG}=\"1\"\n";
+
+/// Has udev leave the snapshots alone that are made from now on, until the next reboot.
+pub(super) fn keep_links(sys: &dyn System) {
+    let path = Path::new(RULES);
+    if sys.text(path).is_some_and(|text| text == NO_LINKS.trim()) {
+        return;
+    }
+    let written = path
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .map_err(|e| e.to_string())
+        .and_then(|()| {
+            sys.write(path, NO_LINKS.as_bytes())
+                .map_err(|e| e.to_string())
+        })
+        .and_then(|()| {
+            let reload = Cmd::new("udevadm").args(["control", "--reload"]);
+            sys.run(&reload).map(|_| ()).map_err(|e| e.to_string())
+        });
+    if let Err(error) = written {
+        tracing::warn!("udev may let links lead to snapshots meanwhile: {error}");
+    }
 }
 
 /// Makes a snapshot that can only be read. LVM freezes the filesystem for that moment.

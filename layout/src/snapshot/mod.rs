@@ -281,6 +281,10 @@ pub fn take<'s>(sys: &'s dyn System, choices: Vec<Choice>) -> Vec<View<'s>> {
             tracing::debug!(mount_point = %choice.mount_point.display(), %error, "not synced before its snapshot");
         }
     }
+    let lvm = |c: &Choice| matches!(c.way, Ok(Way::Lvm { .. } | Way::Thin { .. }));
+    if choices.iter().any(lvm) {
+        lvm::keep_links(sys);
+    }
     let mut views = make(sys, choices, &id);
     for view in &mut views {
         let opened = match &mut view.snapshot {
@@ -288,7 +292,15 @@ pub fn take<'s>(sys: &'s dyn System, choices: Vec<Choice>) -> Vec<View<'s>> {
             Err(_) => continue,
         };
         if let Err(error) = opened {
-            let text = format!("its snapshot cannot be read: {error}");
+            // One that ran full at once says so itself.
+            let full = match &view.snapshot {
+                Ok(snapshot) => examine(sys, &[snapshot], &Limits::default()).pop(),
+                Err(_) => None,
+            };
+            let text = match full {
+                Some((_, why)) => why,
+                None => format!("its snapshot cannot be read: {error}"),
+            };
             // The snapshot itself goes with what it is replaced by.
             view.snapshot = Err(Live::because(text));
         }
