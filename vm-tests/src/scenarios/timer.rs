@@ -25,6 +25,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
         super::needs_bios,
         move |log| run(&artefacts, log),
     )
+    .long()
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
