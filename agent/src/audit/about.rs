@@ -124,6 +124,10 @@ impl About {
                 ScheduleCommand::Apply => About::new("schedule apply"),
                 ScheduleCommand::Show => return None,
             },
+            Command::Plug(args) => {
+                let about = About::new("plug").paths("stick", [&args.device]);
+                about.with("adopt", args.adopt.then_some("yes"))
+            }
             Command::Setup(args) if !args.dry_run => {
                 About::new("setup").paths("answers", &args.answers).grave()
             }

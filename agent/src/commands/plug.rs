@@ -21,7 +21,7 @@ use crate::plug::say::{Sound, tell};
 use crate::plug::settings::Way;
 use crate::plug::{inside, stale};
 use crate::targets::{Access, Opened, close_all};
-use crate::{Context, facts, seen, signals};
+use crate::{Context, after, facts, seen, signals};
 
 /// How long it waits for another run, for example that of a second stick.
 const PATIENCE: &str = "6h";
@@ -154,6 +154,7 @@ impl Plug<'_> {
         recorder.run.targets.push(target);
         let result = Err(error);
         let run = recorder.finish(&result);
+        after::ended(self.context, &run);
         self.tell(&self.failed(Some(&run)), Some(Sound::Bad));
         result
     }
