@@ -1,7 +1,7 @@
 //! What should be done, and the report in a sentence.
 
 use super::build::Facts;
-use super::model::{Advice, Gap, History, Known, Met, Objective, Rule, Summary, Verdict};
+use super::model::{Advice, Gap, History, Kept, Known, Objective, Rule, Summary, Verdict};
 use crate::evaluation::{Level, findings};
 use crate::values::{self, Percent};
 
@@ -103,7 +103,7 @@ pub fn all(facts: &Facts<'_>, grounds: &Grounds<'_>) -> Vec<Advice> {
 pub fn verdict(advice: &[Advice], objectives: &[Objective]) -> Verdict {
     let count = |verdict| objectives.iter().filter(|o| o.verdict == verdict).count() as u64;
     let level = advice.iter().map(|a| a.level).max().unwrap_or_default();
-    let missed = count(Met::Missed);
+    let missed = count(Kept::Missed);
     // What was missed in the period is no fine period, whatever is to be done now.
     let level = match missed {
         0 => level,
@@ -117,8 +117,8 @@ pub fn verdict(advice: &[Advice], objectives: &[Objective]) -> Verdict {
     Verdict {
         level,
         text: text.to_owned(),
-        objectives_met: count(Met::Met),
+        objectives_met: count(Kept::Met),
         objectives_missed: missed,
-        objectives_open: count(Met::NotMeasured),
+        objectives_open: count(Kept::NotMeasured),
     }
 }

@@ -135,7 +135,7 @@ pub struct Good {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Met {
+pub enum Kept {
     Met,
     Missed,
     NotMeasured,
@@ -152,7 +152,7 @@ pub struct Objective {
     pub measured_seconds: Option<u64>,
     /// The longest in the period, where that is something else.
     pub longest_seconds: Option<u64>,
-    pub verdict: Met,
+    pub verdict: Kept,
     /// How it was measured, or why it was not.
     pub text: String,
 }
@@ -315,7 +315,7 @@ pub struct Guest {
     pub failures: u64,
     pub last_good: Option<Good>,
     pub longest_seconds: Option<u64>,
-    pub verdict: Met,
+    pub verdict: Kept,
     pub bytes: Option<u64>,
     pub seconds: Option<u64>,
     pub last_error: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::build::Facts;
 use super::known::with_grace;
-use super::model::{Drills, Guest, Met, Objective, Target};
+use super::model::{Drills, Guest, Kept, Objective, Target};
 use crate::values;
 
 /// All of them.
@@ -29,15 +29,15 @@ fn host_rpo(facts: &Facts<'_>) -> Objective {
     let too_long = longest.is_some_and(|longest| longest > with_grace(limit));
     let (verdict, text) = match (&host.newest, host.tried) {
         (None, false) => (
-            Met::Missed,
+            Kept::Missed,
             "no run in history has tried to save the host".to_owned(),
         ),
         (None, true) => (
-            Met::Missed,
+            Kept::Missed,
             "no good restore point of the host is known".to_owned(),
         ),
         (Some(_), _) => (
-            if host.overdue || too_long { Met::Missed } else { Met::Met },
+            if host.overdue || too_long { Kept::Missed } else { Kept::Met },
             "age of the newest good restore point at the end of the period, and the longest time from the beginning \
              of one good backup to the end of the next (a tenth more than the objective is granted there)"
                 .to_owned(),
@@ -57,21 +57,21 @@ fn host_rpo(facts: &Facts<'_>) -> Objective {
 fn guests_rpo(facts: &Facts<'_>, guests: &[Guest]) -> Objective {
     let present: Vec<&Guest> = guests.iter().filter(|guest| guest.present).collect();
     let of = |value: fn(&Guest) -> Option<u64>| present.iter().filter_map(|g| value(g)).max();
-    let missed = present.iter().filter(|g| g.verdict == Met::Missed).count();
+    let missed = present.iter().filter(|g| g.verdict == Kept::Missed).count();
     let never = present.iter().filter(|g| g.last_good.is_none()).count() as u64;
     let (verdict, text) = match (present.len(), missed) {
         (0, _) => (
-            Met::NotApplicable,
+            Kept::NotApplicable,
             "no run has tried to save guests lately".to_owned(),
         ),
         (_, 0) => (
-            Met::Met,
+            Kept::Met,
             "the oldest of the newest good dumps of all guests, and the longest time of any guest between two good \
              ones"
                 .to_owned(),
         ),
         (all, missed) => (
-            Met::Missed,
+            Kept::Missed,
             format!(
                 "missed by {missed} of {}{}",
                 values::plural(all as u64, "guest", "guests"),
@@ -94,11 +94,11 @@ fn guests_rpo(facts: &Facts<'_>, guests: &[Guest]) -> Objective {
     }
 }
 
-fn within(measured: Option<u64>, limit: u64) -> Met {
+fn within(measured: Option<u64>, limit: u64) -> Kept {
     match measured {
-        None => Met::NotMeasured,
-        Some(measured) if measured > limit => Met::Missed,
-        Some(_) => Met::Met,
+        None => Kept::NotMeasured,
+        Some(measured) if measured > limit => Kept::Missed,
+        Some(_) => Kept::Met,
     }
 }
 
@@ -136,10 +136,13 @@ fn guests_rto(facts: &Facts<'_>, guests: &[Guest], drills: &Drills) -> Objective
             "the time that the guests of the last good drill took, added up",
         ),
         (None, true) => (
-            Met::NotMeasured,
+            Kept::NotMeasured,
             "not measured: no drill in history brought guests back",
         ),
-        (None, false) => (Met::NotApplicable, "no run has tried to save guests lately"),
+        (None, false) => (
+            Kept::NotApplicable,
+            "no run has tried to save guests lately",
+        ),
     };
     Objective {
         setting: "guests-rto",
@@ -167,29 +170,29 @@ fn verified(facts: &Facts<'_>, targets: &[Target]) -> Objective {
     let measured = ages.iter().copied().max().flatten().filter(|_| never == 0);
     let (verdict, text) = match ages.len() {
         0 => (
-            Met::NotMeasured,
+            Kept::NotMeasured,
             "history knows of no configured target that was used".to_owned(),
         ),
         _ if damaged => (
-            Met::Missed,
+            Kept::Missed,
             "damage was found, and no read of the whole target since shows that it is mended".to_owned(),
         ),
         all if overdue > 0 => (
-            Met::Missed,
+            Kept::Missed,
             format!(
                 "{overdue} of {} not read again in time",
                 values::plural(all as u64, "target was", "targets were")
             ),
         ),
         _ if never > 0 => (
-            Met::NotMeasured,
+            Kept::NotMeasured,
             format!(
                 "{} too new to be read again already",
                 values::plural(never as u64, "target is", "targets are")
             ),
         ),
         _ => (
-            Met::Met,
+            Kept::Met,
             "how long ago `lifeboat verify` read the target last that waits longest; what is read back right after \
              a backup does not count"
                 .to_owned(),
@@ -217,7 +220,7 @@ fn drilled(facts: &Facts<'_>, drills: &Drills) -> Objective {
         longest_seconds: None,
         verdict: match measured {
             // Nothing was measured, and an objective says that it should have been.
-            None => Met::Missed,
+            None => Kept::Missed,
             measured => within(measured, limit),
         },
         text: match measured {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::build::Facts;
 use super::entry;
 use super::known::{Place, Point, intervals, key, with_grace};
-use super::model::{Good, Guest, Met, Target};
+use super::model::{Good, Guest, Kept, Target};
 use super::trend::{of_targets, percent};
 use crate::evaluation::{GuestState, TargetState, age};
 use crate::history::{GuestRun, Kind, RunResult, TargetRun};
@@ -151,7 +151,7 @@ pub fn guests(facts: &Facts<'_>) -> Vec<Guest> {
             failures: failures(&runs),
             last_good: newest.map(|point| good(facts, point)),
             longest_seconds: None,
-            verdict: Met::NotApplicable,
+            verdict: Kept::NotApplicable,
             bytes: good_run.map(|g| g.bytes),
             seconds: good_run.map(|g| g.seconds),
             last_error: last.error.clone(),
@@ -190,7 +190,7 @@ fn present(facts: &Facts<'_>, state: &GuestState, runs: &[&GuestRun], is_vm: boo
         failures: failures(runs),
         last_good: protection.newest.as_ref().map(|point| facts.good(point)),
         longest_seconds: longest,
-        verdict: if missed { Met::Missed } else { Met::Met },
+        verdict: if missed { Kept::Missed } else { Kept::Met },
         bytes: saved.then_some(state.bytes),
         seconds: saved.then_some(state.seconds),
         last_error: protection.error.clone(),

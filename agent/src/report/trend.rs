@@ -61,13 +61,13 @@ pub fn of(facts: &Facts<'_>) -> Trend {
     let steps = starts.iter().zip(by_step(facts, &starts));
     let bucket = |(start, runs): (&Timestamp, Vec<&Run>)| {
         let seconds = backup_seconds(facts, runs.iter().copied());
-        let backups = runs.iter().filter(|r| facts.is_for_host(r) && r.bytes > 0);
+        let mut backups = runs.iter().filter(|r| facts.is_for_host(r) && r.bytes > 0);
         let mut bucket = Bucket {
             start: facts.days.say(*start),
             runs: runs.len() as u64,
             backup_seconds_longest: seconds.iter().max().copied(),
             backup_seconds_median: median(seconds),
-            host_bytes: backups.last().map(|run| run.bytes),
+            host_bytes: backups.next_back().map(|run| run.bytes),
             ..Bucket::default()
         };
         for run in runs {
