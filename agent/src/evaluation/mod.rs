@@ -17,6 +17,7 @@ use crate::history::{Kind, Run, RunResult, State};
 use crate::objectives::Objectives;
 
 pub use findings::{Finding, Level, Topic, findings, span, worst};
+pub use points::granted;
 pub use targets::TargetState;
 pub use trend::days_until;
 

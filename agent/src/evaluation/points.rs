@@ -213,8 +213,16 @@ fn protection<'r>(
         }
     }
     state.age_seconds = state.newest.as_ref().map(|point| age(at, point.time));
-    state.overdue = state.age_seconds.is_none_or(|age| age > rpo_seconds);
+    state.overdue = state
+        .age_seconds
+        .is_none_or(|age| age > granted(rpo_seconds));
     state
+}
+
+/// How old a restore point may become before it counts as overdue: a tenth more than the objective. The timer of the next
+/// day starts at a random moment, and its backup takes some time: without it, every night would begin with an alarm.
+pub fn granted(objective: u64) -> u64 {
+    objective.saturating_add(objective / 10)
 }
 
 fn of_marks(targets: &[TargetRun], marks: &Marks) -> Option<String> {

@@ -124,7 +124,9 @@ fn a_restore_point_is_good_until_the_objective_says_otherwise() {
     assert_eq!(state.host.age_seconds, Some(24 * 3600));
     assert!(!state.host.overdue);
     assert_eq!(topics(&state), []);
-    let state = asked(&runs, 35);
+    // The next one takes its time.
+    assert!(!asked(&runs, 36).host.overdue);
+    let state = asked(&runs, 37);
     assert!(state.host.overdue);
     assert_eq!(topics(&state), [(Topic::Overdue, Level::Critical)]);
 }
@@ -263,14 +265,14 @@ fn guests_each_on_their_own() {
         guest(101, RunResult::Failed, vec![]),
     ];
     let runs = [first, second];
-    let state = asked(&runs, 25);
-    assert_eq!(state.guests[0].protection.age_seconds, Some(3600));
+    let state = asked(&runs, 27);
+    assert_eq!(state.guests[0].protection.age_seconds, Some(3 * 3600));
     let second = &state.guests[1].protection;
     assert!(second.overdue);
     assert_eq!(second.error.as_deref(), Some("vzdump: locked"));
     assert_eq!(second.failing_since, Some(at(24)));
     // The host was not saved by a run for guests.
-    assert_eq!(state.host.age_seconds, Some(25 * 3600));
+    assert_eq!(state.host.age_seconds, Some(27 * 3600));
     // A guest that no run has tried to save for long is gone, unless the node still has it.
     assert!(asked(&runs, 24 * 30).guests.is_empty());
     let wanted = [Guest {

@@ -67,21 +67,21 @@ fn failure_overdue_and_recovery_each_once() {
         assert_eq!(told.events(&runs, hour + 1), [], "{hour}");
     }
     // The daily check.
-    let overdue = told.at(&runs, 25);
+    let overdue = told.at(&runs, 27);
     assert_eq!(overdue.len(), 1);
     assert_eq!(overdue[0].event, Event::Overdue);
     assert!(
         overdue[0]
             .title
-            .contains("host's newest good restore point is 25 hours old")
+            .contains("host's newest good restore point is 27 hours old")
     );
-    assert_eq!(told.events(&runs, 26), []);
-    runs.push(bad(27));
-    assert_eq!(told.events(&runs, 28), [Event::Failure]);
+    assert_eq!(told.events(&runs, 28), []);
+    runs.push(bad(29));
+    assert_eq!(told.events(&runs, 30), [Event::Failure]);
     // A day after it was told first.
-    assert_eq!(told.events(&runs, 49), [Event::Overdue]);
-    runs.push(fine(50));
-    let recovery = told.at(&runs, 51);
+    assert_eq!(told.events(&runs, 51), [Event::Overdue]);
+    runs.push(fine(52));
+    let recovery = told.at(&runs, 53);
     assert_eq!(recovery.len(), 1, "{recovery:?}");
     assert_eq!(recovery[0].event, Event::Recovery);
     assert!(
@@ -94,9 +94,9 @@ fn failure_overdue_and_recovery_each_once() {
         "{}",
         recovery[0].text
     );
-    assert_eq!(told.events(&runs, 52), []);
-    runs.push(fine(53));
     assert_eq!(told.events(&runs, 54), []);
+    runs.push(fine(55));
+    assert_eq!(told.events(&runs, 56), []);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn each_guest_is_told_and_one_that_is_gone_is_no_recovery() {
     let mut runs = vec![first];
     assert_eq!(told.events(&runs, 1), []);
     runs.push(fine(20));
-    let messages = told.at(&runs, 26);
+    let messages = told.at(&runs, 27);
     assert_eq!(messages.len(), 1);
     assert!(
         messages[0].title.contains("2 in all"),
@@ -174,10 +174,10 @@ fn each_guest_is_told_and_one_that_is_gone_is_no_recovery() {
         messages[0].title
     );
     assert!(messages[0].text.contains("VM 101 (web)"));
-    let mut again = run(27, Kind::Guests, RunResult::Fine, vec![]);
+    let mut again = run(28, Kind::Guests, RunResult::Fine, vec![]);
     again.guests = vec![guest(100, RunResult::Fine, vec![good("a")])];
     runs.push(again);
-    let messages = told.at(&runs, 28);
+    let messages = told.at(&runs, 29);
     assert_eq!(messages.len(), 1, "{messages:?}");
     assert!(messages[0].title.contains("guest 100"));
     // Long after, nothing has tried to save 101 any more.

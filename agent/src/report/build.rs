@@ -2,7 +2,7 @@
 
 use bundle::document::HostIdentity;
 
-use super::known::{Interval, Known, end, intervals, with_grace};
+use super::known::{Interval, Known, end, intervals};
 use super::model::{
     Day, DayState, Drill, Drills, Gap, Good, History, Host, How, Period, Report, Retention,
     Summary, Verification,
@@ -10,6 +10,7 @@ use super::model::{
 use super::period::Days;
 use super::{FORMAT, advice, entry, objectives, rules, subjects, trend};
 use crate::config::Config;
+use crate::evaluation::granted;
 use crate::evaluation::{Evaluation, Point, Question, age, evaluate};
 use crate::history::{Kind, Run, RunResult, State};
 
@@ -288,7 +289,7 @@ fn days_of(facts: &Facts<'_>) -> Vec<Day> {
 }
 
 fn gaps(facts: &Facts<'_>) -> Vec<Gap> {
-    let limit = with_grace(facts.config.objectives.host_rpo.seconds());
+    let limit = granted(facts.config.objectives.host_rpo.seconds());
     let too_long = facts.intervals.iter().filter(|i| i.seconds > limit);
     let gap = |interval: &Interval| {
         let to = interval.to.unwrap_or(facts.days.as_of);

@@ -252,9 +252,3 @@ pub fn intervals(points: &[Point<'_>], first: Option<Timestamp>, days: &Days) ->
     }
     found
 }
-
-/// What is granted on top of an objective before it counts as missed: a tenth. A timer's next run takes some time, and the
-/// one before was quicker.
-pub fn with_grace(limit: u64) -> u64 {
-    limit.saturating_add(limit / 10)
-}

@@ -1,8 +1,8 @@
 //! The objectives, and how they were met.
 
 use super::build::Facts;
-use super::known::with_grace;
 use super::model::{Drills, Guest, Kept, Objective, Target};
+use crate::evaluation::granted;
 use crate::values;
 
 /// All of them.
@@ -26,7 +26,7 @@ fn host_rpo(facts: &Facts<'_>) -> Objective {
     let host = &facts.state.host;
     let limit = facts.config.objectives.host_rpo.seconds();
     let longest = facts.intervals.iter().map(|i| i.seconds).max();
-    let too_long = longest.is_some_and(|longest| longest > with_grace(limit));
+    let too_long = longest.is_some_and(|longest| longest > granted(limit));
     let (verdict, text) = match (&host.newest, host.tried) {
         (None, false) => (
             Kept::Missed,

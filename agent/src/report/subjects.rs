@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::build::Facts;
 use super::entry;
-use super::known::{Place, Point, intervals, key, with_grace};
+use super::known::{Place, Point, intervals, key};
 use super::model::{Good, Guest, Kept, Target};
 use super::trend::{of_targets, percent};
+use crate::evaluation::granted;
 use crate::evaluation::{GuestState, TargetState, age};
 use crate::history::{GuestRun, Kind, RunResult, TargetRun};
 
@@ -178,7 +179,7 @@ fn present(facts: &Facts<'_>, state: &GuestState, runs: &[&GuestRun], is_vm: boo
     let first = points.first().map(|point| point.made);
     let intervals = intervals(points, first, facts.days);
     let longest = intervals.iter().map(|i| i.seconds).max();
-    let limit = with_grace(facts.config.objectives.guests_rpo.seconds());
+    let limit = granted(facts.config.objectives.guests_rpo.seconds());
     let missed = protection.overdue || longest.is_some_and(|longest| longest > limit);
     let saved = protection.newest.is_some();
     Guest {
