@@ -271,7 +271,7 @@ mod tests {
             .unwrap_err();
         assert!(format!("{e:#}").contains("30-fails"), "{e:#}");
         let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
-        assert!(log.ends_with("4 post-snapshot \n"), "{log}");
+        assert!(log.ends_with("4 post-snapshot\n"), "{log}");
     }
 
     #[test]
