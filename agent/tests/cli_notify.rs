@@ -124,7 +124,7 @@ impl Host {
         fs::write(&sendmail, script).unwrap();
         fs::set_permissions(&sendmail, fs::Permissions::from_mode(0o755)).unwrap();
         bench.configure(&format!(
-            "targets = [{:?}]\nroots = [{:?}]\n\n[notify]\nsendmail = {sendmail:?}\nwebhooks = [{webhooks}]\n{more}\n[metrics]\nfile = \"\"\n",
+            "targets = [{:?}]\nroots = [{:?}]\n\n[notify]\nsendmail = {sendmail:?}\nlow-space = \"off\"\nwebhooks = [{webhooks}]\n{more}\n[metrics]\nfile = \"\"\n",
             bench.path("store"),
             bench.path("tree"),
         ));

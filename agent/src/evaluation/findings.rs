@@ -96,11 +96,11 @@ pub fn findings(state: &Evaluation, low_space: Option<Percent>) -> Vec<Finding> 
     found
 }
 
-/// A span of time in the two largest units that say enough: `25 h`, `3 days`.
+/// A span of time in the unit that says enough: `25 hours`, `3 days`.
 pub fn span(seconds: u64) -> String {
     match seconds {
-        0..60 => "less than a minute".into(),
-        60..3600 => values::plural(seconds / 60, "minute", "minutes"),
+        0..120 => "1 minute".into(),
+        120..3600 => values::plural(seconds / 60, "minute", "minutes"),
         3600..172_800 => values::plural(seconds / 3600, "hour", "hours"),
         _ => values::plural(seconds / 86_400, "day", "days"),
     }

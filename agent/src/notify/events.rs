@@ -79,7 +79,10 @@ struct Deciding<'d> {
 impl Deciding<'_> {
     fn say(&mut self, event: Event, title: &str, text: &str) {
         let host = &self.status.host_name;
-        let text = format!("{text}\n\n`lifeboat status` on {host} shows how all of it is.\n");
+        let text = format!(
+            "{}\n\n`lifeboat status` on {host} shows how all of it is.\n",
+            text.trim_end()
+        );
         self.messages
             .push(Message::new(event, host, self.now, title, &text));
     }
@@ -142,7 +145,7 @@ impl Deciding<'_> {
         }
         let name = name(run.kind);
         let reason = run.reason.as_deref().unwrap_or("see the history of runs");
-        let begun = format!("It was begun {} by {}.", run.started, run.user);
+        let begun = format!("It was begun {} by {}.", shown(run.started), run.user);
         let (failure, warning) = (format!("failure:{kind}"), format!("warning:{kind}"));
         match run.result {
             Some(RunResult::Failed) => {
@@ -183,13 +186,13 @@ impl Deciding<'_> {
             Some(point) => format!(
                 "The host's newest good restore point is {} old ({}, on {}).\n",
                 span(age(self.now, point.time)),
-                point.time,
+                shown(point.time),
                 point.target.display()
             ),
             None => "The host has no good restore point.\n".to_owned(),
         };
         if let Some(since) = host.failing_since {
-            out.push_str(&format!("Backups have failed since {since}.\n"));
+            out.push_str(&format!("Backups have failed since {}.\n", shown(since)));
         }
         let worth = self.status.findings.iter().take(5);
         out.push_str(&listed("What to do:", worth));
@@ -326,12 +329,16 @@ impl Deciding<'_> {
         };
         let mut text = String::from("This is over:\n");
         for told in &over {
-            text.push_str(&format!("  {}, told first {}\n", told.title, told.since));
+            text.push_str(&format!(
+                "  {}, told first {}\n",
+                told.title,
+                shown(told.since)
+            ));
         }
         if let Some(point) = &self.status.evaluation.host.newest {
             text.push_str(&format!(
                 "The host's newest good restore point is of {}, on {}.\n",
-                point.time,
+                shown(point.time),
                 point.target.display()
             ));
         }
@@ -352,6 +359,11 @@ fn listed<'f>(head: &str, findings: impl Iterator<Item = &'f Finding>) -> String
         out.push_str(&format!("  {}\n    -> {}\n", finding.text, finding.todo));
     }
     out
+}
+
+/// For people in any zone.
+fn shown(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 fn name(kind: Kind) -> &'static str {

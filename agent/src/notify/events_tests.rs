@@ -57,7 +57,7 @@ fn failure_overdue_and_recovery_each_once() {
         "no room",
         "newest good restore point is 3 hours old",
         "-> ",
-        "begun 2026-11-01T02:00:00Z",
+        "begun 2026-11-01 02:00 UTC",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }

@@ -220,8 +220,9 @@ fn targets(status: &Status, paint: Paint) -> Vec<String> {
             None => String::new(),
         };
         // Most of a line is for what is said of it; its end tells one name from another.
-        let name = end_of(&name, 27);
-        let text = format!("  {name:<27} {at_hand:<11} new {newest:<9} read {verified:<9} {room}");
+        let name = end_of(&name, 25);
+        let text =
+            format!("  {name:<25} {at_hand:<11} new {newest:<10} read {verified:<10} {room}");
         let level = match target.damaged {
             Some(_) => Level::Critical,
             None if target.verify_overdue => Level::Warning,
