@@ -79,7 +79,7 @@ fn snapshots_of_a_backup_are_not_there() {
             let rows = format!("\"lv\": [{}", row(name, tag));
             // The classic snapshot's space is not free meanwhile.
             text.replacen("\"lv\": [", &rows, 1)
-                .replace("\"264241152\"", "\"247463936\"")
+                .replace("\"vg_free\": \"264241152\"", "\"vg_free\": \"247463936\"")
         });
         let Node::VolumeGroup(vg) = &layout.nodes[&NodeId::vg("vg")] else {
             panic!("no group");
