@@ -145,7 +145,7 @@ pub(super) mod tests {
         let state = tempfile::tempdir().unwrap();
         let recorder = Recorder::start(state.path(), Kind::Backup, Trigger::Timer, &host());
         let begun = super::super::all(state.path()).unwrap();
-        assert_eq!(begun, [recorder.run.clone()]);
+        assert_eq!(begun, std::slice::from_ref(&recorder.run));
         assert_eq!(begun[0].state(), super::super::State::Running);
         let ended = recorder.finish(&Err(
             anyhow::anyhow!("no target").context("nothing was saved")
