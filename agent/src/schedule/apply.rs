@@ -119,7 +119,7 @@ impl Machine<'_> {
             .split_whitespace()
             .nth(2)
             .and_then(|t| t.parse::<Time>().ok());
-        let misses = time.is_some_and(|time| !settings.window.holds(time));
+        let misses = job.is_long() && time.is_some_and(|time| !settings.window.holds(time));
         Ok(misses.then(|| {
             format!(
                 "[schedule] {} = \"{when}\": its next run would be at {next}, outside of the window {}: it will not start then",

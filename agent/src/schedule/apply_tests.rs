@@ -3,6 +3,7 @@
 use layout::system::Recorded;
 use tempfile::TempDir;
 
+use super::super::When;
 use super::*;
 
 const DAILY: &str =
@@ -35,6 +36,7 @@ fn systemd(running: bool) -> Recorded {
 fn host() -> Settings {
     Settings {
         host: "daily 02:00".parse().unwrap(),
+        check: When::default(),
         ..Settings::default()
     }
 }
@@ -89,13 +91,36 @@ fn timers_come_stay_and_go() {
     for done in ["daemon-reload", "restart", "enable lifeboat"] {
         assert!(!ran(&sys).contains(done), "{}", ran(&sys));
     }
-    let applied = apply(&sys, &root, &Settings::default()).unwrap();
+    let never = Settings {
+        host: When::default(),
+        ..host()
+    };
+    let applied = apply(&sys, &root, &never).unwrap();
     assert_eq!(
         applied.removed,
         ["lifeboat-backup.timer", "lifeboat-backup.service"]
     );
     assert!(ran(&sys).contains("disable --now lifeboat-backup.timer"));
     assert!(!unit(&root, "lifeboat-backup.timer").exists());
+}
+
+/// Whoever backs up by plugging in a stick only is told, too, when that is overdue.
+#[test]
+fn somebody_looks_whether_backups_are_overdue() {
+    let root = root();
+    let daily = DAILY.replace("02:00", "08:00");
+    let sys = systemd(false).command("systemd-analyze calendar *-*-* 08:00:00", &daily);
+    let settings = Settings {
+        window: "22:00-06:00".parse().unwrap(),
+        ..Settings::default()
+    };
+    let applied = apply(&sys, &root, &settings).unwrap();
+    assert_eq!(
+        applied.written,
+        ["lifeboat-check.service", "lifeboat-check.timer"]
+    );
+    assert!(applied.warnings.is_empty(), "{:?}", applied.warnings);
+    assert!(ran(&sys).contains("enable lifeboat-check.timer"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{Span, When, Window};
 use crate::values::Percent;
 
 /// When the host, its guests and its targets get their turn, and for how long.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Settings {
     /// A backup of the host, with its guests unless these have a schedule of their own.
@@ -17,12 +17,29 @@ pub struct Settings {
     pub verify: When,
     /// How much of each target a scheduled verification reads; nothing: all of it.
     pub verify_sample: String,
+    /// Somebody is told when backups are overdue.
+    pub check: When,
     /// Runs begin up to this much later.
     pub random_delay: Span,
     /// When scheduled runs may work.
     pub window: Window,
     /// How long a scheduled run may take.
     pub longest: Span,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            host: When::default(),
+            guests: When::default(),
+            verify: When::default(),
+            verify_sample: String::new(),
+            check: When::daily(8),
+            random_delay: Span::default(),
+            window: Window::default(),
+            longest: Span::default(),
+        }
+    }
 }
 
 impl Settings {
@@ -52,6 +69,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "When the targets are read again, and how much of them each time: \"10%\" reads the next tenth. Empty: everything.",
     ),
     ("verify-sample", ""),
+    (
+        "check",
+        "When to look whether backups are overdue, and tell it ([notify]): a backup that does not run tells nothing.",
+    ),
     (
         "random-delay",
         "Begin up to so much later (\"20min\"), so that many hosts do not come to one drive at the same moment.",

@@ -14,6 +14,8 @@ pub enum Job {
     Guests,
     /// Targets are read again.
     Verify,
+    /// Somebody is told when backups are overdue, which no backup can tell.
+    Check,
 }
 
 /// First line of what is made by the program, and may be changed and removed by it.
@@ -21,7 +23,12 @@ pub const MADE: &str = "# Made by `lifeboat schedule apply`: change [schedule] i
 
 impl Job {
     /// All of them.
-    pub const ALL: [Job; 3] = [Job::Host, Job::Guests, Job::Verify];
+    pub const ALL: [Job; 4] = [Job::Host, Job::Guests, Job::Verify, Job::Check];
+
+    /// Whether it keeps to the window, and to the longest duration: it works for long.
+    pub fn is_long(self) -> bool {
+        self != Job::Check
+    }
 
     /// The name of its setting.
     pub fn setting(self) -> &'static str {
@@ -29,6 +36,7 @@ impl Job {
             Job::Host => "host",
             Job::Guests => "guests",
             Job::Verify => "verify",
+            Job::Check => "check",
         }
     }
 
@@ -38,6 +46,7 @@ impl Job {
             Job::Host => &settings.host,
             Job::Guests => &settings.guests,
             Job::Verify => &settings.verify,
+            Job::Check => &settings.check,
         }
     }
 
@@ -47,6 +56,7 @@ impl Job {
             // `lifeboat-guests.service` brings guests back after a restore.
             Job::Guests => "lifeboat-guests-backup",
             Job::Verify => "lifeboat-verify",
+            Job::Check => "lifeboat-check",
         }
     }
 
@@ -65,6 +75,7 @@ impl Job {
             Job::Host => include_str!("../../../udev-rules/lifeboat-backup.service"),
             Job::Guests => include_str!("../../../udev-rules/lifeboat-guests-backup.service"),
             Job::Verify => include_str!("../../../udev-rules/lifeboat-verify.service"),
+            Job::Check => include_str!("../../../udev-rules/lifeboat-check.service"),
         }
     }
 
@@ -76,6 +87,7 @@ impl Job {
             Job::Host => "Back up this host with Lifeboat",
             Job::Guests => "Back up the guests of this host with Lifeboat",
             Job::Verify => "Read the targets of Lifeboat again",
+            Job::Check => "Look whether the backups of Lifeboat are as fresh as they should be",
         };
         let delay = match settings.random_delay.seconds() {
             0 => String::new(),
@@ -158,6 +170,10 @@ mod tests {
                     args.start
                 }
                 crate::cli::Command::Verify(args) => args.start,
+                crate::cli::Command::Status(args) => {
+                    assert!(args.notify && job == Job::Check);
+                    continue;
+                }
                 other => panic!("{other:?}"),
             };
             assert_eq!(start.trigger, crate::history::Trigger::Timer);

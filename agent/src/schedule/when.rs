@@ -15,6 +15,14 @@ pub struct When {
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 impl When {
+    /// Each day at this hour.
+    pub fn daily(hour: u8) -> When {
+        When {
+            text: format!("daily {hour:02}:00"),
+            calendar: format!("*-*-* {hour:02}:00:00"),
+        }
+    }
+
     /// As `OnCalendar=` takes it; nothing where it is off.
     pub fn calendar(&self) -> Option<&str> {
         (!self.calendar.is_empty()).then_some(&self.calendar)
@@ -110,6 +118,12 @@ impl<'de> Deserialize<'de> for When {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_default_reads_as_it_is_written() {
+        let daily = When::daily(8);
+        assert_eq!(daily.to_string().parse(), Ok(daily));
+    }
 
     #[test]
     fn words_become_expressions() {
