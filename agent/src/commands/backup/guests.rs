@@ -13,8 +13,10 @@ use bundle::store::Store;
 use bundle::verify::verdicts;
 use serde::Serialize;
 
+use super::follow_up::check;
+use super::part::Part;
 use super::report::TargetReport;
-use super::{Part, check, options, room};
+use super::{options, room};
 use crate::cli::BackupArgs;
 use crate::config::Config;
 use crate::guests::awaited::Awaited;

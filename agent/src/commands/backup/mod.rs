@@ -1,8 +1,11 @@
 //! `lifeboat backup`
 
 mod dry_run;
+mod follow_up;
 mod frozen;
 mod guests;
+mod part;
+mod phases;
 mod report;
 mod room;
 mod work;
@@ -14,23 +17,23 @@ use anyhow::{Context as _, bail};
 use bundle::backup::{Backup, BackupOptions};
 use bundle::document::{HostIdentity, Image, SnapshotDraft, Tree};
 use bundle::store::Store;
-use bundle::verify::{VerifyOptions, verify, write_report};
 
 use crate::cli::BackupArgs;
 use crate::config::Config;
-use crate::history::{Kind as RunKind, Phase, Recorder, Run, Space, Trigger};
+use crate::history::{Kind as RunKind, Recorder, Run, Trigger};
 use crate::hooks::Hooks;
 use crate::output::{Outcome, Usage};
 use crate::progress::Progress;
-use crate::rescue::{Builder, Update, Wish};
-use crate::retention::{self, Automatic};
-use crate::targets::{Access, Kind, Opened, at_hand, chosen, close_all, not_at_hand};
+use crate::targets::{Kind, Opened, at_hand, chosen, close_all, not_at_hand};
 use crate::{
     Context, after, audit, facts, inhibit, last_layout, plug, priority, proxmox, run_lock,
     schedule, seen, signals,
 };
+use follow_up::follow_up;
 use frozen::Frozen;
 use guests::GuestReport;
+use part::{Part, named, part_of};
+use phases::Phases;
 use report::{GUESTS, Report, TargetReport};
 use work::Work;
 
@@ -164,14 +167,6 @@ fn save(
     Ok(report.outcome())
 }
 
-/// A target that was opened, and what has become of it so far.
-struct Part {
-    opened: Option<Opened>,
-    report: TargetReport,
-    /// It failed for lack of room.
-    full: bool,
-}
-
 /// Opens, writes, verifies, and closes every target, whatever happens in between.
 fn make(
     context: &Context,
@@ -263,34 +258,6 @@ fn make(
     Ok(report)
 }
 
-/// What took how long.
-struct Phases {
-    since: Instant,
-    all: Vec<Phase>,
-}
-
-impl Phases {
-    fn start() -> Phases {
-        Phases {
-            since: Instant::now(),
-            all: Vec::new(),
-        }
-    }
-
-    /// What was done since the last call has this name.
-    fn next(&mut self, name: &str) {
-        let seconds = self.since.elapsed().as_secs_f64();
-        self.since = Instant::now();
-        match self.all.iter_mut().find(|p| p.name == name) {
-            Some(phase) => phase.seconds += seconds,
-            None => self.all.push(Phase {
-                name: name.to_owned(),
-                seconds,
-            }),
-        }
-    }
-}
-
 /// What became of the guests, where an error takes the place of the report.
 fn say(guests: &[GuestReport]) {
     guests.iter().for_each(|guest| eprint!("{}", guest.text()));
@@ -370,62 +337,6 @@ fn fill_all(
         room::say_why_full(config, host, parts, progress);
     }
     result
-}
-
-impl Part {
-    /// Opens a target, or says in its report why it cannot be.
-    fn open(target: &Path) -> Part {
-        let mut report = TargetReport::new(target);
-        let opened = Opened::open(target, Access::Write)
-            .map_err(|error| report.fail(format!("{error:#}")))
-            .ok();
-        report.stick = opened.as_ref().is_some_and(|o| o.stick.is_some());
-        Part {
-            opened,
-            report,
-            full: false,
-        }
-    }
-
-    /// Notes what it holds and how much room it has, for people and programs that look after targets.
-    fn look(&mut self, host: &HostIdentity) {
-        let Some(opened) = &self.opened else { return };
-        self.report.space = Space::of(&opened.dir);
-        let snapshots = opened.reader().and_then(|store| Ok(store.snapshots()?));
-        self.report.restore_points = snapshots.ok().map(|all| {
-            let own = all.iter().filter(|s| s.host.machine_id == host.machine_id);
-            own.filter(|s| s.kind == "host").count() as u64
-        });
-    }
-
-    /// Its store, opened for writing, unless it is hopeless.
-    fn store(
-        &mut self,
-        context: &Context,
-        work: &Work,
-        host: &HostIdentity,
-        progress: &Progress,
-    ) -> Option<Store> {
-        let opened = self.opened.as_ref()?;
-        let writer = opened.writer().and_then(|store| {
-            context.config.parity.apply(&store)?;
-            Ok(store)
-        });
-        let store = match writer {
-            Ok(store) => store,
-            Err(error) => {
-                self.report.fail(format!("{error:#}"));
-                return None;
-            }
-        };
-        if let Some(text) = seen::rolled_back(&context.config.state, &opened.named, &store) {
-            eprintln!("warning: {text}");
-            self.report.problems.push(text);
-        }
-        self.report.store = Some(store.id().to_owned());
-        self.report.encrypted = store.encrypted();
-        room::before(&context.config, work, host, store, self, progress)
-    }
 }
 
 /// Reads the host once, and writes to all stores.
@@ -549,153 +460,11 @@ fn read(
     Ok((trees, images))
 }
 
-/// How the user named the target of a store.
-fn named<'p>(parts: &'p [Part], dir: &'p Path) -> &'p Path {
-    let opened = parts.iter().filter_map(|p| p.opened.as_ref());
-    let mut of = opened.filter(|o| o.dir == dir);
-    of.next().map_or(dir, |o| &o.named)
-}
-
-fn part_of<'p>(parts: &'p mut [Part], dir: &Path) -> Option<&'p mut Part> {
-    parts
-        .iter_mut()
-        .find(|p| p.opened.as_ref().is_some_and(|o| o.dir == dir))
-}
-
-impl Part {
-    fn fail(&mut self, error: &bundle::Error) {
-        self.full = error.is_full();
-        self.report.fail(error.to_string());
-    }
-}
-
-/// What follows where there is a new restore point: it is checked, older ones go, and the rescue system is renewed.
-fn follow_up(
-    context: &Context,
-    args: &BackupArgs,
-    parts: &mut [Part],
-    guests: &[GuestReport],
-    host: &HostIdentity,
-    progress: &Progress,
-) {
-    for part in parts.iter_mut() {
-        let Part {
-            opened: Some(opened),
-            report: target,
-            ..
-        } = part
-        else {
-            continue;
-        };
-        let of_guests = guests.iter().flat_map(|g| &g.targets);
-        let mut of_guests = of_guests.filter(|t| t.target == opened.named);
-        let has_guest = of_guests.any(|t| t.snapshot.is_some() && t.verified != Some(false));
-        match target.snapshot {
-            Some(id) if context.config.verify && !args.no_verify => {
-                check(context, opened, &id.to_string(), target, progress);
-            }
-            None if !has_guest => continue,
-            _ => {}
-        }
-        if context.config.retention.automatic == Automatic::Always
-            && target.verified != Some(false)
-            && !signals::stopped()
-        {
-            match retention::automatic(&context.config, opened, host, progress) {
-                Ok(pruned) => target.pruned(pruned),
-                Err(error) => target.problems.push(format!("not pruned: {error:#}")),
-            }
-        }
-    }
-    if context.config.update_rescue && !args.no_update_rescue {
-        update_rescue(context, args, parts, progress);
-    }
-}
-
 /// A stop by a signal is said as such, not as a failure of a tree.
 fn why_stopped(error: anyhow::Error) -> anyhow::Error {
     match signals::check() {
         Err(stop) => stop.context("no restore point was made, earlier ones are untouched"),
         Ok(()) => error,
-    }
-}
-
-/// Reads what was written again, past the page cache, and stores the verdict beside it.
-fn check(
-    context: &Context,
-    opened: &Opened,
-    id: &str,
-    target: &mut TargetReport,
-    progress: &Progress,
-) {
-    if signals::stopped() {
-        target.problems.push("not verified: stopped before".into());
-        return;
-    }
-    let options = VerifyOptions {
-        snapshot: Some(id.to_owned()),
-        cold: true,
-        workers: context.config.max_workers,
-        packs: Some(target.packs.clone()),
-        ..VerifyOptions::default()
-    };
-    let verdict = opened.reader().and_then(|store| {
-        let report = verify(&store, &options, progress)?;
-        if let Err(error) = write_report(&store, &report) {
-            target.problems.push(format!(
-                "the verdict of the verification could not be stored: {error}"
-            ));
-        }
-        Ok(report)
-    });
-    match verdict {
-        Ok(report) => {
-            target.verified = Some(report.ok());
-            target.verified_bytes = report.bytes;
-            target.damage = super::verify::damages(&report);
-            target.notes = report.notes;
-        }
-        Err(error) => target.problems.push(format!("not verified: {error:#}")),
-    }
-}
-
-/// Sticks get a new rescue system when what it is made of has changed. A failure leaves the one that is there.
-fn update_rescue(context: &Context, args: &BackupArgs, parts: &mut [Part], progress: &Progress) {
-    let mut sticks = parts
-        .iter_mut()
-        .filter(|p| p.report.snapshot.is_some())
-        .filter_map(|p| Some((p.opened.as_ref()?.stick.as_ref()?, &mut p.report)))
-        .peekable();
-    if sticks.peek().is_none() || signals::stopped() {
-        return;
-    }
-    let modules = context.config.rescue_modules;
-    let builder = Builder::new(
-        &context.sys,
-        &Wish {
-            package: args.kernel_package.as_deref(),
-            version: None,
-            modules,
-        },
-    );
-    for (stick, report) in sticks {
-        let builder = match &builder {
-            Ok(builder) => builder,
-            Err(error) => {
-                // A container or a cloud machine has no kernel; its stick was prepared with one from a package.
-                report.rescue = Some(Update::Kept(format!("{error:#}")));
-                continue;
-            }
-        };
-        match builder.update(&context.sys, stick, progress) {
-            Ok(update) => report.rescue = Some(update),
-            Err(error) => {
-                report.rescue = Some(Update::Kept(format!("{error:#}")));
-                report.problems.push(format!(
-                    "the rescue system could not be updated, the old one stays: {error:#}"
-                ));
-            }
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use bundle::events::Events as _;
 use bundle::store::{Space, Store};
 use nix::sys::statvfs::statvfs;
 
-use super::Part;
+use super::part::Part;
 use super::report::TargetReport;
 use super::work::Work;
 use crate::config::Config;
