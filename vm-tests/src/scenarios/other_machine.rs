@@ -10,7 +10,7 @@ use super::rescue;
 use crate::artefacts::Artefacts;
 use crate::disk::{self, GIB};
 use crate::golden::{DISK_BYTES, Golden, Host, cache_dir};
-use crate::process::{Cmd, run};
+use crate::process::run;
 use crate::product::Product;
 use crate::qemu::{Bus, Drive, Firmware, Machine};
 use crate::runner::Scenario;
@@ -173,7 +173,8 @@ fn tell(story: &Story, artefacts: &Path, log: &Artefacts) -> Result<()> {
     let before = save(story, &golden, &product, &stick, log)?;
 
     let disk = format!("disk:{}", disk::guid_text(&disk::gpt(&golden.disk())?.id)?);
-    let arm = Cmd::new(product.lifeboat())
+    let arm = product
+        .command(log)?
         .args(["arm", "--on"])
         .arg(&stick)
         .args(["--then", "poweroff", "--disk"])

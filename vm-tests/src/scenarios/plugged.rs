@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::artefacts::Artefacts;
 use crate::golden::{Golden, Host, cache_dir};
 use crate::installed;
-use crate::process::{Cmd, run};
+use crate::process::run;
 use crate::product::Product;
 use crate::qemu::{Firmware, Running, Stick};
 
@@ -26,19 +26,12 @@ impl<'a> Bench<'a> {
     /// With the product's programs.
     pub fn new(log: &'a Artefacts) -> Result<Self> {
         let product = Product::find().map_err(anyhow::Error::msg)?;
-        // Neither configuration nor memory of this machine.
-        let state = log.path("state");
-        let config = format!("state = {:?}\n", state.to_string_lossy());
-        fs::write(log.path("lifeboat.toml"), config)?;
         Ok(Self { product, log })
     }
 
     /// Runs `lifeboat` on this machine.
     pub fn lifeboat(&self, args: &[&str], on: &Path) -> Result<Vec<u8>> {
-        let cmd = Cmd::new(self.product.lifeboat())
-            .arg("--config")
-            .arg(self.log.path("lifeboat.toml"))
-            .args(args.iter().copied());
+        let cmd = self.product.command(self.log)?.args(args.iter().copied());
         run(&cmd.arg(on), self.log, 10 * MINUTE)
     }
 

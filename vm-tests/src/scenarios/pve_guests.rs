@@ -133,7 +133,9 @@ fn tell(story: &Story, artefacts: &Path, log: &Artefacts) -> Result<()> {
 /// The next boot of the stick restores the system disk; nobody says anything about the drive with the guests.
 fn arm(node: &Node, stick: &Path, log: &Artefacts) -> Result<()> {
     let disk = disk::guid_text(&disk::gpt(&node.golden.disk())?.id)?;
-    let cmd = Cmd::new(node.product.lifeboat())
+    let cmd = node
+        .product
+        .command(log)?
         .args(["arm", "--on"])
         .arg(stick)
         .args(["--then", "poweroff", "--disk"])

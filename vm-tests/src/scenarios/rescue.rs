@@ -105,7 +105,9 @@ pub fn arm(saved: &Saved, stick: &Path, log: &Artefacts) -> Result<()> {
 
 /// As [`arm`], in a mode.
 pub fn arm_as(saved: &Saved, stick: &Path, mode: &str, log: &Artefacts) -> Result<()> {
-    let mut cmd = Cmd::new(saved.product.lifeboat())
+    let mut cmd = saved
+        .product
+        .command(log)?
         .args(["arm", "--on"])
         .arg(stick)
         .args(["--mode", mode, "--then", "poweroff"]);

@@ -205,7 +205,8 @@ fn back_up(host: &Host, product: &Product, stick: &Path, log: &Artefacts) -> Res
 
 /// The next boot of the stick restores onto the targets and powers off.
 fn arm(host: &Host, product: &Product, stick: &Path, log: &Artefacts) -> Result<()> {
-    let mut cmd = Cmd::new(product.lifeboat())
+    let mut cmd = product
+        .command(log)?
         .args(["arm", "--on"])
         .arg(stick)
         .args(["--then", "poweroff"]);
