@@ -10,7 +10,9 @@ use crate::{Context, metrics, notify};
 pub fn ended(context: &Context, run: &Run) {
     // Who saves directories by hand is there to see it, and a user has no messages of the host to send.
     let aside = run.kind == Kind::Directories && context.config.roots.is_empty();
-    let own = nix::unistd::access(&context.config.state, AccessFlags::W_OK).is_ok();
+    // For root it is read-only on a dying disk, too: then there is most to tell.
+    let own = nix::unistd::geteuid().is_root()
+        || nix::unistd::access(&context.config.state, AccessFlags::W_OK).is_ok();
     if aside || !own {
         return;
     }

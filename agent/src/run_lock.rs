@@ -1,8 +1,8 @@
 //! One run at a time: two backups that read the same host, or write to the same stick, are of no use to anybody.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,35 +16,51 @@ use crate::signals;
 #[derive(Debug)]
 pub struct RunLock(#[expect(dead_code, reason = "its end unlocks")] Option<Flock<File>>);
 
+/// Where root takes the lock when nothing can be written to the state.
+const INSTEAD: &str = "/run/lifeboat.lock";
+
+fn open(path: &Path) -> std::io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
 /// Takes the lock of this host. While another run has it, this waits for `patience`, and then says who has it.
 /// A user who cannot write to the state of the host, and saves directories of their own, needs none.
 pub fn take(state: &Path, what: &str, patience: Duration) -> anyhow::Result<RunLock> {
-    let path = state.join("lock");
+    let mut path = state.join("lock");
+    let mut opened = std::fs::create_dir_all(state).and_then(|()| open(&path));
+    if let Err(error) = &opened {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(RunLock(None));
+        }
+        // On a dying disk the state is read-only: that is when a backup is needed most.
+        tracing::warn!("no lock in {}: {error}", path.display());
+        path = INSTEAD.into();
+        opened = open(&path);
+    }
     let wrong = || format!("cannot take the lock {}", path.display());
-    let opened = std::fs::create_dir_all(state).and_then(|()| {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&path)
-    });
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(_) if !nix::unistd::geteuid().is_root() => return Ok(RunLock(None)),
-        Err(error) => return Err(error).with_context(wrong),
-    };
+    let mut file = opened.with_context(wrong)?;
     let begun = Instant::now();
     let mut said = false;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 let holder = format!("process {} ({what})\n", std::process::id());
-                lock.set_len(0)
+                // Anybody who could read it could lock it. And that a full disk does not take the name keeps nobody
+                // from being saved.
+                let _ = lock.set_permissions(Permissions::from_mode(0o600));
+                let named = lock
+                    .set_len(0)
                     .and_then(|()| lock.rewind())
-                    .and_then(|()| lock.write_all(holder.as_bytes()))
-                    .with_context(wrong)?;
+                    .and_then(|()| lock.write_all(holder.as_bytes()));
+                if let Err(error) = named {
+                    tracing::warn!("who holds {} is not noted: {error}", path.display());
+                }
                 return Ok(RunLock(Some(lock)));
             }
             Err((back, nix::Error::EWOULDBLOCK)) => file = back,

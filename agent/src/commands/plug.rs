@@ -1,6 +1,7 @@
 //! `lifeboat plug`
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bundle::store::Store;
@@ -21,7 +22,7 @@ use crate::plug::say::{Sound, tell};
 use crate::plug::settings::Way;
 use crate::plug::{inside, stale};
 use crate::targets::{Access, Opened, close_all};
-use crate::{Context, after, facts, seen, signals};
+use crate::{Context, after, facts, run_lock, seen, signals};
 
 /// How long it waits for another run, for example that of a second stick.
 const PATIENCE: &str = "6h";
@@ -206,6 +207,11 @@ impl Plug<'_> {
             }
             Err(error) => return format!("It may be in use ({error:#}): DO NOT PULL IT OUT."),
         }
+        // A run that has waited for this one may be about to write to it.
+        let state = &self.context.config.state;
+        let Ok(_lock) = run_lock::take(state, "lifeboat plug", Duration::ZERO) else {
+            return "Another run has begun: DO NOT PULL IT OUT before that is over.".to_owned();
+        };
         if self.at_boot || !self.context.config.plug.power_off || signals::stopped() {
             return "It is unmounted: it can be pulled out.".to_owned();
         }

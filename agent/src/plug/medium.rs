@@ -90,9 +90,12 @@ impl Medium {
         let configured = targets.iter().find(|t| leads_to(sys, t, &self.disk));
         let by_guid = self.by_guid();
         let by_guid = sys.exists(&by_guid).then_some(&by_guid);
+        // Cheap sticks of one model share a serial, and so a name.
+        let stable_name = self.stable_name.as_ref();
+        let stable_name = stable_name.filter(|name| leads_to(sys, name, &self.disk));
         configured
-            .or(self.stable_name.as_ref())
             .or(by_guid)
+            .or(stable_name)
             .unwrap_or(&self.disk)
             .clone()
     }
@@ -257,7 +260,9 @@ mod tests {
         let stick = Medium::find(&sys, Path::new("/dev/sdb")).unwrap();
         let by_id = PathBuf::from("/dev/disk/by-id/usb-Some_Stick_S1-0:0");
         let by_name = [PathBuf::from("/mnt/a"), "/dev/sdb".into()];
-        assert_eq!(stick.target(&sys, &[]), by_id);
+        // A name that two sticks of one model may share comes last.
+        let by_guid = PathBuf::from(format!("/dev/lifeboat/{GUID}"));
+        assert_eq!(stick.target(&sys, &[]), by_guid);
         assert_eq!(stick.target(&sys, &by_name), by_name[1]);
         assert!(!stick.is_configured(&sys, &by_name));
         assert!(stick.is_configured(&sys, &[by_id]));

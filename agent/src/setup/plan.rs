@@ -199,8 +199,9 @@ fn make_stick(sys: &dyn System, path: &Path, answers: &Answers) -> anyhow::Resul
         );
         return Err(Usage(text).into());
     }
-    // Who names a serial wants it erased.
-    let stick = answers.erase.is_none() && Stick::open(path).is_ok();
+    // A serial that was named for the first time must not erase the finished stick the second time: `lifeboat prepare` does
+    // that, if it is wanted.
+    let stick = Stick::open(path).is_ok();
     if stick {
         // One without a store was not finished, and is made again.
         if let Some(info) = store_on(path)? {
@@ -236,6 +237,13 @@ fn store_on(path: &Path) -> anyhow::Result<Option<StoreInfo>> {
     let opened = Opened::open(path, Access::Read)?;
     let info = match Store::info(&opened.dir) {
         Ok(info) => Ok(Some(info)),
+        Err(bundle::Error::NoStore { .. }) if opened.dir.join("lifeboat/packs").exists() => {
+            Err(Refused(format!(
+                "{} holds data of a store, but its store.json is gone: it is not made anew; copy what is in `lifeboat` before you prepare it",
+                path.display()
+            ))
+            .into())
+        }
         Err(bundle::Error::NoStore { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     };

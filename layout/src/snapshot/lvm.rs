@@ -197,10 +197,15 @@ pub(super) fn keep_links(sys: &dyn System) {
     }
 }
 
+/// How long LVM may take to change a volume: longer than anything that ends by itself.
+const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Makes a snapshot that can only be read. LVM freezes the filesystem for that moment.
 pub(super) fn make(sys: &dyn System, way: &Way, name: &str) -> Result<(), String> {
     // No backup of LVM's metadata for what is gone in an hour.
     let command = Cmd::new("lvcreate").args(["--autobackup", "n", "--yes", "--snapshot"]);
+    // One that is killed between suspending the origin and resuming it leaves the host hanging.
+    let command = command.timeout(PATIENCE);
     let command = command.args(["--permission", "r", "--name", name, "--addtag", TAG]);
     let command = match way {
         Way::Lvm { vg, lv, size, .. } => command
@@ -217,6 +222,7 @@ pub(super) fn make(sys: &dyn System, way: &Way, name: &str) -> Result<(), String
 
 pub(super) fn remove(sys: &dyn System, volume: &str) -> Result<(), String> {
     let command = Cmd::new("lvremove").args(["--autobackup", "n", "--yes", volume]);
+    let command = command.timeout(PATIENCE);
     patiently(sys, &command)
 }
 
