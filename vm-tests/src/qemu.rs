@@ -463,7 +463,8 @@ impl Running {
     pub fn shut_down(mut self) -> Result<()> {
         self.channel
             .run("systemctl poweroff --no-block", Duration::from_secs(60))?;
-        self.wait_powered_off(Duration::from_secs(120))?;
+        // A node with guests, beside other machines: this is for one that hangs.
+        self.wait_powered_off(Duration::from_secs(400))?;
         self.quit()
     }
 
