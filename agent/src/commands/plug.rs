@@ -128,7 +128,7 @@ impl Plug<'_> {
         let facts = Facts {
             medium,
             known: known.as_ref(),
-            configured: medium.is_configured(sys, &config.targets),
+            configured: medium.is_configured(&config.targets),
             last_good: known.as_ref().and_then(|k| last_good(&runs, &k.store)),
             at_boot: self.at_boot,
             now: Timestamp::now(),

@@ -105,12 +105,10 @@ impl Medium {
         Path::new("/dev/lifeboat").join(&self.guid)
     }
 
-    /// Whether the configuration names this very stick among the targets; a name like `/dev/sdb` says nothing about it.
-    pub fn is_configured(&self, sys: &dyn System, targets: &[PathBuf]) -> bool {
-        let by_guid = self.by_guid();
-        targets
-            .iter()
-            .any(|t| *t == by_guid || (t.starts_with("/dev/disk") && leads_to(sys, t, &self.disk)))
+    /// Whether the configuration names this very stick among the targets, by the GUID of its partition. Names of disks prove
+    /// nothing: anybody can give a stick that vendor, model and serial, and get all that is secret on the host.
+    pub fn is_configured(&self, targets: &[PathBuf]) -> bool {
+        targets.contains(&self.by_guid())
     }
 }
 
@@ -264,8 +262,8 @@ mod tests {
         let by_guid = PathBuf::from(format!("/dev/lifeboat/{GUID}"));
         assert_eq!(stick.target(&sys, &[]), by_guid);
         assert_eq!(stick.target(&sys, &by_name), by_name[1]);
-        assert!(!stick.is_configured(&sys, &by_name));
-        assert!(stick.is_configured(&sys, &[by_id]));
-        assert!(stick.is_configured(&sys, &[format!("/dev/lifeboat/{GUID}").into()]));
+        assert!(!stick.is_configured(&by_name));
+        assert!(!stick.is_configured(&[by_id]));
+        assert!(stick.is_configured(&[by_guid]));
     }
 }
