@@ -16,7 +16,7 @@ pub fn ended(context: &Context, run: &Run) {
     if aside || !own {
         return;
     }
-    let status = match Status::gather(context) {
+    let status = match Status::gather_after(context, Some(run)) {
         Ok(status) => status,
         Err(error) => {
             eprintln!("warning: no messages and no metrics: {error:#}");

@@ -215,6 +215,11 @@ impl Plug<'_> {
         if self.at_boot || !self.context.config.plug.power_off || signals::stopped() {
             return "It is unmounted: it can be pulled out.".to_owned();
         }
+        // The kernel gives a name anew: what is called so now has to be this stick.
+        let same = |now: &Medium| now.guid == self.medium.guid && now.serial == self.medium.serial;
+        if !Medium::find(&self.context.sys, disk).is_ok_and(|now| same(&now)) {
+            return "It was pulled out.".to_owned();
+        }
         match places.off(disk) {
             Ok(Power::Off) => "It is powered down: pull it out.".to_owned(),
             Ok(Power::On(reason)) => {

@@ -195,7 +195,8 @@ const CONSISTENCY: Explained = &[
     ),
     (
         "pool-limit",
-        "A thin pool that is fuller than this, data or metadata, gets no snapshots, and loses those of a running backup.",
+        "A thin pool (data or metadata), a ZFS pool or a btrfs that is fuller than this gets no snapshots, and loses those of a\n\
+         running backup.",
     ),
     (
         "hook-timeout",

@@ -9,6 +9,7 @@ mod settings;
 mod webhook;
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -113,13 +114,22 @@ impl Channel {
 }
 
 /// Sends what is worth a message now, and what waits. What goes wrong is returned in words.
+///
+/// Nothing of it hangs on the state: from a host whose disk is full, or was remounted read-only, there is most to tell. It
+/// is told again then, as nothing remembers that it was.
 pub fn due(context: &Context, status: &Status) -> Vec<String> {
-    due_by(&context.config, &context.sys, status).unwrap_or_else(|error| vec![format!("{error:#}")])
+    due_by(&context.config, &context.sys, status)
 }
 
-fn due_by(config: &Config, sys: &dyn System, status: &Status) -> anyhow::Result<Vec<String>> {
-    let _lock = lock(&config.state)?;
-    let known = read(&config.state)?;
+fn due_by(config: &Config, sys: &dyn System, status: &Status) -> Vec<String> {
+    let mut troubles: Vec<String> = Vec::new();
+    let _lock = lock(&config.state)
+        .map_err(|error| troubles.push(format!("{error:#}")))
+        .ok();
+    let known = read(&config.state).unwrap_or_else(|error| {
+        troubles.push(format!("{error:#}"));
+        Notified::default()
+    });
     let (messages, mut next) = events::decide(&known, status, &config.notify.when);
     let channels = channels(config, sys);
     let outbox = outbox::Outbox::new(&config.state);
@@ -130,13 +140,16 @@ fn due_by(config: &Config, sys: &dyn System, status: &Status) -> anyhow::Result<
     // First to where it is safe: whoever stops this process must not stop the message.
     if !ids.is_empty() {
         for (number, message) in messages.into_iter().enumerate() {
-            let entry = outbox
-                .add(&message.without(&secrets), &ids, number)
-                .context("cannot keep a message in the outbox")?;
+            let entry = outbox.entry(&message.without(&secrets), &ids, number);
+            if let Err(error) = outbox.keep(&entry) {
+                troubles.push(format!("cannot keep a message in the outbox: {error}"));
+            }
             entries.push((entry, true));
         }
     }
-    write(&config.state, &next)?;
+    if let Err(error) = write(&config.state, &next) {
+        troubles.push(format!("{error:#}"));
+    }
     let mut problems: Vec<String> = Vec::new();
     let mut failed: Vec<String> = Vec::new();
     for (entry, new) in &mut entries {
@@ -159,16 +172,19 @@ fn due_by(config: &Config, sys: &dyn System, status: &Status) -> anyhow::Result<
                 }
             }
         });
-        outbox
-            .keep(entry)
-            .context("cannot keep a message in the outbox")?;
+        if let Err(error) = outbox.keep(entry) {
+            troubles.push(format!("cannot keep a message in the outbox: {error}"));
+        }
     }
     let unsent = problems.first().cloned();
     if next.unsent != unsent {
         next.unsent = unsent;
-        write(&config.state, &next)?;
+        if let Err(error) = write(&config.state, &next) {
+            troubles.push(format!("{error:#}"));
+        }
     }
-    Ok(problems)
+    problems.extend(troubles);
+    problems
 }
 
 /// Why the last messages could not be sent, where they could not.
@@ -191,6 +207,8 @@ fn lock(state: &Path) -> anyhow::Result<Flock<File>> {
         .write(true)
         .create(true)
         .truncate(false)
+        // Whoever can read it can hold it, and have every run wait at its end.
+        .mode(0o600)
         .open(&path)
         .with_context(wrong)?;
     Flock::lock(file, FlockArg::LockExclusive)
@@ -212,4 +230,44 @@ fn write(state: &Path, notified: &Notified) -> anyhow::Result<()> {
     let wrong = || format!("cannot write {}", path.display());
     let json = serde_json::to_vec_pretty(notified).with_context(wrong)?;
     state::write(state, &path, &json).with_context(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use layout::system::Host;
+
+    use super::*;
+    use crate::evaluation::tests::{failed, good, run};
+    use crate::history::{Kind, RunResult};
+    use crate::status::tests::status;
+
+    /// A disk that is full or read-only is what there is to tell of.
+    #[test]
+    fn messages_are_sent_where_nothing_can_be_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("sendmail");
+        let mail = dir.path().join("mail");
+        std::fs::write(&program, format!("#!/bin/sh\ncat >>{}\n", mail.display())).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let mut config = Config {
+            // No directory can be made there, by root neither.
+            state: dir.path().join("file/state"),
+            ..Config::default()
+        };
+        config.notify.sendmail = program;
+        let runs = [
+            run(0, Kind::Backup, RunResult::Fine, vec![good("a")]),
+            run(2, Kind::Backup, RunResult::Failed, vec![failed("a")]),
+        ];
+        let problems = due_by(&config, &Host, &status(&runs, 3));
+        assert!(
+            problems.iter().any(|p| p.contains("outbox")),
+            "{problems:?}"
+        );
+        let mail = std::fs::read_to_string(mail).unwrap();
+        assert!(mail.contains("backup failed"), "{mail}");
+    }
 }

@@ -67,17 +67,15 @@ impl<'o> Outbox<'o> {
         entries
     }
 
-    /// Puts a message into it.
-    pub fn add(&self, message: &Message, to: &[String], number: usize) -> std::io::Result<Entry> {
+    /// A message as it would be in it; [`Outbox::keep`] puts it there.
+    pub fn entry(&self, message: &Message, to: &[String], number: usize) -> Entry {
         let time = message.time.strftime("%Y%m%dT%H%M%S%.3fZ");
         let name = format!("{time}-{}-{number}.json", std::process::id());
-        let entry = Entry {
+        Entry {
             message: message.clone(),
             to: to.to_vec(),
             file: self.dir().join(name),
-        };
-        self.keep(&entry)?;
-        Ok(entry)
+        }
     }
 
     /// Writes who has not got it yet; nobody: it goes.
@@ -103,14 +101,20 @@ mod tests {
         Message::new(Event::Failure, "pve1", time, "x", "y")
     }
 
+    fn add(outbox: &Outbox<'_>, message: &Message, to: &[String], number: usize) -> Entry {
+        let entry = outbox.entry(message, to, number);
+        outbox.keep(&entry).unwrap();
+        entry
+    }
+
     #[test]
     fn what_is_not_sent_waits_and_what_is_too_old_goes() {
         let state = tempfile::tempdir().unwrap();
         let outbox = Outbox::new(state.path());
         let to = ["mail".to_owned(), "ntfy 1".to_owned()];
         let now = message(200).time;
-        let mut entry = outbox.add(&message(100), &to, 0).unwrap();
-        outbox.add(&message(1), &to, 1).unwrap();
+        let mut entry = add(&outbox, &message(100), &to, 0);
+        add(&outbox, &message(1), &to, 1);
         assert_eq!(outbox.entries(now), [entry.clone()]);
         entry.to.pop();
         outbox.keep(&entry).unwrap();
@@ -127,9 +131,7 @@ mod tests {
         let outbox = Outbox::new(state.path());
         for number in 0..KEPT + 3 {
             let hours = 100 + number as i64;
-            outbox
-                .add(&message(hours), &["mail".into()], number)
-                .unwrap();
+            add(&outbox, &message(hours), &["mail".into()], number);
         }
         fs::write(outbox.dir().join("0.json"), "{").unwrap();
         let left = outbox.entries(message(200).time);

@@ -19,6 +19,7 @@ use crate::evaluation::{
 };
 use crate::guests::pending;
 use crate::guests::settings::Source;
+use crate::history::Run;
 use crate::{Context, facts, history, notify, proxmox};
 
 pub use presence::Presence;
@@ -66,9 +67,18 @@ pub struct GuestsToCome {
 impl Status {
     /// Looks at the host and at its history.
     pub fn gather(context: &Context) -> anyhow::Result<Status> {
+        Status::gather_after(context, None)
+    }
+
+    /// The same, with a run that has just ended: where the disk is full, or read-only, the history does not have it.
+    pub fn gather_after(context: &Context, ended: Option<&Run>) -> anyhow::Result<Status> {
         let config = &context.config;
         let sys = &context.sys;
-        let runs = history::recent(&config.state)?;
+        let mut runs = history::recent(&config.state)?;
+        if let Some(ended) = ended {
+            runs.retain(|run| run.id != ended.id);
+            runs.push(ended.clone());
+        }
         let host = facts::identity(sys);
         let guests = wanted(config, sys, &host.hostname);
         let evaluation = evaluate(

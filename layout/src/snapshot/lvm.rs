@@ -37,11 +37,17 @@ fn ask(sys: &dyn System) -> Result<Vec<Row>, String> {
     }
 }
 
-/// Whether a row of a report is that of a snapshot of this program: by its tag and by its name.
+/// Whether a row of a report is that of a snapshot of this program: by its tag and by its name. Of a group that several
+/// hosts see, it may be another host's.
 pub(crate) fn is_ours(row: &Row) -> bool {
     row.text("lv_name").starts_with(PREFIX)
-        && row.tags("lv_tags").iter().any(|tag| tag == TAG)
+        && row.tags("lv_tags").iter().any(|tag| tag.starts_with(TAG))
         && !row.text("origin").is_empty()
+}
+
+/// The tag of this host's: another one, which sees the group, too, must not remove them.
+fn tag(sys: &dyn System) -> String {
+    format!("{TAG}-{}", super::host(sys))
 }
 
 fn percent(row: &Row, field: &str) -> Option<f64> {
@@ -206,7 +212,8 @@ pub(super) fn make(sys: &dyn System, way: &Way, name: &str) -> Result<(), String
     let command = Cmd::new("lvcreate").args(["--autobackup", "n", "--yes", "--snapshot"]);
     // One that is killed between suspending the origin and resuming it leaves the host hanging.
     let command = command.timeout(PATIENCE);
-    let command = command.args(["--permission", "r", "--name", name, "--addtag", TAG]);
+    let tag = tag(sys);
+    let command = command.args(["--permission", "r", "--name", name, "--addtag", &tag]);
     let command = match way {
         Way::Lvm { vg, lv, size, .. } => command
             .args(["--size", &format!("{size}b")])
@@ -217,7 +224,20 @@ pub(super) fn make(sys: &dyn System, way: &Way, name: &str) -> Result<(), String
             .arg(format!("{vg}/{lv}")),
         _ => return Err("not of LVM".to_owned()),
     };
-    sys.run(&command).map(|_| ()).map_err(|e| e.to_string())
+    let made = sys.run(&command).map(|_| ()).map_err(|e| e.to_string());
+    if made.is_err() {
+        // It may be there all the same: made, and not active.
+        let (Way::Lvm { vg, .. } | Way::Thin { vg, .. }) = way else {
+            return made;
+        };
+        let rows = ask(sys).unwrap_or_default();
+        if find(&rows, vg, name).is_some_and(is_ours) {
+            if let Err(error) = remove(sys, &format!("{vg}/{name}")) {
+                tracing::warn!("the snapshot {vg}/{name} could not be removed: {error}");
+            }
+        }
+    }
+    made
 }
 
 pub(super) fn remove(sys: &dyn System, volume: &str) -> Result<(), String> {
@@ -251,7 +271,9 @@ pub(super) fn leftovers(sys: &dyn System) -> Vec<Result<String, String>> {
             ))];
         }
     };
-    let ours = rows.iter().filter(|row| is_ours(row));
+    let tag = tag(sys);
+    let of_this_host = |row: &&Row| is_ours(row) && row.tags("lv_tags").contains(&tag);
+    let ours = rows.iter().filter(of_this_host);
     ours.map(|row| {
         let volume = format!("{}/{}", row.text("vg_name"), row.text("lv_name"));
         remove(sys, &volume)

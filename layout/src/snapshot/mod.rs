@@ -10,11 +10,13 @@
 pub(crate) mod btrfs;
 mod detached;
 pub(crate) mod lvm;
+mod room;
 mod zfs;
 
 pub use btrfs::PLACE;
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ pub const LOCK: &str = "/run/lifeboat-snapshots.lock";
 pub struct Limits {
     /// Of the size of a classic LVM volume: what is set aside for blocks that are written to meanwhile, in percent.
     pub reserve: u32,
-    /// How full a thin pool may be, its data or its metadata, in percent.
+    /// How full a thin pool (its data or its metadata), a ZFS pool or a btrfs may be, in percent.
     pub pool: u32,
 }
 
@@ -140,7 +142,18 @@ pub fn choose(
         })
         .collect();
     lvm::size(sys, &mut choices, limits);
+    room::check(sys, &mut choices, limits);
     choices
+}
+
+/// What tells this host from others that see the same storage: `/etc/machine-id`.
+fn host(sys: &dyn System) -> String {
+    let id = sys.text(Path::new("/etc/machine-id")).unwrap_or_default();
+    let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
+    match id.is_empty() {
+        true => "unknown".to_owned(),
+        false => id,
+    }
 }
 
 fn way(layout: &Layout, mount_point: &Path) -> Result<Way, Live> {
@@ -229,6 +242,8 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
+            // Whoever can read it can hold it.
+            .mode(0o600)
             .open(path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Some(Lock { _file: file })),
@@ -428,7 +443,9 @@ pub fn examine(
     snapshots: &[&Snapshot<'_>],
     limits: &Limits,
 ) -> Vec<(PathBuf, String)> {
-    lvm::examine(sys, snapshots, limits)
+    let mut troubles = lvm::examine(sys, snapshots, limits);
+    troubles.extend(room::examine(sys, snapshots, limits));
+    troubles
 }
 
 /// Removes what an earlier run that did not come to its end has left. Says what was removed, and what could not be. The

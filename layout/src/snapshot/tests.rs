@@ -147,7 +147,7 @@ fn thin() -> Way {
     }
 }
 
-fn snapshot<'s>(sys: &'s Recorded, way: Way) -> Snapshot<'s> {
+pub(super) fn snapshot<'s>(sys: &'s Recorded, way: Way) -> Snapshot<'s> {
     Snapshot {
         sys,
         mount_point: "/".into(),
@@ -162,13 +162,14 @@ fn snapshot<'s>(sys: &'s Recorded, way: Way) -> Snapshot<'s> {
 #[test]
 fn they_are_made_readable_only_tagged_and_not_active_after_a_reboot() {
     let sys = Recorded::new()
+        .file("/etc/machine-id", "0123\n")
         .command(
-            "lvcreate --autobackup n --yes --snapshot --permission r --name n --addtag lifeboat-snapshot \
+            "lvcreate --autobackup n --yes --snapshot --permission r --name n --addtag lifeboat-snapshot-0123 \
              --size 67108864b pve/root",
             "",
         )
         .command(
-            "lvcreate --autobackup n --yes --snapshot --permission r --name n --addtag lifeboat-snapshot \
+            "lvcreate --autobackup n --yes --snapshot --permission r --name n --addtag lifeboat-snapshot-0123 \
              --setactivationskip y --ignoreactivationskip pve/root",
             "",
         );
@@ -257,12 +258,16 @@ fn only_what_has_tag_and_name_and_is_a_snapshot_is_left_over() {
         tagged(
             "lifeboat-snap-0a1b2c3d-1",
             "root",
-            "other,lifeboat-snapshot",
+            "other,lifeboat-snapshot-0123",
         ),
+        // Of another host, which sees the group, too; and of nobody that is known.
+        tagged("lifeboat-snap-4e5f-1", "root", "lifeboat-snapshot-4567"),
+        tagged("lifeboat-snap-6a7b-1", "root", "lifeboat-snapshot"),
         tagged("lifeboat-snap-mine", "root", ""),
-        tagged("lifeboat-snap-volume", "", "lifeboat-snapshot"),
-        tagged("daily", "root", "lifeboat-snapshot"),
+        tagged("lifeboat-snap-volume", "", "lifeboat-snapshot-0123"),
+        tagged("daily", "root", "lifeboat-snapshot-0123"),
     ])
+    .file("/etc/machine-id", "0123\n")
     .command(
         "lvremove --autobackup n --yes pve/lifeboat-snap-0a1b2c3d-1",
         "",

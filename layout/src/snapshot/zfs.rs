@@ -36,7 +36,7 @@ pub(super) fn make(sys: &dyn System, choices: &[Choice], name: &str) -> Pools {
         }
     }
     let made = pools.into_iter().map(|(pool, snapshots)| {
-        let mark = format!("{PROPERTY}=yes");
+        let mark = format!("{PROPERTY}={}", super::host(sys));
         let command = Cmd::new("zfs").args(["snapshot", "-o"]).arg(mark);
         let made = sys.run(&command.args(snapshots));
         (pool.to_owned(), made.map(|_| ()).map_err(|e| e.to_string()))
@@ -68,12 +68,13 @@ pub(super) fn remove(sys: &dyn System, snapshot: &str) -> Result<(), String> {
 }
 
 pub(super) fn leftovers(sys: &dyn System, datasets: &[&str]) -> Vec<Result<String, String>> {
+    // What was received from another pool or host has the property, too, but not of its own.
     let command = Cmd::new("zfs")
-        .args(["list", "-H", "-t", "snapshot", "-d", "1", "-o"])
-        .arg(format!("name,{PROPERTY}"))
+        .args(["get", "-H", "-s", "local", "-t", "snapshot", "-d", "1"])
+        .args(["-o", "name,value", PROPERTY])
         .args(datasets.iter().copied());
     match sys.run(&command) {
-        Ok(output) => ours(&output.text())
+        Ok(output) => ours(&output.text(), &super::host(sys))
             .into_iter()
             .map(|name| remove(sys, &name).map(|()| name))
             .collect(),
@@ -83,13 +84,13 @@ pub(super) fn leftovers(sys: &dyn System, datasets: &[&str]) -> Vec<Result<Strin
     }
 }
 
-/// Names of those that have both the mark and such a name.
-fn ours(list: &str) -> Vec<String> {
+/// Names of those that have both this host's mark and such a name.
+fn ours(list: &str, host: &str) -> Vec<String> {
     let lines = list.lines().filter_map(|line| line.split_once('\t'));
     lines
         .filter(|(name, mark)| {
             let snapshot = name.split_once('@').map(|(_, snapshot)| snapshot);
-            *mark == "yes" && snapshot.is_some_and(|s| s.starts_with(PREFIX))
+            *mark == host && snapshot.is_some_and(|s| s.starts_with(PREFIX))
         })
         .map(|(name, _)| name.to_owned())
         .collect()
@@ -102,13 +103,16 @@ mod tests {
 
     #[test]
     fn only_what_has_name_and_mark_is_left_over() {
-        let list = "rpool@lifeboat-snap-0a1b2c3d\tyes\n\
+        let list = "rpool@lifeboat-snap-0a1b2c3d\t0123\n\
                     rpool/data@lifeboat-snap-mine\t-\n\
-                    rpool/data@daily\tyes\n\
-                    rpool/lifeboat-snap-x@y\tyes\n";
-        assert_eq!(ours(list), ["rpool@lifeboat-snap-0a1b2c3d"]);
-        let command = "zfs list -H -t snapshot -d 1 -o name,lifeboat:snapshot rpool rpool/data";
+                    rpool/data@lifeboat-snap-4e5f\t4567\n\
+                    rpool/data@daily\t0123\n\
+                    rpool/lifeboat-snap-x@y\t0123\n";
+        assert_eq!(ours(list, "0123"), ["rpool@lifeboat-snap-0a1b2c3d"]);
+        let command =
+            "zfs get -H -s local -t snapshot -d 1 -o name,value lifeboat:snapshot rpool rpool/data";
         let sys = Recorded::new()
+            .file("/etc/machine-id", "0123\n")
             .command(command, list)
             .command("zfs destroy rpool@lifeboat-snap-0a1b2c3d", "");
         let done = leftovers(&sys, &["rpool", "rpool/data"]);
@@ -133,7 +137,7 @@ mod tests {
             }),
         };
         let sys = Recorded::new().command(
-            "zfs snapshot -o lifeboat:snapshot=yes rpool/ROOT/pve-1@n rpool/var@n",
+            "zfs snapshot -o lifeboat:snapshot=unknown rpool/ROOT/pve-1@n rpool/var@n",
             "",
         );
         let pools = make(

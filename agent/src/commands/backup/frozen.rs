@@ -60,6 +60,10 @@ struct Held<'c> {
     report: TreeState,
     /// Programs may keep data there.
     counts: bool,
+    /// All was read from its snapshot, which was whole then.
+    done: bool,
+    /// Why its snapshot went after that.
+    dropped: Option<String>,
 }
 
 impl Held<'_> {
@@ -99,6 +103,8 @@ impl<'c> Frozen<'c> {
                     snapshot: None,
                     report: report(choice),
                     counts,
+                    done: false,
+                    dropped: None,
                 },
             );
         }
@@ -278,6 +284,8 @@ impl<'c> Frozen<'c> {
         // One that was lost since.
         self.refuse_live()?;
         let Some(root) = self.begin(point) else {
+            self.not_again(point);
+            self.refuse_live()?;
             return Ok(read(source)?);
         };
         let from_snapshot = TreeSource {
@@ -311,7 +319,29 @@ impl<'c> Frozen<'c> {
         }
         let snapshot = state.held.get(point)?.snapshot.as_ref()?;
         let mut troubles = examine(self.sys, &[snapshot], &self.limits);
-        troubles.pop().map(|(_, why)| why)
+        let why = troubles.pop().map(|(_, why)| why);
+        if let (None, Some(held)) = (&why, state.held.get_mut(point)) {
+            held.done = true;
+        }
+        why
+    }
+
+    /// A tree that was read from its snapshot is to be read a second time, for a target that had run full, and the snapshot
+    /// is gone: this time it is read live.
+    fn not_again(&self, point: &Path) {
+        let mut state = self.lock();
+        let held = state.held.get_mut(point);
+        if let Some((held, why)) = held.and_then(|h| h.dropped.take().map(|why| (h, why))) {
+            held.report = live_because(point, &why);
+            drop(state);
+            self.say_live(point, &why);
+        }
+    }
+
+    fn say_live(&self, point: &Path, why: &str) {
+        let shown = point.display();
+        self.progress
+            .warn(&format!("{shown} is read while it is in use: {why}"));
     }
 
     /// Removes a snapshot before its time, unless it is read just now: then it is noted for the one who reads.
@@ -326,17 +356,18 @@ impl<'c> Frozen<'c> {
             return;
         };
         let snapshot = held.snapshot.take();
-        held.report = TreeState {
-            mount_point: point.to_owned(),
-            read: LIVE.to_owned(),
-            taken: None,
-            why: Some(why.to_owned()),
-        };
+        let done = held.done;
+        if done {
+            // What was stored of it is from the snapshot, whatever comes now.
+            held.dropped = Some(why.to_owned());
+        } else {
+            held.report = live_because(point, why);
+        }
         let removed = snapshot.map_or(Ok(()), Snapshot::remove);
         drop(state);
-        let shown = point.display();
-        self.progress
-            .warn(&format!("{shown} is read while it is in use: {why}"));
+        if !done {
+            self.say_live(point, why);
+        }
         if let Err(error) = removed {
             self.progress.warn(&error);
         }
@@ -422,6 +453,14 @@ fn report(choice: &Choice) -> TreeState {
         },
         Err(live) => live_report(&choice.mount_point, live),
     }
+}
+
+fn live_because(point: &Path, why: &str) -> TreeState {
+    let live = Live {
+        reason: why.to_owned(),
+        unchanging: false,
+    };
+    live_report(point, &live)
 }
 
 fn live_report(point: &Path, live: &Live) -> TreeState {

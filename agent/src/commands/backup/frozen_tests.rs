@@ -61,6 +61,8 @@ fn frozen<'c>(
             snapshot: None,
             report: report(&choice),
             counts: counts(work, &choice.mount_point),
+            done: false,
+            dropped: None,
         };
         frozen.lock().held.insert(choice.mount_point, held);
     }
@@ -143,5 +145,28 @@ fn what_is_read_just_now_is_stopped_first() {
     assert_eq!(frozen.end(root).as_deref(), Some("the pool fills up"));
     assert!(!frozen.events().cancelled());
     frozen.give_up(root, "the pool fills up");
+    assert_eq!(frozen.states()[0].read, LIVE);
+}
+
+/// What was stored from a snapshot is what it is, even if the snapshot has to go before the backup is over.
+#[test]
+fn what_was_read_from_a_snapshot_stays_so() {
+    let (sys, progress) = (Recorded::new(), Progress::new(true));
+    let hooks = Hooks::new(&sys, Path::new("/nonexistent"), Duration::from_secs(1));
+    let work = work(&["/"]);
+    let frozen = frozen(&sys, &hooks, &progress, &work, true);
+    snapshot_of(&frozen, "/");
+    let root = Path::new("/");
+    frozen.lock().held.get_mut(root).unwrap().done = true;
+    frozen.give_up(root, "the pool fills up");
+    assert_eq!(frozen.states()[0].read, "lvm-snapshot");
+    frozen.refuse_live().unwrap();
+    // A second time, for another target, it cannot be read from it.
+    let mut read = |_: &TreeSource| -> bundle::Result<Tree> { panic!("it is read all the same") };
+    let error = frozen.read_all(&work.trees, &mut read).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("the pool fills up"),
+        "{error:#}"
+    );
     assert_eq!(frozen.states()[0].read, LIVE);
 }
