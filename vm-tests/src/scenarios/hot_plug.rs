@@ -15,7 +15,7 @@ pub fn scenario(_artefacts: &Path) -> Scenario {
     Scenario::new(
         "hot-plug",
         "a stick is plugged in: it is backed up to, verified, and powered down; a second time within the hour nothing is done",
-        super::needs_bios,
+        super::needs_package,
         run,
     )
     .long()

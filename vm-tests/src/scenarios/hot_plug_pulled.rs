@@ -19,7 +19,7 @@ pub fn scenario(_artefacts: &Path) -> Scenario {
     Scenario::new(
         "hot-plug-pulled",
         "a stick is pulled out of 20 backups at any moment: what was on it verifies, the next one succeeds, it boots",
-        super::needs_bios,
+        super::needs_package,
         run,
     )
     .long()

@@ -19,7 +19,7 @@ pub fn scenario(_artefacts: &Path) -> Scenario {
     Scenario::new(
         "hot-plug-strangers",
         "sticks that are not ours, another host's, copies, write-protected or dying are let alone; two at once take turns",
-        super::needs_bios,
+        super::needs_package,
         run,
     )
     .long()

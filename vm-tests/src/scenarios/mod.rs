@@ -32,7 +32,7 @@ use std::path::Path;
 
 use crate::qemu::{self, Firmware};
 use crate::runner::Scenario;
-use crate::{golden, product};
+use crate::{golden, installed, product};
 
 /// All scenarios. Those that share a backup keep its log below `artefacts`.
 pub fn all(artefacts: &Path) -> Vec<Scenario> {
@@ -83,6 +83,12 @@ fn needs_uefi_host() -> Result<(), String> {
 fn needs_bios() -> Result<(), String> {
     product::Product::find()?;
     needs_bios_host()
+}
+
+/// For scenarios with the package in a host on BIOS.
+fn needs_package() -> Result<(), String> {
+    reason(installed::missing())?;
+    needs_bios()
 }
 
 /// For scenarios that back up and restore on UEFI.

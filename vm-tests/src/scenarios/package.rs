@@ -1,15 +1,15 @@
 //! The Debian package, on a clean Debian of each release that it is for: no machine, a tree to change the root into.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::artefacts::Artefacts;
 use crate::golden::{cache_dir, suite};
-use crate::process::{self, Cmd, run};
+use crate::installed;
+use crate::process::{self, Cmd};
 use crate::runner::Scenario;
 
 /// The releases that it is for.
@@ -30,13 +30,9 @@ pub fn scenarios() -> Vec<Scenario> {
 }
 
 fn needs(on: &str) -> Result<(), String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("a tree to change the root into needs root".to_owned());
-    }
-    for program in ["debootstrap", "dpkg-buildpackage", "dh", "lintian", "jq"] {
-        if !process::installed(program) {
-            return Err(format!("{program} is not installed"));
-        }
+    super::reason(installed::missing())?;
+    if !process::installed("debootstrap") {
+        return Err("debootstrap is not installed".to_owned());
     }
     let position = |suite: &str| SUITES.iter().position(|s| *s == suite);
     // A C library is newer in each release, and programs need that they were built with.
@@ -50,11 +46,11 @@ fn needs(on: &str) -> Result<(), String> {
 }
 
 fn check(suite: &str, log: &Artefacts) -> Result<()> {
-    let package = package(log)?;
+    let package = installed::package(log)?;
     // A quarter of an hour: where downloads are slow. `timeout` asks first, so that nothing stays mounted.
     let command = Cmd::new("timeout")
         .args(["--kill-after=60", "900"])
-        .arg(root().join("vm-tests/package/check"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("package/check"))
         .arg(suite)
         .arg(&package)
         .arg(log.path("work"))
@@ -71,29 +67,4 @@ fn check(suite: &str, log: &Artefacts) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Builds it once for all that ask. The programs are those that are built already.
-fn package(log: &Artefacts) -> Result<PathBuf> {
-    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
-    let mut built = BUILT.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(path) = &*built {
-        return Ok(path.clone());
-    }
-    let command = Cmd::new(root().join("scripts/package"));
-    let said = run(&command, log, Duration::from_secs(1800))?;
-    let said = String::from_utf8_lossy(&said);
-    let path = said.lines().last().map(PathBuf::from);
-    let path = path.filter(|p| p.is_file()).with_context(|| {
-        format!(
-            "scripts/package names no package: {}",
-            process::tail(&said, 500)
-        )
-    })?;
-    Ok(built.insert(path).clone())
-}
-
-fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
 }

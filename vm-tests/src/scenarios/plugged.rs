@@ -73,7 +73,7 @@ impl<'a> Bench<'a> {
     pub fn host(&self, config: &str) -> Result<Plugged> {
         let golden = Golden::get(Host::PveExt4, &cache_dir(), self.log.dir())?;
         let share = self.log.path("share");
-        installed::share(&self.product, &share, self.log)?;
+        installed::share(&share, &[], self.log)?;
         let mut host = golden
             .machine("host", Firmware::Bios, self.log)?
             .memory(2048)

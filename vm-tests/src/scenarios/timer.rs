@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::artefacts::Artefacts;
 use crate::disk::{self, GIB};
 use crate::golden::{Golden, Host, cache_dir};
+use crate::installed;
 use crate::process::{Cmd, run as run_command};
 use crate::product::Product;
 use crate::qemu::{Bus, Drive, Firmware, Running};
@@ -22,7 +23,7 @@ pub fn scenario(artefacts: &Path) -> Scenario {
     Scenario::new(
         "timer",
         "`schedule apply` makes a timer; it fires at its time, and what was missed while off is caught up at boot",
-        super::needs_bios,
+        super::needs_package,
         move |log| run(&artefacts, log),
     )
     .long()
@@ -30,25 +31,36 @@ pub fn scenario(artefacts: &Path) -> Scenario {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Runs the programs from where the package puts them, with a target on a drive of its own. A directory is enough: what
-/// is shown here is when, not what.
-const INSTALL: &str = r#"set -e
-mkdir -p /run/share /mnt/backup /etc/lifeboat
-modprobe 9pnet_virtio
-mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=1048576 share /run/share
-cp /run/share/lifeboat /run/share/lifeboat-rescue /usr/bin/
-umount /run/share
-echo 'LABEL=data /mnt/backup ext4 defaults 0 2' >>/etc/fstab
-mount /mnt/backup
-cat >/etc/lifeboat/lifeboat.toml <<EOF
-targets = ["/mnt/backup/store", "/dev/disk/by-id/usb-In_The_Drawer-0:0"]
-roots = ["/etc"]
+/// Packages of Debian that every host on hardware has, and the golden hosts lack: systemd-logind answers through dbus.
+const DBUS: [&str; 6] = [
+    "dbus",
+    "dbus-bin",
+    "dbus-daemon",
+    "dbus-session-bus-common",
+    "dbus-system-bus-common",
+    "libdbus-1-3",
+];
+
+/// A target on a drive of its own, and one that is somewhere else. A directory is enough: what is shown here is when, not
+/// what.
+const CONFIG: &str = r#"targets = ["/mnt/backup/store", "/dev/disk/by-id/usb-In_The_Drawer-0:0"]
 [schedule]
 host = "daily 02:00"
 verify = "monthly 20 04:00"
 window = "01:00-12:00"
-longest = "2h"
+longest = "2h""#;
+
+/// Whether the machine may be switched off while it is backed up is asked by a hook, as that runs meanwhile.
+const SET_UP: &str = r#"set -e
+systemctl restart systemd-logind
+mkdir -p /mnt/backup /etc/lifeboat/hooks.d/pre-snapshot
+echo 'LABEL=data /mnt/backup ext4 defaults 0 2' >>/etc/fstab
+mount /mnt/backup
+cat >/etc/lifeboat/hooks.d/pre-snapshot/inhibitors <<'EOF'
+#!/bin/sh
+systemd-inhibit --list --no-legend --no-pager >>/root/inhibitors
 EOF
+chmod 755 /etc/lifeboat/hooks.d/pre-snapshot/inhibitors
 lifeboat prepare /mnt/backup/store
 lifeboat schedule apply
 lifeboat schedule apply | grep -q 'as configured'
@@ -60,7 +72,7 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     let product = Product::find().map_err(anyhow::Error::msg)?;
     let (drive, share) = (log.path("drive.raw"), log.path("share"));
     disk::data_disk(&drive, GIB, log)?;
-    product.copy_to(&share, log)?;
+    installed::share(&share, &DBUS, log)?;
     let machine = golden
         .machine("host", Firmware::Bios, log)?
         .share(&share)
@@ -68,7 +80,8 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
 
     let mut host = machine.clone().clock("2026-12-01T12:00:00").start(log)?;
     host.channel.ready(4 * MINUTE)?;
-    host.channel.run(INSTALL, 2 * MINUTE)?;
+    installed::install(&mut host, CONFIG)?;
+    host.channel.run(SET_UP, 2 * MINUTE)?;
     let said = host
         .channel
         .run("systemctl show lifeboat-backup.timer", MINUTE)?;
@@ -79,6 +92,11 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
         shown[0]["next"] == "2026-12-02T02:00:00Z" && shown[0]["active"] == true,
         "the next run is not shown: {shown}"
     );
+    let status = text(&mut host, "lifeboat status --json || true")?;
+    ensure!(
+        status.contains("2026-12-02T02:00:00Z"),
+        "the next run is not part of the status: {status}"
+    );
     ensure!(
         count(&mut host)? == 0,
         "there is a restore point before the timer's time"
@@ -88,6 +106,8 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
         .run("date -s '2026-12-02 01:59:45 UTC'", MINUTE)?;
     wait_for(&mut host, 1)?;
     log.note("the timer has fired");
+    no_switching_off(&mut host)?;
+    layout_drifts(&mut host, log)?;
     // Moved once more, but not to a time of its own: no second run.
     host.channel
         .run("date -s '2026-12-02 20:00:00 UTC'; sleep 20", MINUTE)?;
@@ -102,13 +122,14 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     host.channel.ready(4 * MINUTE)?;
     wait_for(&mut host, 2)?;
     log.note("the run that was missed is caught up");
+    stops_when_the_window_ends(&mut host, log)?;
     let audit = host
         .channel
         .run("lifeboat audit show && lifeboat audit verify", MINUTE)?;
     fs::write(log.path("audit"), &audit)?;
     let audit = String::from_utf8_lossy(&audit).into_owned();
     ensure!(
-        audit.matches("trigger timer").count() == 2 && audit.contains("as they were written"),
+        audit.matches("trigger timer").count() == 3 && audit.contains("as they were written"),
         "the audit log does not say what the timers did:\n{audit}"
     );
     // Without a schedule, somebody is still told that backups are overdue, unless that is off, too.
@@ -121,12 +142,78 @@ fn run(artefacts: &Path, log: &Artefacts) -> Result<()> {
     judge(&product, &drive, log)
 }
 
+/// While it was backed up, and no longer, the machine was kept from being switched off.
+fn no_switching_off(host: &mut Running) -> Result<()> {
+    let meanwhile = text(host, "cat /root/inhibitors")?;
+    ensure!(
+        meanwhile.lines().any(|line| line.starts_with("Lifeboat ")
+            && line.contains("shutdown:sleep")
+            && line.contains("a backup is being written")),
+        "nothing kept the machine from being switched off:\n{meanwhile}"
+    );
+    let now = text(host, "systemd-inhibit --list --no-legend --no-pager")?;
+    ensure!(
+        !now.contains("Lifeboat"),
+        "something still keeps the machine from being switched off:\n{now}"
+    );
+    Ok(())
+}
+
+/// The layout is that of the restore point, until a volume is made.
+fn layout_drifts(host: &mut Running, log: &Artefacts) -> Result<()> {
+    let check = |host: &mut Running| {
+        let script = "lifeboat check-layout; echo \"exit $?\"";
+        text(host, script)
+    };
+    let same = check(host)?;
+    ensure!(
+        same.ends_with("exit 0"),
+        "the layout has not changed:\n{same}"
+    );
+    text(host, "lvcreate -V 64M -T pve/data -n drift")?;
+    let drifted = check(host)?;
+    log.note(&drifted);
+    ensure!(
+        drifted.ends_with("exit 1") && drifted.contains("pve/drift"),
+        "there is a volume more:\n{drifted}"
+    );
+    text(host, "lvremove -f pve/drift")?;
+    let same = check(host)?;
+    ensure!(
+        same.ends_with("exit 0"),
+        "the volume is gone again:\n{same}"
+    );
+    Ok(())
+}
+
+/// A run that has begun stops when its window ends, and what is there stays as it was.
+fn stops_when_the_window_ends(host: &mut Running, log: &Artefacts) -> Result<()> {
+    let points = count(host)?;
+    // Longer to read than what is left of the window.
+    let script = "head -c 600M /dev/urandom >/srv/much; sync; date -s '2026-12-04 11:59:50 UTC'
+        systemctl start lifeboat-backup.service
+        cat \"$(ls /var/lib/lifeboat/runs/*.json | tail -n 1)\"; date";
+    let said = host.channel.run(script, 5 * MINUTE)?;
+    fs::write(log.path("stopped"), &said)?;
+    let said = String::from_utf8_lossy(&said);
+    ensure!(
+        said.contains("stopped at the end of the window of scheduled runs, 01:00-12:00"),
+        "it did not stop at the end of its window:\n{said}"
+    );
+    ensure!(count(host)? == points, "half a restore point is there");
+    log.note("a run is stopped at the end of the window");
+    Ok(())
+}
+
+fn text(host: &mut Running, script: &str) -> Result<String> {
+    let output = host.channel.run(script, 2 * MINUTE)?;
+    Ok(String::from_utf8_lossy(&output).trim().to_owned())
+}
+
 fn count(host: &mut Running) -> Result<usize> {
     let script = "ls /mnt/backup/store/lifeboat/snapshots | grep -c json$ || true";
-    let text = host.channel.run(script, MINUTE)?;
-    let text = String::from_utf8_lossy(&text);
-    text.trim()
-        .parse()
+    let text = text(host, script)?;
+    text.parse()
         .with_context(|| format!("\"{text}\" is no number"))
 }
 
