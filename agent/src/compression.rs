@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use bundle::backup::{Codec, LevelUse};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How new data are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,19 +54,7 @@ impl fmt::Display for Compression {
     }
 }
 
-impl Serialize for Compression {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Compression {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::values::as_text!(Compression);
 
 impl From<Compression> for Codec {
     fn from(compression: Compression) -> Codec {

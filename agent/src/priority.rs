@@ -91,19 +91,7 @@ impl fmt::Display for IoNice {
     }
 }
 
-impl Serialize for IoNice {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for IoNice {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::values::as_text!(IoNice);
 
 /// Lowers the priority of this thread, and so of all that it starts. What was started with a lower one (by a unit's
 /// `Nice=`, by `ionice`) keeps it. Gives what did not work: a container may forbid it, and the backup goes on.

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use bundle::prune::Policy;
 use bundle::store::Store;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::cli::Modules;
 use crate::compression::Compression;
@@ -159,19 +159,7 @@ impl fmt::Display for Parity {
     }
 }
 
-impl Serialize for Parity {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Parity {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::values::as_text!(Parity);
 
 impl Parity {
     /// Records it in a store that was opened for writing.

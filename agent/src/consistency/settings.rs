@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use layout::snapshot::Limits;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::values::Percent;
 
@@ -117,27 +117,8 @@ impl fmt::Display for Span {
     }
 }
 
-/// Values that are texts in the configuration.
-macro_rules! as_text {
-    ($type:ty) => {
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?
-                    .parse()
-                    .map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
-as_text!(Share);
-as_text!(Span);
+crate::values::as_text!(Share);
+crate::values::as_text!(Span);
 
 #[cfg(test)]
 mod tests {

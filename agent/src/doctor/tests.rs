@@ -328,7 +328,10 @@ const FAULTS: &[Fault] = &[
     }),
     seen(&["target-full"], |l| {
         if let Seen::Here(here) = &mut l.targets[0].seen {
-            here.space = Some(crate::history::Space { free: 9, size: 100 });
+            here.space = Some(crate::history::Space {
+                free: 19,
+                size: 100,
+            });
         }
     }),
     fault(&["host-disk-failing"], |b| {

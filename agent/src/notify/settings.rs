@@ -156,22 +156,16 @@ impl FromStr for LowSpace {
     }
 }
 
-impl Serialize for LowSpace {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for LowSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(n) => s.collect_str(&format_args!("{n}%")),
-            None => s.serialize_str("off"),
+            Some(n) => write!(f, "{n}%"),
+            None => f.write_str("off"),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for LowSpace {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::values::as_text!(LowSpace);
 
 /// What nobody is to see: it is not shown with the configuration, nor in any error.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 /// A schedule as it is written in the configuration; nothing for never.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct When {
@@ -101,19 +99,7 @@ impl fmt::Display for When {
     }
 }
 
-impl Serialize for When {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for When {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::values::as_text!(When);
 
 #[cfg(test)]
 mod tests {

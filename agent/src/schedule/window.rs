@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use jiff::civil::Time;
 use jiff::{Timestamp, ToSpan as _, Zoned};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `22:00-06:00` in local time, also across midnight; written as an empty text where there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,19 +68,7 @@ impl fmt::Display for Window {
     }
 }
 
-impl Serialize for Window {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Window {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::values::as_text!(Window);
 
 #[cfg(test)]
 mod tests {

@@ -2,15 +2,13 @@
 
 use crate::doctor::finding::quoted;
 use crate::doctor::{Check, Finding, Kind, Look, Severity};
+use crate::history::Space;
 use crate::values;
-
-/// Below this share, somebody should know.
-const LOW: f64 = 0.1;
 
 const FULL: Kind = Kind {
     id: "target-full",
     severity: Severity::Warning,
-    about: "less than a tenth of a target is free",
+    about: "less of a target is free than `low-space` in [notify] asks for",
     why: "The next restore point may find no room, or push older ones out.",
 };
 
@@ -21,8 +19,14 @@ pub const CHECK: Check = Check {
 };
 
 fn run(look: &Look) -> Vec<Finding> {
+    let Some(asked) = look.config.notify.low_space() else {
+        return Vec::new();
+    };
     let low = look.here().filter_map(|(target, here)| {
-        let space = here.space.filter(|space| space.free_share() < LOW)?;
+        let free = |space: &Space| space.free_share() * 100.0;
+        let space = here
+            .space
+            .filter(|space| free(space) < f64::from(asked.0))?;
         Some(FULL.found(
             format!(
                 "{} has {} of {} left",
