@@ -15,7 +15,7 @@ use super::targets::{Here, Rescue, Seen, Target};
 use super::*;
 use crate::config::Config;
 use crate::guests::{Source, Which};
-use crate::history::{Kind as RunKind, Process, Run, RunResult, TargetRun};
+use crate::history::{Kind as RunKind, Process, Run, RunResult, Space, TargetRun};
 use crate::proxmox::guests::{Kind as GuestKind, parse as guest};
 use crate::proxmox::{Node, storages};
 
@@ -184,6 +184,12 @@ impl Bench {
         let mut look = Look::at(&self.sys, &self.config, &file, self.problem.clone());
         look.root = true;
         look.runs = self.runs.clone();
+        // Not the room of the machine that the tests run on.
+        for target in &mut look.targets {
+            if let Seen::Here(here) = &mut target.seen {
+                here.space = Some(Space { free: 1, size: 2 });
+            }
+        }
         change(&mut look);
         examine(&look)
     }
@@ -328,7 +334,7 @@ const FAULTS: &[Fault] = &[
     }),
     seen(&["target-full"], |l| {
         if let Seen::Here(here) = &mut l.targets[0].seen {
-            here.space = Some(crate::history::Space {
+            here.space = Some(Space {
                 free: 19,
                 size: 100,
             });
